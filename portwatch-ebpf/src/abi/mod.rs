@@ -1,0 +1,3 @@
+//! The shared definitions, one idea a file.
+
+pub mod record;

@@ -1,0 +1,303 @@
+//! The records of the ring buffer.
+
+/// Version of the record layout. User space refuses any other and names both.
+pub const VERSION: u16 = 1;
+
+/// Kinds of record, [`Header::kind`].
+pub mod kind {
+    /// A [`super::SocketRecord`].
+    pub const SOCKET: u16 = 1;
+    /// A [`super::ConflictRecord`]: a socket record with the owners of the port behind it.
+    pub const CONFLICT: u16 = 2;
+    /// A [`super::ProcessRecord`].
+    pub const PROCESS: u16 = 3;
+}
+
+/// What was done to the socket, [`SocketRecord::op`].
+pub mod op {
+    /// bind()
+    pub const BIND: u8 = 1;
+    /// listen()
+    pub const LISTEN: u8 = 2;
+    /// connect()
+    pub const CONNECT: u8 = 3;
+    /// A port taken because a datagram was sent or the like.
+    pub const AUTOBIND: u8 = 4;
+}
+
+/// Who asked, [`SocketRecord::via`]. 0 is "not known on this backend".
+pub mod via {
+    /// A system call of the socket family.
+    pub const SYSCALL: u8 = 1;
+    /// io_uring, whichever thread ran the request.
+    pub const IO_URING: u8 = 2;
+    /// The kernel itself: a kernel thread, or a socket no process has a descriptor of.
+    pub const KERNEL: u8 = 3;
+    /// Nobody asked for a port: it came with a send.
+    pub const IMPLICIT: u8 = 4;
+}
+
+/// Why an outcome is unknown, [`SocketRecord::unknown`]. 0: the outcome is known.
+pub mod unknown {
+    /// The socket was closed before its connection was established or refused.
+    pub const CLOSED: u8 = 1;
+}
+
+/// What a record holds, bits of `present`.
+pub mod present {
+    /// `local_address`
+    pub const LOCAL_ADDRESS: u32 = 1 << 0;
+    /// `local_port`
+    pub const LOCAL_PORT: u32 = 1 << 1;
+    /// `peer_address` and `peer_port`
+    pub const PEER: u32 = 1 << 2;
+    /// `duration`
+    pub const DURATION: u32 = 1 << 3;
+    /// `cookie`
+    pub const COOKIE: u32 = 1 << 4;
+    /// `inode`
+    pub const INODE: u32 = 1 << 5;
+    /// `netns`
+    pub const NETNS: u32 = 1 << 6;
+    /// `socket_uid`
+    pub const SOCKET_UID: u32 = 1 << 7;
+    /// the option bits of `flags` that come from `struct inet_sock`
+    pub const INET_FLAGS: u32 = 1 << 8;
+    /// `backlog`
+    pub const BACKLOG: u32 = 1 << 9;
+    /// `parent`
+    pub const PARENT: u32 = 1 << 10;
+    /// `vpid`
+    pub const VPID: u32 = 1 << 11;
+    /// `start_time` and `process_key`
+    pub const START_TIME: u32 = 1 << 12;
+    /// `comm`
+    pub const COMM: u32 = 1 << 13;
+    /// `socket_type`, `protocol`, `family` and the state of the socket
+    pub const SOCKET: u32 = 1 << 14;
+    /// `path` of a [`super::ProcessRecord`]
+    pub const PATH: u32 = 1 << 15;
+    /// `args` of a [`super::ProcessRecord`]
+    pub const ARGS: u32 = 1 << 16;
+    /// `device`
+    pub const DEVICE: u32 = 1 << 17;
+    /// the option bits of `flags` that come from `struct sock_common`
+    pub const SOCKET_FLAGS: u32 = 1 << 18;
+}
+
+/// Options and properties of a socket, bits of `flags`.
+pub mod flags {
+    /// SO_REUSEADDR
+    pub const REUSEADDR: u32 = 1 << 0;
+    /// SO_REUSEPORT
+    pub const REUSEPORT: u32 = 1 << 1;
+    /// IPV6_V6ONLY as the socket stands. The kernel sets it itself while it binds any IPv6 address
+    /// but `::` (net/ipv6/af_inet6.c, `__inet6_bind`).
+    pub const V6ONLY: u32 = 1 << 2;
+    /// IP_FREEBIND
+    pub const FREEBIND: u32 = 1 << 3;
+    /// IP_TRANSPARENT
+    pub const TRANSPARENT: u32 = 1 << 4;
+    /// IP_BIND_ADDRESS_NO_PORT
+    pub const BIND_NO_PORT: u32 = 1 << 5;
+    /// The socket, or the one the caller holds, is an MPTCP socket.
+    pub const MPTCP: u32 = 1 << 6;
+    /// The kernel chose the port.
+    pub const AUTO_PORT: u32 = 1 << 7;
+    /// The walk over the owners of a port ended before the list did.
+    pub const TRUNCATED: u32 = 1 << 8;
+    /// Refused before the socket layer's own code ran (LSM), or by a cgroup program.
+    pub const REFUSED_BY_POLICY: u32 = 1 << 9;
+    /// Path or arguments are longer than what the record carries.
+    pub const CUT: u32 = 1 << 10;
+}
+
+/// The start of every record.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Header {
+    /// [`VERSION`]
+    pub version: u16,
+    /// One of [`kind`].
+    pub kind: u16,
+    /// Length of the whole record in bytes, this header included.
+    pub len: u32,
+}
+
+/// The task that made the call, as the kernel had it at that moment.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TaskRecord {
+    /// CLOCK_BOOTTIME at which the process started, ns.
+    pub start_time: u64,
+    /// Identifies process and executable together: changes at exec, differs after pid reuse.
+    /// Joins a socket record to a [`ProcessRecord`]. Opaque.
+    pub process_key: u64,
+    /// Id of the cgroup (v2 hierarchy): the inode of its directory.
+    pub cgroup: u64,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// Process id of the parent in the initial pid namespace.
+    pub parent: u32,
+    /// Process id in its own pid namespace.
+    pub vpid: u32,
+    /// Real user id in the initial user namespace.
+    pub uid: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// The kernel's task name, NUL-padded.
+    pub comm: [u8; 16],
+}
+
+/// One bind, listen, connect or autobind, with its outcome.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SocketRecord {
+    /// Version, kind, length.
+    pub header: Header,
+    /// CLOCK_BOOTTIME when the outcome was known, ns.
+    pub time: u64,
+    /// Time the call took, ns.
+    pub duration: u64,
+    /// Socket cookie, as sock_diag shows it.
+    pub cookie: u64,
+    /// Inode of the socket file.
+    pub inode: u64,
+    /// Caller.
+    pub task: TaskRecord,
+    /// Bits of [`present`].
+    pub present: u32,
+    /// Bits of [`flags`].
+    pub flags: u32,
+    /// 0 on success, else the positive errno.
+    pub error: u32,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// Owner of the socket (`sk_uid`).
+    pub socket_uid: u32,
+    /// Interface index the socket is bound to, 0 for none.
+    pub device: u32,
+    /// Backlog given to listen().
+    pub backlog: u32,
+    /// Events lost so far on the CPU this record was written on (all reasons): user space sees from
+    /// the difference where in the stream the gap is.
+    pub lost: u32,
+    /// Local address, network byte order; IPv4 in the first four bytes.
+    pub local_address: [u8; 16],
+    /// Peer address, likewise.
+    pub peer_address: [u8; 16],
+    /// Local port, host byte order.
+    pub local_port: u16,
+    /// Peer port, host byte order.
+    pub peer_port: u16,
+    /// Address family of the socket: AF_INET or AF_INET6.
+    pub family: u16,
+    /// Address family of the addresses above, which a caller may have got wrong.
+    pub address_family: u16,
+    /// IPPROTO_*
+    pub protocol: u16,
+    /// CPU the record was written on.
+    pub cpu: u16,
+    /// One of [`op`].
+    pub op: u8,
+    /// One of [`via`].
+    pub via: u8,
+    /// One of [`unknown`].
+    pub unknown: u8,
+    /// How many [`HolderRecord`]s are filled in (conflict records only).
+    pub holders: u8,
+    /// Owners of the port seen, at least.
+    pub holders_total: u32,
+    /// Must be 0.
+    pub reserved: u32,
+}
+
+/// A socket found in the kernel's hash under the port that was asked for.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct HolderRecord {
+    /// Socket cookie; not present when the kernel had not yet given one.
+    pub cookie: u64,
+    /// Inode of the socket file.
+    pub inode: u64,
+    /// Bits of [`present`].
+    pub present: u32,
+    /// Bits of [`flags`].
+    pub flags: u32,
+    /// Owner of the socket.
+    pub socket_uid: u32,
+    /// Interface index the socket is bound to, 0 for none.
+    pub device: u32,
+    /// Local address as in [`SocketRecord`].
+    pub local_address: [u8; 16],
+    /// Peer address.
+    pub peer_address: [u8; 16],
+    /// Local port.
+    pub local_port: u16,
+    /// Peer port.
+    pub peer_port: u16,
+    /// AF_INET or AF_INET6.
+    pub family: u16,
+    /// IPPROTO_*
+    pub protocol: u16,
+    /// TCP state (include/net/tcp_states.h), also of UDP sockets.
+    pub state: u8,
+    /// Must be 0.
+    pub reserved: [u8; 7],
+}
+
+/// Holders that a record carries at most.
+pub const MAX_HOLDERS: usize = 8;
+
+/// Classes that the walk sorts owners into: listening, bound, client or accepted, the rest.
+pub const HOLDER_CLASSES: usize = 4;
+
+/// A refused bind or listen with the owners of the port.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ConflictRecord {
+    /// The call.
+    pub socket: SocketRecord,
+    /// The first `socket.holders` are filled in.
+    pub holders: [HolderRecord; MAX_HOLDERS],
+    /// Scratch of the walk: zero when the record is submitted.
+    pub scratch: [u64; MAX_HOLDERS * HOLDER_CLASSES],
+}
+
+/// Bytes of path that a [`ProcessRecord`] carries at most.
+pub const PATH_LEN: usize = 512;
+/// Longest single path component that is copied whole.
+pub const NAME_LEN: usize = 256;
+/// Bytes of arguments that a [`ProcessRecord`] carries at most.
+pub const ARGS_LEN: usize = 1024;
+
+/// A process, sent once ahead of its first event.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ProcessRecord {
+    /// Version, kind, length.
+    pub header: Header,
+    /// The process; `tid` is the thread that was seen first.
+    pub task: TaskRecord,
+    /// Bits of [`present`].
+    pub present: u32,
+    /// Bits of [`flags`].
+    pub flags: u32,
+    /// Bytes used of `path`.
+    pub path_len: u32,
+    /// Bytes used of `args`.
+    pub args_len: u32,
+    /// Path of the executable: components from the file upwards, each ended by NUL.
+    pub path: [u8; PATH_LEN + NAME_LEN],
+    /// Arguments, each ended by NUL.
+    pub args: [u8; ARGS_LEN],
+}
+
+const _: () = assert!(size_of::<Header>() == 8);
+const _: () = assert!(size_of::<TaskRecord>() == 64);
+const _: () = assert!(size_of::<SocketRecord>() == 192);
+const _: () = assert!(size_of::<HolderRecord>() == 80);
+const _: () = assert!(size_of::<ConflictRecord>() == 192 + 8 * 80 + 256);
+const _: () = assert!(size_of::<ProcessRecord>() == 8 + 64 + 16 + 768 + 1024);

@@ -1,0 +1,569 @@
+//! The domain: what happened to a port. No I/O, nothing of the wire, nothing of the output formats.
+//!
+//! A kernel record decodes to an [`Event`] (raw facts), `enrich` joins it with names to a
+//! [`Sighting`], and the sinks print that. Recorded and live streams carry the same [`Item`]s.
+
+use std::{net::IpAddr, sync::Arc};
+
+/// What the stream consists of, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    /// Every hook is attached.
+    Start(Start),
+    /// Something happened to a port.
+    Event(Box<Sighting>),
+    /// Events that the kernel could not hand over, at this place in the stream.
+    Lost(Lost),
+    /// The trace is over.
+    End(End),
+}
+
+/// The first item of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Version of portwatch.
+    pub version: String,
+    /// `uname -r`.
+    pub kernel_release: String,
+    /// Name of the host.
+    pub host_name: String,
+    /// The way into the kernel.
+    pub backend: Backend,
+    /// What this backend cannot see, in words.
+    pub degraded: Vec<String>,
+    /// When.
+    pub time: Time,
+}
+
+/// A gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// How many events are missing.
+    pub count: u64,
+    /// Why.
+    pub reason: LostReason,
+    /// When it was noticed.
+    pub time: Time,
+}
+
+/// Why events were lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LostReason {
+    /// The ring buffer was full.
+    RingFull,
+    /// A table of calls in flight was full.
+    TableFull,
+    /// The kernel skipped a program because it was already running on that CPU.
+    Recursion,
+    /// The socket's memory could not be read.
+    Unreadable,
+    /// A record did not decode.
+    Malformed,
+}
+
+impl LostReason {
+    /// The name in the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RingFull => "ring_full",
+            Self::TableFull => "table_full",
+            Self::Recursion => "recursion",
+            Self::Unreadable => "unreadable",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// The last item of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Events printed.
+    pub events: u64,
+    /// Of these, failures.
+    pub failures: u64,
+    /// Events lost.
+    pub lost: u64,
+    /// When.
+    pub time: Time,
+}
+
+/// One moment on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time {
+    /// CLOCK_BOOTTIME, ns.
+    pub boot: u64,
+    /// UTC.
+    pub utc: jiff::Timestamp,
+}
+
+/// The way into the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// fentry, fexit and BTF tracepoints.
+    Tracing,
+    /// kprobes and kretprobes.
+    Kprobe,
+    /// Raw tracepoints alone.
+    RawTp,
+}
+
+impl Backend {
+    /// The name in options and output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tracing => "tracing",
+            Self::Kprobe => "kprobe",
+            Self::RawTp => "raw_tp",
+        }
+    }
+}
+
+/// What was done to the socket (`event.name`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Op {
+    /// bind()
+    Bind,
+    /// listen()
+    Listen,
+    /// connect()
+    Connect,
+    /// A port taken on the way, by sending a datagram or the like.
+    Autobind,
+}
+
+impl Op {
+    /// All of them, in the order of the help text.
+    pub const ALL: [Self; 4] = [Self::Bind, Self::Listen, Self::Connect, Self::Autobind];
+
+    /// The name in options and output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bind => "bind",
+            Self::Listen => "listen",
+            Self::Connect => "connect",
+            Self::Autobind => "autobind",
+        }
+    }
+}
+
+/// How it ended (`event.outcome`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It worked.
+    Success,
+    /// Refused with this errno.
+    Failure(Errno),
+    /// Nobody will know.
+    Unknown(UnknownReason),
+}
+
+impl Outcome {
+    /// Whether it failed. An unknown outcome is not a failure.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Self::Failure(_))
+    }
+}
+
+/// Why an outcome is unknown (`event.reason`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownReason {
+    /// Closed before the connection was established or refused.
+    Closed,
+    /// Still open when the trace ended.
+    TraceEnded,
+}
+
+/// A positive error number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Errno(pub u32);
+
+/// Who asked (`event.via`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// A system call.
+    Syscall,
+    /// io_uring.
+    IoUring,
+    /// The kernel itself.
+    Kernel,
+    /// Nobody: it came with a send.
+    Implicit,
+}
+
+impl Via {
+    /// The name in the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Syscall => "syscall",
+            Self::IoUring => "io_uring",
+            Self::Kernel => "kernel",
+            Self::Implicit => "implicit",
+        }
+    }
+}
+
+/// Transport protocol (`network.transport`). MPTCP is [`Transport::Tcp`] with
+/// [`SocketOptions::mptcp`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+    /// UDP-Lite
+    UdpLite,
+    /// SCTP
+    Sctp,
+    /// DCCP
+    Dccp,
+}
+
+impl Transport {
+    /// The name in the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::UdpLite => "udplite",
+            Self::Sctp => "sctp",
+            Self::Dccp => "dccp",
+        }
+    }
+}
+
+/// Family of the socket (`network.type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// AF_INET
+    Ipv4,
+    /// AF_INET6
+    Ipv6,
+}
+
+impl Family {
+    /// The name in the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+        }
+    }
+}
+
+/// An end of a socket; each half absent where it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// IP address. A v4-mapped one is IPv6 here, as the socket has it.
+    pub address: Option<IpAddr>,
+    /// Port.
+    pub port: Option<u16>,
+}
+
+/// The options of a socket as they stood at that moment; `None` where they could not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// SO_REUSEADDR
+    pub reuseaddr: Option<bool>,
+    /// SO_REUSEPORT
+    pub reuseport: Option<bool>,
+    /// IPV6_V6ONLY; set by the kernel itself on a socket bound to any IPv6 address but `::`.
+    /// `None` on IPv4 sockets.
+    pub v6only: Option<bool>,
+    /// IP_FREEBIND
+    pub freebind: Option<bool>,
+    /// IP_TRANSPARENT
+    pub transparent: Option<bool>,
+    /// IP_BIND_ADDRESS_NO_PORT
+    pub bind_no_port: Option<bool>,
+    /// Multipath TCP
+    pub mptcp: Option<bool>,
+}
+
+/// Identity and properties of a socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Socket {
+    /// Cookie as sock_diag has it.
+    pub cookie: Option<u64>,
+    /// Inode of the socket file.
+    pub inode: Option<u64>,
+    /// Inode of the network namespace.
+    pub netns: Option<u32>,
+    /// Interface index it is bound to.
+    pub device: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Options.
+    pub options: SocketOptions,
+}
+
+/// The task that made the call, as the kernel had it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Task {
+    /// Process id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Parent's process id.
+    pub parent_pid: Option<u32>,
+    /// Process id in its own pid namespace.
+    pub vpid: Option<u32>,
+    /// Real user id.
+    pub uid: u32,
+    /// Task name; kernel bytes, made valid UTF-8.
+    pub comm: Option<String>,
+    /// CLOCK_BOOTTIME at start, ns.
+    pub start_boot: Option<u64>,
+    /// Identifies process and executable together; joins with [`ProcessImage::key`].
+    pub key: Option<u64>,
+    /// Id of the cgroup.
+    pub cgroup: Option<u64>,
+}
+
+/// The executable of a process, sent by the kernel ahead of the process's first event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessImage {
+    /// See [`Task::key`].
+    pub key: u64,
+    /// Process id.
+    pub pid: u32,
+    /// Path of the executable.
+    pub executable_path: Option<String>,
+    /// Arguments, the program's name first.
+    pub args: Option<Vec<String>>,
+    /// Path or arguments were longer than the record.
+    pub cut: bool,
+}
+
+/// A socket found under the port that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Transport.
+    pub transport: Transport,
+    /// Family.
+    pub family: Family,
+    /// TCP state, also of UDP sockets.
+    pub state: TcpState,
+    /// Local end.
+    pub local: Endpoint,
+    /// Peer, of connected sockets.
+    pub peer: Option<Endpoint>,
+    /// Identity and options.
+    pub socket: Socket,
+}
+
+/// TCP states (include/net/tcp_states.h), named as OpenTelemetry's `network.connection.state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "the states of RFC 9293")]
+pub enum TcpState {
+    Established = 1,
+    SynSent = 2,
+    SynReceived = 3,
+    FinWait1 = 4,
+    FinWait2 = 5,
+    TimeWait = 6,
+    Closed = 7,
+    CloseWait = 8,
+    LastAck = 9,
+    Listen = 10,
+    Closing = 11,
+    NewSynReceived = 12,
+    BoundInactive = 13,
+}
+
+impl TcpState {
+    /// From the kernel's number.
+    #[must_use]
+    pub const fn from_kernel(state: u8) -> Option<Self> {
+        Some(match state {
+            1 => Self::Established,
+            2 => Self::SynSent,
+            3 => Self::SynReceived,
+            4 => Self::FinWait1,
+            5 => Self::FinWait2,
+            6 => Self::TimeWait,
+            7 => Self::Closed,
+            8 => Self::CloseWait,
+            9 => Self::LastAck,
+            10 => Self::Listen,
+            11 => Self::Closing,
+            12 => Self::NewSynReceived,
+            13 => Self::BoundInactive,
+            _ => return None,
+        })
+    }
+
+    /// OpenTelemetry's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::SynSent => "syn_sent",
+            Self::SynReceived | Self::NewSynReceived => "syn_received",
+            Self::FinWait1 => "fin_wait_1",
+            Self::FinWait2 => "fin_wait_2",
+            Self::TimeWait => "time_wait",
+            Self::Closed | Self::BoundInactive => "closed",
+            Self::CloseWait => "close_wait",
+            Self::LastAck => "last_ack",
+            Self::Listen => "listen",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// The sockets that stood in the way, as far as kernel data goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conflict {
+    /// Listeners first, then bound, then clients, then the rest.
+    pub holders: Vec<Holder>,
+    /// Owners of the port seen.
+    pub total: u32,
+    /// Whether the walk was cut short.
+    pub truncated: bool,
+}
+
+/// One bind, listen, connect or autobind as the kernel reported it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// CLOCK_BOOTTIME when the outcome was known, ns.
+    pub time_boot: u64,
+    /// Time the call took, ns.
+    pub duration: Option<u64>,
+    /// What was done.
+    pub op: Op,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Who asked.
+    pub via: Option<Via>,
+    /// Transport.
+    pub transport: Transport,
+    /// Family of the socket.
+    pub family: Family,
+    /// On success what the kernel gave, on failure what was asked for.
+    pub local: Endpoint,
+    /// connect only.
+    pub peer: Option<Endpoint>,
+    /// The kernel chose the port.
+    pub auto_port: bool,
+    /// listen only.
+    pub backlog: Option<u32>,
+    /// Identity and options of the socket.
+    pub socket: Socket,
+    /// The caller.
+    pub task: Task,
+    /// Refused by an LSM or a cgroup program before the socket layer decided.
+    pub refused_by_policy: bool,
+    /// On EADDRINUSE.
+    pub conflict: Option<Conflict>,
+}
+
+/// An [`Event`] joined with everything user space knows about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sighting {
+    /// What the kernel reported.
+    pub event: Event,
+    /// When.
+    pub time: Time,
+    /// The caller, enriched.
+    pub process: Arc<Process>,
+    /// Port names and classes of the local end.
+    pub local: PortFacts,
+    /// Port names and classes of the peer.
+    pub peer: PortFacts,
+    /// Name of the bound device or scope.
+    pub interface: Option<String>,
+    /// What should be there and could not be read: contract paths, sorted.
+    pub missing: Vec<&'static str>,
+}
+
+/// What is known of a port number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortFacts {
+    /// From the services database.
+    pub service: Option<Arc<str>>,
+    /// IANA's class.
+    pub class: Option<PortClass>,
+    /// Inside `ip_local_port_range` of the socket's network namespace.
+    pub ephemeral: Option<bool>,
+}
+
+/// IANA's port classes (RFC 6335, section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PortClass {
+    /// 0 to 1023
+    WellKnown,
+    /// 1024 to 49151
+    Registered,
+    /// 49152 to 65535
+    Dynamic,
+}
+
+impl PortClass {
+    /// The class of a port.
+    #[must_use]
+    pub const fn of(port: u16) -> Self {
+        match port {
+            0..=1023 => Self::WellKnown,
+            1024..=49151 => Self::Registered,
+            _ => Self::Dynamic,
+        }
+    }
+
+    /// The name in the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WellKnown => "well_known",
+            Self::Registered => "registered",
+            Self::Dynamic => "dynamic",
+        }
+    }
+}
+
+/// What is known of a process beyond [`Task`]; shared by its events. Fields are `None` where not
+/// known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Path of the executable, ` (deleted)` taken off.
+    pub executable_path: Option<String>,
+    /// Arguments.
+    pub args: Option<Vec<String>>,
+    /// Start, UTC.
+    pub creation: Option<jiff::Timestamp>,
+    /// Name of the user, absent with `--numeric`.
+    pub user_name: Option<Arc<str>>,
+    /// Path in the cgroup v2 hierarchy.
+    pub cgroup: Option<String>,
+    /// Container it runs in.
+    pub container: Option<Container>,
+    /// systemd unit.
+    pub systemd_unit: Option<String>,
+}
+
+impl Process {
+    /// Base name of the executable.
+    #[must_use]
+    pub fn executable_name(&self) -> Option<&str> {
+        self.executable_path
+            .as_deref()
+            .and_then(|path| path.rsplit('/').next())
+            .filter(|name| !name.is_empty())
+    }
+}
+
+/// A container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Full id.
+    pub id: String,
+    /// `docker`, `containerd`, `cri-o`, `podman`, `lxc`, …
+    pub runtime: Option<&'static str>,
+}

@@ -1,0 +1,40 @@
+//! Which events are wanted: the filters, as typed values. Kinds are joined by AND, the values of a
+//! kind by OR; an empty list lets everything pass.
+
+use std::ops::RangeInclusive;
+
+use crate::event::{Family, Op, Transport};
+
+/// What the user asked to see. `load` hands over to the kernel what the kernel can decide,
+/// `filter` decides the rest, and all of it again where deciding twice is cheap.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Local ports; on failure the port asked for.
+    pub ports: Vec<RangeInclusive<u16>>,
+    /// Peer ports.
+    pub peer_ports: Vec<RangeInclusive<u16>>,
+    /// Process ids.
+    pub pids: Vec<u32>,
+    /// Task names.
+    pub comms: Vec<String>,
+    /// Real user ids.
+    pub uids: Vec<u32>,
+    /// Inodes of network namespaces.
+    pub netns: Vec<u32>,
+    /// Paths in the cgroup v2 hierarchy (`/system.slice/nginx.service`); what is below counts too.
+    pub cgroups: Vec<String>,
+    /// Container ids or the start of one.
+    pub containers: Vec<String>,
+    /// Transports.
+    pub transports: Vec<Transport>,
+    /// Families.
+    pub families: Vec<Family>,
+    /// Events; never empty.
+    pub events: Vec<Op>,
+    /// Failures only.
+    pub failed: bool,
+    /// Conflicts only: events that carry `conflict`.
+    pub conflicts: bool,
+    /// Only a command portwatch starts, and its descendants.
+    pub descendants: bool,
+}
