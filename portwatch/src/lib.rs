@@ -11,5 +11,10 @@
 //! `host` and `load` name kernel functions; `plan` does no I/O; nothing but the kernel side's `emit`
 //! and `decode` knows the wire layout.
 
+pub mod decode;
 pub mod event;
+pub mod host;
+pub mod load;
+pub mod plan;
 pub mod selection;
+pub mod source;

@@ -112,6 +112,20 @@ pub mod flags {
     pub const CUT: u32 = 1 << 10;
 }
 
+/// Why an event was lost: slots of the per-CPU map `LOST`.
+pub mod loss {
+    /// The ring buffer was full.
+    pub const RING_FULL: u32 = 0;
+    /// A table of calls in flight was full.
+    pub const TABLE_FULL: u32 = 1;
+    /// The socket's memory could not be read.
+    pub const UNREADABLE: u32 = 2;
+    /// All reasons together, [`super::SocketRecord::lost`].
+    pub const ALL: u32 = 3;
+    /// Number of slots.
+    pub const SLOTS: u32 = 4;
+}
+
 /// The start of every record.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -254,6 +268,9 @@ pub const MAX_HOLDERS: usize = 8;
 /// Classes that the walk sorts owners into: listening, bound, client or accepted, the rest.
 pub const HOLDER_CLASSES: usize = 4;
 
+/// Words of scratch: eight candidates and a count for each class.
+pub const SCRATCH: usize = (MAX_HOLDERS + 1) * HOLDER_CLASSES;
+
 /// A refused bind or listen with the owners of the port.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -263,7 +280,7 @@ pub struct ConflictRecord {
     /// The first `socket.holders` are filled in.
     pub holders: [HolderRecord; MAX_HOLDERS],
     /// Scratch of the walk: zero when the record is submitted.
-    pub scratch: [u64; MAX_HOLDERS * HOLDER_CLASSES],
+    pub scratch: [u64; SCRATCH],
 }
 
 /// Bytes of path that a [`ProcessRecord`] carries at most.
@@ -299,5 +316,5 @@ const _: () = assert!(size_of::<Header>() == 8);
 const _: () = assert!(size_of::<TaskRecord>() == 64);
 const _: () = assert!(size_of::<SocketRecord>() == 192);
 const _: () = assert!(size_of::<HolderRecord>() == 80);
-const _: () = assert!(size_of::<ConflictRecord>() == 192 + 8 * 80 + 256);
+const _: () = assert!(size_of::<ConflictRecord>() == 192 + 8 * 80 + 288);
 const _: () = assert!(size_of::<ProcessRecord>() == 8 + 64 + 16 + 768 + 1024);

@@ -1,0 +1,98 @@
+//! What the programs are told at load: which events, which filters, which helpers this kernel has.
+
+/// Bits of [`Config::filters`]: kinds that are filtered. The values lie in the maps.
+pub mod filter {
+    /// `PIDS`
+    pub const PID: u32 = 1 << 0;
+    /// `UIDS`
+    pub const UID: u32 = 1 << 1;
+    /// `NETNS`
+    pub const NETNS: u32 = 1 << 2;
+    /// `PORTS`, local
+    pub const PORT: u32 = 1 << 3;
+    /// `PORTS`, peer
+    pub const PEER_PORT: u32 = 1 << 4;
+    /// `CGROUPS`
+    pub const CGROUP: u32 = 1 << 5;
+    /// `DESCENDANTS`
+    pub const DESCENDANTS: u32 = 1 << 6;
+}
+
+/// Bits of [`Config::helpers`]: helpers newer than 5.10 that this kernel has.
+pub mod helper {
+    /// bpf_get_current_task_btf (5.11)
+    pub const TASK_BTF: u32 = 1 << 0;
+    /// bpf_get_socket_cookie in tracing programs (5.12)
+    pub const SOCKET_COOKIE: u32 = 1 << 1;
+    /// bpf_get_current_ancestor_cgroup_id in tracing programs
+    pub const ANCESTOR_CGROUP: u32 = 1 << 2;
+    /// bpf_task_pt_regs (5.15)
+    pub const TASK_PT_REGS: u32 = 1 << 3;
+}
+
+/// Bits of [`Config::protocols`].
+pub mod protocol {
+    /// TCP, MPTCP
+    pub const TCP: u32 = 1 << 0;
+    /// UDP, UDP-Lite
+    pub const UDP: u32 = 1 << 1;
+    /// SCTP, DCCP
+    pub const OTHER: u32 = 1 << 2;
+}
+
+/// Bits of [`Config::families`].
+pub mod family {
+    /// AF_INET
+    pub const V4: u32 = 1 << 0;
+    /// AF_INET6
+    pub const V6: u32 = 1 << 1;
+}
+
+macro_rules! config {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// Read-only data of the programs; the verifier sees constants and drops unused branches.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct Config {
+            $($(#[$doc])* pub $name: u32,)+
+        }
+
+        impl Config {
+            /// Nothing selected: what the object file carries until the loader fills it in.
+            pub const EMPTY: Self = Self { $($name: 0,)+ };
+
+            /// The members in order, as the loader hands them over.
+            #[must_use]
+            pub fn words(&self) -> [u32; size_of::<Self>() / 4] {
+                let Self { $($name),+ } = *self;
+                [$($name),+]
+            }
+        }
+    };
+}
+
+config! {
+    /// Bit `1 << op` for each [`super::record::op`] wanted.
+    ops,
+    /// Bits of [`protocol`] wanted.
+    protocols,
+    /// Bits of [`family`] wanted.
+    families,
+    /// Bits of [`filter`].
+    filters,
+    /// 1: failures only.
+    failed_only,
+    /// Bits of [`helper`].
+    helpers,
+    /// 1: the bind hooks are functions that take a `struct socket` (before 6.6 or so), not a sock.
+    bind_takes_socket,
+    /// 1: so does the listen hook.
+    listen_takes_socket,
+    /// Owners of a port that the walk looks at, at most.
+    walk_max,
+    /// 1: diagnostics through aya-log.
+    diagnostics,
+}
+
+/// Slots of the map `CGROUPS`.
+pub const MAX_CGROUPS: u32 = 8;

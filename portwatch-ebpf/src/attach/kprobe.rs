@@ -1,0 +1,174 @@
+//! kprobe and kretprobe pairs: the entry keeps the arguments by thread, the return picks them up.
+//! Only on functions that do not sleep long: a kretprobe has few instances and drops what exceeds
+//! them.
+
+use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use portwatch_ebpf::abi::record::loss;
+
+use super::raw_tp::Raw;
+use crate::{
+    emit,
+    hook::{autobind, bind, connect, listen, Returned},
+    kernel::{
+        memory::{config, offset, Memory, Probed, Ptr},
+        request::{Request, Space, AF_INET6},
+        task,
+    },
+    state::{enter, inside, leave, Entry, Function},
+};
+
+/// Whether the first argument is a sock or a struct socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    Sock,
+    Socket,
+}
+
+impl First {
+    /// What the bind hooks take on this kernel.
+    pub(crate) fn of_bind() -> Self {
+        if config!(bind_takes_socket) != 0 { Self::Socket } else { Self::Sock }
+    }
+
+    /// What the listen hook takes on this kernel.
+    pub(crate) fn of_listen() -> Self {
+        if config!(listen_takes_socket) != 0 { Self::Socket } else { Self::Sock }
+    }
+}
+
+/// Entry of a function (sk or sock, second, third, …).
+#[inline(always)]
+pub(crate) fn entered(ctx: &ProbeContext, function: Function, first: First) {
+    let (Some(subject), second, third) =
+        (ctx.arg::<Ptr>(0), ctx.arg::<u64>(1).unwrap_or(0), ctx.arg::<u64>(2).unwrap_or(0))
+    else {
+        return;
+    };
+    let sk = match first {
+        First::Sock => Some(subject),
+        First::Socket => Probed::load::<Ptr>(subject, offset!(socket_sk)),
+    };
+    let Some(sk) = sk else {
+        emit::lost(loss::UNREADABLE);
+        return;
+    };
+    let entry =
+        Entry { sk: sk as u64, address: second, started: emit::now(), number: third };
+    if !enter(task::ids(), function, &entry) {
+        emit::lost(loss::TABLE_FULL);
+    }
+}
+
+/// A call whose arguments were kept.
+struct Call {
+    entry: Entry,
+    returned: Returned,
+}
+
+#[inline(always)]
+fn returned(ctx: &RetProbeContext, function: Function) -> Option<Call> {
+    let entry = leave(task::ids(), function)?;
+    let returned =
+        Returned { code: ctx.ret::<i32>(), started: Some(entry.started), refused_by_policy: false };
+    Some(Call { entry, returned })
+}
+
+fn request(entry: &Entry) -> Option<Request> {
+    Request::read(entry.address as Ptr, entry.number as u32, Space::Kernel)
+}
+
+/// Return of inet_bind_sk, inet6_bind_sk, inet_bind or inet6_bind.
+#[inline(always)]
+pub(crate) fn bind(ctx: &RetProbeContext) {
+    if let Some(Call { entry, returned }) = returned(ctx, Function::Bind) {
+        bind::returned::<Raw>(entry.sk as Ptr, returned, || request(&entry));
+    }
+}
+
+/// Return of __inet_listen_sk or inet_listen.
+#[inline(always)]
+pub(crate) fn listen(ctx: &RetProbeContext) {
+    if let Some(Call { entry, returned }) = returned(ctx, Function::Listen) {
+        listen::returned::<Raw>(entry.sk as Ptr, entry.address as u32, returned);
+    }
+}
+
+/// Return of inet_autobind.
+#[inline(always)]
+pub(crate) fn autobind(ctx: &RetProbeContext) {
+    if let Some(Call { entry, returned }) = returned(ctx, Function::Autobind)
+        && !inside(task::ids(), Function::ConnectDatagram)
+    {
+        autobind::returned::<Raw>(entry.sk as Ptr, returned);
+    }
+}
+
+/// Return of inet_dgram_connect.
+#[inline(always)]
+pub(crate) fn connect_datagram(ctx: &RetProbeContext) {
+    if let Some(Call { entry, returned }) = returned(ctx, Function::ConnectDatagram) {
+        connect::datagram_returned::<Raw>(entry.sk as Ptr, returned, || request(&entry));
+    }
+}
+
+/// Return of tcp_v4_connect or tcp_v6_connect, and of the pre_connect functions in front of them,
+/// which return 0 and are followed by the former, or end the call. For a v4-mapped peer the one
+/// calls the other, and the outer return tells.
+#[inline(always)]
+pub(crate) fn connect_stream(ctx: &RetProbeContext, function: Function) {
+    let Some(Call { entry, returned }) = returned(ctx, function) else {
+        return;
+    };
+    let sk = entry.sk as Ptr;
+    if matches!(function, Function::Connect4)
+        && Probed::load::<u16>(sk, offset!(skc_family)) == Some(AF_INET6)
+    {
+        return;
+    }
+    connect::stream_returned::<Raw>(sk, returned, false, || request(&entry));
+}
+
+/// Return of tcp_v4_pre_connect or tcp_v6_pre_connect: cgroup programs may refuse here.
+#[inline(always)]
+pub(crate) fn connect_gate(ctx: &RetProbeContext) {
+    if let Some(Call { entry, returned }) = returned(ctx, Function::PreConnect)
+        && returned.code != 0
+    {
+        connect::stream_returned::<Raw>(entry.sk as Ptr, returned, false, || request(&entry));
+    }
+}
+
+/// Return of security_socket_bind.
+#[inline(always)]
+pub(crate) fn bind_refused(ctx: &RetProbeContext) {
+    if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseBind) {
+        bind::returned::<Raw>(entry.sk as Ptr, returned, || request(&entry));
+    }
+}
+
+/// Return of security_socket_listen.
+#[inline(always)]
+pub(crate) fn listen_refused(ctx: &RetProbeContext) {
+    if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseListen) {
+        listen::returned::<Raw>(entry.sk as Ptr, entry.address as u32, returned);
+    }
+}
+
+/// Return of security_socket_connect.
+#[inline(always)]
+pub(crate) fn connect_refused(ctx: &RetProbeContext) {
+    if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseConnect) {
+        connect::refused::<Raw>(entry.sk as Ptr, returned, || request(&entry));
+    }
+}
+
+/// A security hook that said no.
+#[inline(always)]
+fn refused(ctx: &RetProbeContext, function: Function) -> Option<Call> {
+    let call = returned(ctx, function)?;
+    let Call { entry, returned } = call;
+    (returned.code != 0).then_some(Call {
+        entry,
+        returned: Returned { refused_by_policy: true, started: None, ..returned },
+    })
+}

@@ -1,0 +1,73 @@
+//! Raw tracepoints: `sys_exit` for calls and their results, tracepoints for the rest. Pointers are
+//! plain numbers.
+
+use aya_ebpf::programs::RawTracePointContext;
+
+use crate::{
+    hook::{self, bind, connect, listen, Backend, Returned},
+    kernel::{
+        memory::{Probed, Ptr},
+        request::{Request, Space},
+        sock::{self, Kind},
+        syscall::{self, Call, Finished},
+    },
+};
+
+/// This way in; kprobes read memory the same way.
+pub(crate) struct Raw;
+
+impl Backend for Raw {
+    type Memory = Probed;
+
+    #[inline(always)]
+    fn cookie(_sk: Ptr, held: Ptr) -> Option<u64> {
+        sock::existing_cookie::<Probed>(held)
+    }
+}
+
+/// `sys_exit(regs, ret)`.
+#[inline(always)]
+pub(crate) fn sys_exit(ctx: &RawTracePointContext) {
+    let Some(Finished { call, sk, second, third }) = syscall::finished(ctx.arg(0)) else {
+        return;
+    };
+    let returned =
+        Returned { code: ctx.arg::<i64>(1) as i32, started: None, refused_by_policy: false };
+    let request = || Request::read(second as Ptr, third as u32, Space::User);
+    match call {
+        Call::Bind => bind::returned::<Raw>(sk, returned, request),
+        Call::Listen => listen::returned::<Raw>(sk, second as u32, returned),
+        Call::Connect => {
+            let Some(kind) = Kind::of::<Probed>(sk) else {
+                return;
+            };
+            if kind.is_tcp() {
+                // What an answer from the network brought is told when it arrived.
+                let answered = connect::is_answer(returned.error());
+                connect::stream_returned::<Raw>(sk, returned, answered, request);
+            } else {
+                connect::datagram_returned::<Raw>(sk, returned, request);
+            }
+        }
+    }
+}
+
+/// `inet_sock_set_state(sk, old, new)`.
+#[inline(always)]
+pub(crate) fn state_changed(ctx: &RawTracePointContext) {
+    let old = ctx.arg::<u32>(1) as u8;
+    let new = ctx.arg::<u32>(2) as u8;
+    hook::state_changed::<Raw>(ctx.arg(0), old, new);
+}
+
+/// `sched_process_fork(parent, child)`.
+#[inline(always)]
+pub(crate) fn forked(ctx: &RawTracePointContext) {
+    hook::process::forked::<Probed>(ctx.arg(0), ctx.arg(1));
+}
+
+/// `sched_process_free(task)`.
+#[inline(always)]
+pub(crate) fn freed(ctx: &RawTracePointContext) {
+    hook::process::freed::<Probed>(ctx.arg(0));
+}

@@ -1,0 +1,209 @@
+//! fentry, fexit and BTF tracepoints: arguments are BTF pointers, the return value follows the
+//! arguments.
+
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
+
+use crate::{
+    emit,
+    hook::{self, autobind, bind, connect, listen, Backend, Returned},
+    kernel::{
+        memory::{config, offset, Memory, Ptr, Typed},
+        request::{Request, Space},
+        sock,
+        task,
+    },
+    state::{enter, inside, leave, start, started, Entry, Function},
+};
+
+/// This way in.
+pub(crate) struct Tracing;
+
+impl Backend for Tracing {
+    type Memory = Typed;
+
+    #[inline(always)]
+    fn cookie(sk: Ptr, held: Ptr) -> Option<u64> {
+        // The helper takes only what the hook itself was given.
+        if sk == held { sock::assigned_cookie(sk) } else { sock::existing_cookie::<Typed>(held) }
+    }
+}
+
+fn sk_of(socket: Ptr) -> Option<Ptr> {
+    Typed::load::<Ptr>(socket, offset!(socket_sk))
+}
+
+/// First argument of a hook that takes a struct socket on some kernels and a sock on others.
+#[inline(always)]
+fn sk(first: Ptr, takes_socket: u32) -> Option<Ptr> {
+    if takes_socket != 0 { sk_of(first) } else { Some(first) }
+}
+
+fn returned(code: i32, function: Function) -> Returned {
+    Returned { code, started: started(task::ids(), function), refused_by_policy: false }
+}
+
+fn policy(code: i32) -> Returned {
+    Returned { code, started: None, refused_by_policy: true }
+}
+
+fn request(address: Ptr, len: u32) -> Option<Request> {
+    Request::read(address, len, Space::Kernel)
+}
+
+/// Entry of a function of which only the duration is wanted.
+#[inline(always)]
+pub(crate) fn entered(_ctx: &FEntryContext, function: Function) {
+    start(task::ids(), function, emit::now());
+}
+
+/// fexit of inet_bind_sk, inet6_bind_sk, inet_bind or inet6_bind.
+#[inline(always)]
+pub(crate) fn bind(ctx: &FExitContext) {
+    let Some(sk) = sk(ctx.arg(0), config!(bind_takes_socket)) else {
+        return;
+    };
+    let address: Ptr = ctx.arg(1);
+    let len = ctx.arg::<u32>(2);
+    bind::returned::<Tracing>(sk, returned(ctx.arg(3), Function::Bind), || request(address, len));
+}
+
+/// fexit of __inet_listen_sk or inet_listen.
+#[inline(always)]
+pub(crate) fn listen(ctx: &FExitContext) {
+    let Some(sk) = sk(ctx.arg(0), config!(listen_takes_socket)) else {
+        return;
+    };
+    listen::returned::<Tracing>(sk, ctx.arg(1), returned(ctx.arg(2), Function::Listen));
+}
+
+/// fexit of inet_autobind. Inside connect() of a datagram socket that call tells it.
+#[inline(always)]
+pub(crate) fn autobind(ctx: &FExitContext) {
+    if inside(task::ids(), Function::ConnectDatagram) {
+        return;
+    }
+    autobind::returned::<Tracing>(ctx.arg(0), returned(ctx.arg(1), Function::Autobind));
+}
+
+/// fentry of inet_dgram_connect.
+#[inline(always)]
+pub(crate) fn connect_datagram_entered(_ctx: &FEntryContext) {
+    let entry = Entry { sk: 0, address: 0, started: emit::now(), number: 0 };
+    // When the table is full the port is told twice, by autobind and by connect.
+    let _ = enter(task::ids(), Function::ConnectDatagram, &entry);
+}
+
+/// fexit of inet_dgram_connect.
+#[inline(always)]
+pub(crate) fn connect_datagram(ctx: &FExitContext) {
+    let entry = leave(task::ids(), Function::ConnectDatagram);
+    let Some(sk) = sk_of(ctx.arg(0)) else {
+        return;
+    };
+    let address: Ptr = ctx.arg(1);
+    let len = ctx.arg::<u32>(2);
+    let returned = Returned {
+        code: ctx.arg(4),
+        started: entry.map(|entry| entry.started),
+        refused_by_policy: false,
+    };
+    connect::datagram_returned::<Tracing>(sk, returned, || request(address, len));
+}
+
+/// SS_CONNECTING (include/uapi/linux/net.h)
+const CONNECTING: u32 = 2;
+
+/// fentry of __inet_stream_connect.
+#[inline(always)]
+pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
+    let ids = task::ids();
+    let now = emit::now();
+    start(ids, Function::ConnectStream, now);
+    if Typed::load::<u32>(ctx.arg(0), offset!(socket_state)) == Some(CONNECTING) {
+        let entry = Entry { sk: 0, address: 0, started: now, number: 0 };
+        if !enter(ids, Function::ConnectStream, &entry) {
+            emit::lost(portwatch_ebpf::abi::record::loss::TABLE_FULL);
+        }
+    }
+}
+
+/// fexit of __inet_stream_connect.
+#[inline(always)]
+pub(crate) fn connect_stream(ctx: &FExitContext) {
+    let Some(sk) = sk_of(ctx.arg(0)) else {
+        return;
+    };
+    let code = ctx.arg::<i32>(5);
+    let ids = task::ids();
+    let retry = code != 0 && leave(ids, Function::ConnectStream).is_some();
+    let address: Ptr = ctx.arg(1);
+    let len = ctx.arg::<u32>(2);
+    connect::stream_returned::<Tracing>(sk, returned(code, Function::ConnectStream), retry, || {
+        request(address, len)
+    });
+}
+
+/// tp_btf inet_sock_set_state.
+#[inline(always)]
+pub(crate) fn state_changed(ctx: &BtfTracePointContext) {
+    // 5.10 leaves junk above the low bits of an int.
+    let old = ctx.arg::<u32>(1) as u8;
+    let new = ctx.arg::<u32>(2) as u8;
+    hook::state_changed::<Tracing>(ctx.arg(0), old, new);
+}
+
+/// fexit of security_socket_bind.
+#[inline(always)]
+pub(crate) fn bind_refused(ctx: &FExitContext) {
+    let code = ctx.arg::<i32>(3);
+    if code == 0 {
+        return;
+    }
+    let Some(sk) = sk_of(ctx.arg(0)) else {
+        return;
+    };
+    let address: Ptr = ctx.arg(1);
+    let len = ctx.arg::<u32>(2);
+    bind::returned::<Tracing>(sk, policy(code), || request(address, len));
+}
+
+/// fexit of security_socket_listen.
+#[inline(always)]
+pub(crate) fn listen_refused(ctx: &FExitContext) {
+    let code = ctx.arg::<i32>(2);
+    if code == 0 {
+        return;
+    }
+    let Some(sk) = sk_of(ctx.arg(0)) else {
+        return;
+    };
+    listen::returned::<Tracing>(sk, ctx.arg(1), policy(code));
+}
+
+/// fexit of security_socket_connect.
+#[inline(always)]
+pub(crate) fn connect_refused(ctx: &FExitContext) {
+    let code = ctx.arg::<i32>(3);
+    if code == 0 {
+        return;
+    }
+    let Some(sk) = sk_of(ctx.arg(0)) else {
+        return;
+    };
+    let address: Ptr = ctx.arg(1);
+    let len = ctx.arg::<u32>(2);
+    connect::refused::<Tracing>(sk, policy(code), || request(address, len));
+}
+
+/// tp_btf sched_process_fork.
+#[inline(always)]
+pub(crate) fn forked(ctx: &BtfTracePointContext) {
+    hook::process::forked::<Typed>(ctx.arg(0), ctx.arg(1));
+}
+
+/// tp_btf sched_process_free.
+#[inline(always)]
+pub(crate) fn freed(ctx: &BtfTracePointContext) {
+    hook::process::freed::<Typed>(ctx.arg(0));
+}
+

@@ -1,0 +1,89 @@
+//! What the configuration lets pass, decided before anything is reserved.
+
+use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
+use portwatch_ebpf::abi::config::{filter, helper, MAX_CGROUPS};
+
+use crate::{
+    kernel::{
+        memory::{config, Memory, Ptr},
+        sock, task,
+    },
+    state::{CGROUPS, DESCENDANTS, NETNS, PIDS, PORTS, PORT_WORDS, UIDS},
+};
+
+/// Whether an operation is wanted at all; the verifier drops what follows where it is not.
+#[inline(always)]
+pub(crate) fn op(op: u8) -> bool {
+    config!(ops) >> op & 1 != 0
+}
+
+/// Whether an outcome is wanted.
+#[inline(always)]
+pub(crate) fn outcome(error: u32) -> bool {
+    config!(failed_only) == 0 || error != 0
+}
+
+/// Whether the running task is wanted.
+#[inline(always)]
+pub(crate) fn caller() -> bool {
+    let filters = config!(filters);
+    if filters & filter::PID != 0 && PIDS.get_ptr(task::ids().tgid).is_none() {
+        return false;
+    }
+    if filters & filter::DESCENDANTS != 0 && DESCENDANTS.get_ptr(task::ids().tgid).is_none() {
+        return false;
+    }
+    if filters & filter::UID != 0 && UIDS.get_ptr(task::uid()).is_none() {
+        return false;
+    }
+    if filters & filter::CGROUP != 0 && config!(helpers) & helper::ANCESTOR_CGROUP != 0 {
+        return cgroup();
+    }
+    true
+}
+
+#[inline(always)]
+fn cgroup() -> bool {
+    for at in 0..MAX_CGROUPS {
+        let Some(&wanted) = CGROUPS.get(at) else {
+            return false;
+        };
+        if wanted == 0 {
+            return false;
+        }
+        let depth = (wanted >> 56) as i32;
+        // SAFETY: no pointers.
+        if unsafe { bpf_get_current_ancestor_cgroup_id(depth) } == wanted & (u64::MAX >> 8) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether the socket's network namespace is wanted.
+#[inline(always)]
+pub(crate) fn netns<M: Memory>(sk: Ptr) -> bool {
+    config!(filters) & filter::NETNS == 0
+        || sock::netns::<M>(sk).is_some_and(|inode| NETNS.get_ptr(inode).is_some())
+}
+
+/// Whether a local port is wanted.
+#[inline(always)]
+pub(crate) fn local_port(port: Option<u16>) -> bool {
+    config!(filters) & filter::PORT == 0 || listed(port, 0)
+}
+
+/// Whether a peer port is wanted; what has no peer is not.
+#[inline(always)]
+pub(crate) fn peer_port(port: Option<u16>) -> bool {
+    config!(filters) & filter::PEER_PORT == 0 || listed(port, PORT_WORDS)
+}
+
+#[inline(always)]
+fn listed(port: Option<u16>, base: u32) -> bool {
+    let Some(port) = port else {
+        return false;
+    };
+    let port = u32::from(port);
+    PORTS.get(base + port / 64).is_some_and(|word| word >> (port % 64) & 1 != 0)
+}

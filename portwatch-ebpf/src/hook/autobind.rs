@@ -1,0 +1,49 @@
+//! A port taken on the way, because a datagram was sent without bind() or connect().
+
+use portwatch_ebpf::abi::record::{flags, loss, op, via};
+
+use super::{announce, common, timed, Backend, Returned};
+use crate::{
+    emit, filter,
+    kernel::{
+        memory::{set, Ptr},
+        sock::{self, Kind},
+    },
+};
+
+/// inet_autobind() has returned (net/ipv4/af_inet.c). Only UDP: connect() of a datagram socket comes
+/// through here too and is told by its own hook.
+#[inline(always)]
+pub(crate) fn returned<B: Backend>(sk: Ptr, returned: Returned) {
+    if !filter::op(op::AUTOBIND) {
+        return;
+    }
+    let error = returned.error();
+    if !filter::outcome(error) {
+        return;
+    }
+    let Some(kind) = Kind::of::<B::Memory>(sk) else {
+        return;
+    };
+    if !kind.is_udp() || !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) {
+        return;
+    }
+    let Some(port) = sock::port::<B::Memory>(sk) else {
+        emit::lost(loss::UNREADABLE);
+        return;
+    };
+    if !filter::peer_port(None) || !filter::local_port(Some(port)) {
+        return;
+    }
+    announce();
+    emit::socket(|record| {
+        common::<B>(record, op::AUTOBIND, sk, kind);
+        sock::local::<B::Memory>(record, sk, kind.family);
+        record.error = error;
+        set(&mut record.flags, flags::AUTO_PORT);
+        if record.via == via::SYSCALL {
+            record.via = via::IMPLICIT;
+        }
+        timed(record, emit::now(), returned.started);
+    });
+}

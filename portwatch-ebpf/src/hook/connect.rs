@@ -1,0 +1,270 @@
+//! connect(), from the call to the moment it is established or refused.
+//!
+//! TCP: an attempt begins when the socket enters SYN_SENT, in the caller's context, and ends when it
+//! leaves it, in whatever context the answer arrives. In between the event waits in `CONNECTING`,
+//! complete but for its outcome, so that it names the caller and nobody else. Calls that never get
+//! as far as SYN_SENT are told when they return.
+
+use portwatch_ebpf::abi::record::{flags, kind, loss, op, present, SocketRecord};
+
+use super::{announce, common, timed, unknown, Backend, Returned};
+use crate::{
+    emit, filter,
+    kernel::{
+        memory::{set, offset, Memory, Ptr},
+        request::Request,
+        sock::{self, Kind},
+    },
+    state::{self, phase, CONNECTING},
+};
+
+/// AF_UNSPEC: dissolves an association.
+const AF_UNSPEC: u16 = 0;
+
+const EINTR: u32 = 4;
+const EALREADY: u32 = 114;
+const EINPROGRESS: u32 = 115;
+/// ERESTARTSYS to ERESTARTNOHAND, ERESTART_RESTARTBLOCK (include/linux/errno.h)
+const RESTART: core::ops::RangeInclusive<u32> = 512..=516;
+
+/// Whether the attempt goes on although the call has returned.
+fn goes_on(error: u32) -> bool {
+    matches!(error, EINTR | EALREADY | EINPROGRESS) || RESTART.contains(&error)
+}
+
+/// A TCP socket has entered SYN_SENT. Its peer is known, its port not yet.
+#[inline(always)]
+pub(crate) fn begins<B: Backend>(sk: Ptr) {
+    if !filter::op(op::CONNECT) {
+        return;
+    }
+    let Some(kind) = Kind::of::<B::Memory>(sk) else {
+        return;
+    };
+    // The outer socket of MPTCP changes state too; the attempt is the inner one's.
+    if !kind.is_tcp() || kind.is_mptcp() || !kind.wanted() {
+        return;
+    }
+    if !filter::caller() || !filter::netns::<B::Memory>(sk) {
+        return;
+    }
+    let peer = B::Memory::load::<u16>(sk, offset!(skc_dport)).map(u16::from_be);
+    if !filter::peer_port(peer) {
+        return;
+    }
+    announce();
+    let Some(attempt) = state::scratch() else {
+        return;
+    };
+    attempt.phase = phase::CALLING;
+    attempt.reserved = 0;
+    let record = &mut attempt.record;
+    common::<B>(record, op::CONNECT, sk, kind);
+    sock::peer::<B::Memory>(record, sk, kind.family);
+    if !sock::chose_port::<B::Memory>(sk) {
+        set(&mut record.flags, flags::AUTO_PORT);
+    }
+    record.time = emit::now();
+    if CONNECTING.insert(key::<B::Memory>(sk), &*attempt, 0).is_err() {
+        emit::lost(loss::TABLE_FULL);
+    }
+}
+
+/// A TCP socket has left SYN_SENT: established, or closed with or without an error.
+#[inline(always)]
+pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
+    if !filter::op(op::CONNECT) {
+        return;
+    }
+    let key = key::<B::Memory>(sk);
+    let Some(attempt) = CONNECTING.get_ptr_mut(key) else {
+        return;
+    };
+    // SAFETY: an entry of our map. The socket is locked by whoever changes its state, so nobody else
+    // handles this attempt now.
+    let attempt = unsafe { &mut *attempt };
+    if attempt.phase == phase::TOLD {
+        return;
+    }
+    let error = if established {
+        0
+    } else {
+        B::Memory::load::<u32>(sk, offset!(sk_err)).unwrap_or(0)
+    };
+    let closed = !established && error == 0;
+    if closed && attempt.phase == phase::CALLING {
+        // The call itself fails right now; its return knows why.
+        local_of_failure::<B>(&mut attempt.record, sk);
+        return;
+    }
+    let record = &mut attempt.record;
+    if established {
+        let family = record.family;
+        sock::local::<B::Memory>(record, sk, family);
+    } else {
+        local_of_failure::<B>(record, sk);
+    }
+    record.error = error;
+    if closed {
+        unknown(record);
+    }
+    tell(record);
+    if attempt.phase == phase::CALLING {
+        attempt.phase = phase::TOLD;
+    } else {
+        let _ = CONNECTING.remove(key);
+    }
+}
+
+/// The local end of an attempt that failed: the port is already given back (`skc_num` is 0), the
+/// number survives in `inet_sport`.
+#[inline(always)]
+fn local_of_failure<B: Backend>(record: &mut SocketRecord, sk: Ptr) {
+    let family = record.family;
+    sock::local::<B::Memory>(record, sk, family);
+    if let Some(port) = sock::source_port(sk) {
+        record.local_port = port;
+        if port == 0 {
+            record.present &= !present::LOCAL_PORT;
+        }
+    }
+}
+
+/// Hands over a finished attempt, if the filters that need its outcome let it pass.
+#[inline(always)]
+fn tell(record: &mut SocketRecord) {
+    let failed = record.error;
+    if !filter::outcome(failed) {
+        return;
+    }
+    let port = (record.present & present::LOCAL_PORT != 0).then_some(record.local_port);
+    if !filter::local_port(port) {
+        return;
+    }
+    let started = record.time;
+    timed(record, emit::now(), Some(started));
+    emit::stamp(record, kind::SOCKET, size_of::<SocketRecord>());
+    emit::copy(record);
+}
+
+/// A connect() of a TCP socket has returned. `retry`: the socket was already connecting when it was
+/// called, and the attempt is told by the call that began it.
+#[inline(always)]
+pub(crate) fn stream_returned<B: Backend>(
+    sk: Ptr,
+    returned: Returned,
+    retry: bool,
+    request: impl FnOnce() -> Option<Request>,
+) {
+    if !filter::op(op::CONNECT) {
+        return;
+    }
+    let error = returned.error();
+    let key = key::<B::Memory>(sk);
+    if let Some(attempt) = CONNECTING.get_ptr_mut(key) {
+        // SAFETY: an entry of our map; the socket is locked, or the call on it is over.
+        let attempt = unsafe { &mut *attempt };
+        if attempt.phase == phase::TOLD {
+            let _ = CONNECTING.remove(key);
+        } else if error == 0 || goes_on(error) {
+            attempt.phase = phase::RETURNED;
+        } else if attempt.phase == phase::CALLING {
+            let record = &mut attempt.record;
+            record.error = error;
+            tell(record);
+            let _ = CONNECTING.remove(key);
+        }
+        return;
+    }
+    if error == 0 || goes_on(error) || retry {
+        return;
+    }
+    never_began::<B>(sk, returned, request());
+}
+
+/// A connect() that failed before anything was sent, or one of a datagram socket.
+#[inline(always)]
+fn never_began<B: Backend>(sk: Ptr, returned: Returned, request: Option<Request>) {
+    let Some(kind) = Kind::of::<B::Memory>(sk) else {
+        return;
+    };
+    if !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) {
+        return;
+    }
+    if request.is_some_and(|request| request.family() == AF_UNSPEC) {
+        return;
+    }
+    let error = returned.error();
+    if !filter::outcome(error) || !filter::peer_port(request.and_then(|request| request.port())) {
+        return;
+    }
+    let port = sock::port::<B::Memory>(sk);
+    if !filter::local_port(port) {
+        return;
+    }
+    announce();
+    emit::socket(|record| {
+        common::<B>(record, op::CONNECT, sk, kind);
+        sock::local::<B::Memory>(record, sk, kind.family);
+        if port == Some(0) {
+            record.present &= !present::LOCAL_PORT;
+        }
+        if error == 0 {
+            sock::peer::<B::Memory>(record, sk, kind.family);
+        } else if let Some(request) = request
+            && let (Some((family, address)), Some(port)) = (request.address(), request.port())
+        {
+            record.peer_address = address;
+            record.peer_port = port;
+            set(&mut record.present, present::PEER);
+            if record.address_family != family {
+                // A caller that mixes up families; one field tells the family of both ends.
+                record.address_family = family;
+                record.present &= !present::LOCAL_ADDRESS;
+            }
+        }
+        record.error = error;
+        if returned.refused_by_policy {
+            set(&mut record.flags, flags::REFUSED_BY_POLICY);
+        }
+        if !sock::chose_port::<B::Memory>(sk) {
+            set(&mut record.flags, flags::AUTO_PORT);
+        }
+        timed(record, emit::now(), returned.started);
+    });
+}
+
+/// A connect() of a datagram socket has returned: its outcome is known at once.
+#[inline(always)]
+pub(crate) fn datagram_returned<B: Backend>(
+    sk: Ptr,
+    returned: Returned,
+    request: impl FnOnce() -> Option<Request>,
+) {
+    if !filter::op(op::CONNECT) {
+        return;
+    }
+    never_began::<B>(sk, returned, request());
+}
+
+/// A connect() was refused before the socket layer's own code ran.
+#[inline(always)]
+pub(crate) fn refused<B: Backend>(sk: Ptr, returned: Returned, request: impl FnOnce() -> Option<Request>) {
+    datagram_returned::<B>(sk, returned, request);
+}
+
+/// Attempts are kept under the socket the program holds: MPTCP's inner socket and the outer one name
+/// the same attempt.
+#[inline(always)]
+fn key<M: Memory>(sk: Ptr) -> u64 {
+    sock::held::<M>(sk) as u64
+}
+
+/// Whether an errno comes from an answer (or the lack of one), never from the call itself.
+pub(crate) fn is_answer(error: u32) -> bool {
+    const ECONNABORTED: u32 = 103;
+    const ECONNRESET: u32 = 104;
+    const ETIMEDOUT: u32 = 110;
+    const ECONNREFUSED: u32 = 111;
+    matches!(error, ECONNABORTED | ECONNRESET | ETIMEDOUT | ECONNREFUSED)
+}

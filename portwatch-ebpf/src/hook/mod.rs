@@ -1,0 +1,137 @@
+//! What happens when a port is asked for: the logic, once for all ways in.
+
+use portwatch_ebpf::abi::record::{present, unknown, via, SocketRecord};
+
+use crate::{
+    kernel::{
+        image,
+        memory::{set, Memory, Ptr},
+        sock::{self, state, Kind},
+        syscall,
+        task::Current,
+    },
+};
+
+pub(crate) mod autobind;
+pub(crate) mod bind;
+pub(crate) mod connect;
+pub(crate) mod listen;
+pub(crate) mod process;
+
+/// What a way in knows besides the arguments of the call.
+pub(crate) trait Backend {
+    /// How it may read the socket it is given.
+    type Memory: Memory;
+
+    /// The cookie of the socket the program holds. `sk` is an argument of the hook, `held` may have
+    /// been reached through it.
+    fn cookie(sk: Ptr, held: Ptr) -> Option<u64>;
+}
+
+/// A call that has returned.
+#[derive(Clone, Copy)]
+pub(crate) struct Returned {
+    /// 0 or a negative errno.
+    pub(crate) code: i32,
+    /// When it began, CLOCK_BOOTTIME.
+    pub(crate) started: Option<u64>,
+    /// It was refused before the socket layer's own code ran.
+    pub(crate) refused_by_policy: bool,
+}
+
+impl Returned {
+    /// 0 or a positive errno. 5.10's port allocators return 1 for EADDRINUSE; the functions hooked
+    /// here do not.
+    pub(crate) fn error(&self) -> u32 {
+        if self.code < 0 { self.code.unsigned_abs() } else { 0 }
+    }
+}
+
+/// Who asked.
+#[inline(always)]
+pub(crate) fn who_asked<M: Memory>(task: Current, sk: Ptr) -> u8 {
+    if task.is_kernel_thread() || !sock::has_file::<M>(sk) {
+        return via::KERNEL;
+    }
+    if task.is_io_worker() {
+        return via::IO_URING;
+    }
+    // Requests also run in the submitting task, inside io_uring_enter() or at the end of whatever
+    // system call comes next.
+    if task.has_io_uring() && task.syscall().is_some_and(|number| !syscall::is_socket_call(number)) {
+        return via::IO_URING;
+    }
+    via::SYSCALL
+}
+
+/// The parts of a record that every operation has. The process is announced before.
+#[inline(always)]
+pub(crate) fn common<B: Backend>(record: &mut SocketRecord, op: u8, sk: Ptr, kind: Kind) {
+    let task = Current::get();
+    record.op = op;
+    record.flags = 0;
+    record.duration = 0;
+    record.cookie = 0;
+    record.inode = 0;
+    record.error = 0;
+    record.netns = 0;
+    record.socket_uid = 0;
+    record.device = 0;
+    record.backlog = 0;
+    record.local_address = [0; 16];
+    record.peer_address = [0; 16];
+    record.local_port = 0;
+    record.peer_port = 0;
+    record.address_family = 0;
+    record.unknown = 0;
+    record.holders = 0;
+    record.holders_total = 0;
+    record.reserved = 0;
+    record.present = 0;
+    task.describe(&mut record.task, &mut record.present);
+    let held = sock::held::<B::Memory>(sk);
+    sock::describe::<B::Memory>(record, sk, held, kind);
+    if let Some(cookie) = B::cookie(sk, held) {
+        sock::put_cookie(record, cookie);
+    }
+    record.via = who_asked::<B::Memory>(task, held);
+}
+
+/// Tells user space about the running process, if it does not know it yet.
+#[inline(always)]
+pub(crate) fn announce() {
+    let task = Current::get();
+    let tgid = crate::kernel::task::ids().tgid;
+    if let Some((_, key)) = task.key(tgid) {
+        image::announce(task, tgid, key);
+    }
+}
+
+/// Writes when it ended and how long it took.
+#[inline(always)]
+pub(crate) fn timed(record: &mut SocketRecord, now: u64, started: Option<u64>) {
+    record.time = now;
+    if let Some(started) = started {
+        record.duration = now.saturating_sub(started);
+        set(&mut record.present, present::DURATION);
+    }
+}
+
+/// Marks an outcome that nobody will know.
+pub(crate) fn unknown(record: &mut SocketRecord) {
+    record.unknown = unknown::CLOSED;
+}
+
+/// A TCP socket changes state (net/ipv4/af_inet.c, `inet_sk_set_state`). Most changes are none of
+/// ours and leave at the first comparison.
+#[inline(always)]
+pub(crate) fn state_changed<B: Backend>(sk: Ptr, old: u8, new: u8) {
+    if new == state::SYN_SENT {
+        connect::begins::<B>(sk);
+    } else if old == state::SYN_SENT {
+        // SYN_SENT leads to ESTABLISHED, CLOSE, or to SYN_RECV when both ends connect at once.
+        if new == state::ESTABLISHED || new == state::CLOSE {
+            connect::ends::<B>(sk, new == state::ESTABLISHED);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! `struct sock` and the struct socket, file and inode around it.
+
+use portwatch_ebpf::abi::{
+    config::{family, helper, protocol},
+    layout::ABSENT,
+    record::{flags, present, SocketRecord},
+};
+
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+
+use super::{
+    memory::{config, offset, set, Memory, Probed, Ptr},
+    request::{AF_INET, AF_INET6},
+};
+
+/// IPPROTO_MPTCP
+const MPTCP: u16 = 262;
+/// SOCK_RAW
+const SOCK_RAW: u16 = 3;
+/// include/net/sock.h
+const SOCK_BINDPORT_LOCK: u32 = 8;
+
+/// TCP states (include/net/tcp_states.h).
+pub(crate) mod state {
+    pub(crate) const ESTABLISHED: u8 = 1;
+    pub(crate) const SYN_SENT: u8 = 2;
+    pub(crate) const TIME_WAIT: u8 = 6;
+    pub(crate) const CLOSE: u8 = 7;
+    pub(crate) const LISTEN: u8 = 10;
+    pub(crate) const NEW_SYN_RECV: u8 = 12;
+}
+
+/// What decides early whether a socket is ours to report.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) family: u16,
+    pub(crate) protocol: u16,
+}
+
+impl Kind {
+    /// `None`: a socket without ports (raw, ping), of another family, or unreadable.
+    #[inline(always)]
+    pub(crate) fn of<M: Memory>(sk: Ptr) -> Option<Self> {
+        let family = M::load::<u16>(sk, offset!(skc_family))?;
+        let protocol = M::load::<u16>(sk, offset!(sk_protocol))?;
+        if family != AF_INET && family != AF_INET6 {
+            return None;
+        }
+        if protocol_bit(protocol) == 0 || M::load::<u16>(sk, offset!(sk_type))? == SOCK_RAW {
+            return None;
+        }
+        Some(Self { family, protocol })
+    }
+
+    /// Whether the configuration wants this protocol and family.
+    #[inline(always)]
+    pub(crate) fn wanted(self) -> bool {
+        let family = if self.family == AF_INET6 { family::V6 } else { family::V4 };
+        config!(protocols) & protocol_bit(self.protocol) != 0 && config!(families) & family != 0
+    }
+
+    pub(crate) fn is_tcp(self) -> bool {
+        self.protocol == 6 || self.protocol == MPTCP
+    }
+
+    pub(crate) fn is_udp(self) -> bool {
+        self.protocol == 17 || self.protocol == 136
+    }
+
+    /// The socket a program holds while TCP sockets carry its data.
+    pub(crate) fn is_mptcp(self) -> bool {
+        self.protocol == MPTCP
+    }
+}
+
+fn protocol_bit(number: u16) -> u32 {
+    match number {
+        6 | MPTCP => protocol::TCP,
+        17 | 136 => protocol::UDP,
+        33 | 132 => protocol::OTHER,
+        _ => 0,
+    }
+}
+
+/// The socket the program holds: for the TCP socket inside an MPTCP one, that one.
+#[inline(always)]
+pub(crate) fn held<M: Memory>(sk: Ptr) -> Ptr {
+    let Some(socket) = M::load::<Ptr>(sk, offset!(sk_socket)) else {
+        return sk;
+    };
+    if socket.is_null() {
+        return sk;
+    }
+    match M::load::<Ptr>(socket, offset!(socket_sk)) {
+        Some(outer) if !outer.is_null() => outer,
+        _ => sk,
+    }
+}
+
+/// Local port, host byte order; 0 when unbound.
+#[inline(always)]
+pub(crate) fn port<M: Memory>(sk: Ptr) -> Option<u16> {
+    M::load(sk, offset!(skc_num))
+}
+
+/// struct net of a socket.
+#[inline(always)]
+pub(crate) fn net<M: Memory>(sk: Ptr) -> Option<Ptr> {
+    M::load(sk, offset!(skc_net))
+}
+
+/// Inode of the network namespace.
+#[inline(always)]
+pub(crate) fn netns<M: Memory>(sk: Ptr) -> Option<u32> {
+    M::load(net::<M>(sk)?, offset!(net_inum))
+}
+
+/// Whether a process has (or had) a descriptor of the socket. Sockets of the kernel have no file.
+#[inline(always)]
+pub(crate) fn has_file<M: Memory>(sk: Ptr) -> bool {
+    let Some(socket) = M::load::<Ptr>(sk, offset!(sk_socket)) else {
+        return true;
+    };
+    if socket.is_null() {
+        return true;
+    }
+    M::load::<Ptr>(socket, offset!(socket_file)).is_none_or(|file| !file.is_null())
+}
+
+/// Writes the local address and port into the record.
+#[inline(always)]
+pub(crate) fn local<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) {
+    if let Some(address) = address::<M>(sk, family, offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr)) {
+        record.local_address = address;
+        record.address_family = family;
+        set(&mut record.present, present::LOCAL_ADDRESS);
+    }
+    if let Some(port) = port::<M>(sk) {
+        record.local_port = port;
+        set(&mut record.present, present::LOCAL_PORT);
+    }
+}
+
+/// Writes the peer's address and port into the record.
+#[inline(always)]
+pub(crate) fn peer<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) {
+    let address = address::<M>(sk, family, offset!(skc_daddr), offset!(skc_v6_daddr));
+    let port = M::load::<u16>(sk, offset!(skc_dport));
+    if let (Some(address), Some(port)) = (address, port) {
+        record.peer_address = address;
+        record.peer_port = u16::from_be(port);
+        record.address_family = family;
+        set(&mut record.present, present::PEER);
+    }
+}
+
+/// Reads an address, IPv4 in the first four bytes.
+#[inline(always)]
+pub(crate) fn address<M: Memory>(sk: Ptr, family: u16, v4: u32, v6: u32) -> Option<[u8; 16]> {
+    if family == AF_INET6 {
+        if v6 == ABSENT {
+            return None;
+        }
+        return M::load16(sk, v6);
+    }
+    let mut address = [0u8; 16];
+    address.get_mut(..4)?.copy_from_slice(&M::load::<[u8; 4]>(sk, v4)?);
+    Some(address)
+}
+
+/// `inet_sport`, which survives where `skc_num` is cleared; host byte order.
+#[inline(always)]
+pub(crate) fn source_port(sk: Ptr) -> Option<u16> {
+    Probed::load::<u16>(sk, offset!(inet_sport)).map(u16::from_be)
+}
+
+/// Whether the caller named a port itself in bind(); otherwise the kernel chose it.
+#[inline(always)]
+pub(crate) fn chose_port<M: Memory>(sk: Ptr) -> bool {
+    M::bits(sk, offset!(sk_userlocks)).is_some_and(|locks| locks & SOCK_BINDPORT_LOCK != 0)
+}
+
+/// Options that stand in `struct sock_common`.
+#[inline(always)]
+pub(crate) fn common_flags<M: Memory>(sk: Ptr) -> Option<u32> {
+    // SK_CAN_REUSE is 1, SK_FORCE_REUSE 2. No branches: see `set`.
+    let reuse = M::bits(sk, offset!(skc_reuse))?;
+    Some(
+        (reuse | reuse >> 1) & 1
+            | M::bit(sk, offset!(skc_reuseport))? << 1
+            | M::bit(sk, offset!(skc_ipv6only))? << 2,
+    )
+}
+
+/// Options that stand in `struct inet_sock`, which no BTF pointer leads to.
+#[inline(always)]
+fn inet_flags(sk: Ptr) -> Option<u32> {
+    let (freebind, transparent, no_port) =
+        (offset!(inet_freebind), offset!(inet_transparent), offset!(inet_bind_no_port));
+    if freebind == ABSENT || transparent == ABSENT || no_port == ABSENT {
+        return None;
+    }
+    // Both the old bitfields and the new flag word lie within eight bytes of the first: the loader has
+    // checked it.
+    let base = freebind >> 3;
+    let word = Probed::load::<u64>(sk, base)?;
+    let bit = |at: u32| (word >> (at.wrapping_sub(base * 8) & 63)) as u32 & 1;
+    Some(bit(freebind) << 3 | bit(transparent) << 4 | bit(no_port) << 5)
+}
+
+/// Identity and options of the socket. `held` is the one the program has a descriptor of.
+#[inline(always)]
+pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, held: Ptr, kind: Kind) {
+    record.family = kind.family;
+    record.protocol = kind.protocol;
+    set(&mut record.present, present::SOCKET);
+    if let Some(bits) = common_flags::<M>(sk) {
+        set(&mut record.flags, bits);
+        set(&mut record.present, present::SOCKET_FLAGS);
+    }
+    if let Some(bits) = inet_flags(sk) {
+        set(&mut record.flags, bits);
+        set(&mut record.present, present::INET_FLAGS);
+    }
+    if kind.is_mptcp() {
+        set(&mut record.flags, flags::MPTCP);
+    } else if kind.is_tcp() {
+        set(&mut record.flags, inside_mptcp(sk) << 6);
+    }
+    if let Some(device) = M::load::<u32>(sk, offset!(skc_bound_dev_if)) {
+        record.device = device;
+        set(&mut record.present, present::DEVICE);
+    }
+    if let Some(uid) = M::load::<u32>(sk, offset!(sk_uid)) {
+        record.socket_uid = uid;
+        set(&mut record.present, present::SOCKET_UID);
+    }
+    if let Some(netns) = netns::<M>(sk) {
+        record.netns = netns;
+        set(&mut record.present, present::NETNS);
+    }
+    if let Some(inode) = inode::<M>(held)
+        && inode != 0
+    {
+        record.inode = inode;
+        set(&mut record.present, present::INODE);
+    }
+}
+
+#[inline(always)]
+fn inside_mptcp(sk: Ptr) -> u32 {
+    let bit = offset!(tcp_is_mptcp);
+    if bit == ABSENT { 0 } else { Probed::bit(sk, bit).unwrap_or(0) }
+}
+
+// The bits are moved into place above without branches.
+const _: () = assert!(
+    flags::REUSEADDR == 1
+        && flags::REUSEPORT == 1 << 1
+        && flags::V6ONLY == 1 << 2
+        && flags::FREEBIND == 1 << 3
+        && flags::TRANSPARENT == 1 << 4
+        && flags::BIND_NO_PORT == 1 << 5
+        && flags::MPTCP == 1 << 6
+);
+
+/// Inode of the socket file, 0 when there is none.
+#[inline(always)]
+pub(crate) fn inode<M: Memory>(sk: Ptr) -> Option<u64> {
+    let socket = M::load::<Ptr>(sk, offset!(sk_socket))?;
+    if socket.is_null() {
+        return Some(0);
+    }
+    // struct socket and its inode are allocated together (include/net/sock.h, SOCK_INODE); no BTF
+    // pointer leads from the one to the other.
+    Probed::load(socket, offset!(socket_alloc_inode) + offset!(inode_ino))
+}
+
+/// The cookie that is there already; 0 when nobody has asked for one yet.
+#[inline(always)]
+pub(crate) fn existing_cookie<M: Memory>(sk: Ptr) -> Option<u64> {
+    M::load(sk, offset!(skc_cookie))
+}
+
+/// Writes the cookie, if there is one.
+#[inline(always)]
+pub(crate) fn put_cookie(record: &mut SocketRecord, cookie: u64) {
+    if cookie != 0 {
+        record.cookie = cookie;
+        set(&mut record.present, present::COOKIE);
+    }
+}
+
+/// Asks the kernel for the cookie of a socket given as argument of a tracing program.
+#[inline(always)]
+pub(crate) fn assigned_cookie(sk: Ptr) -> Option<u64> {
+    if config!(helpers) & helper::SOCKET_COOKIE == 0 {
+        return None;
+    }
+    // SAFETY: the verifier checks that sk is a BTF pointer to a socket.
+    Some(unsafe { bpf_get_socket_cookie(sk.cast_mut()) })
+}

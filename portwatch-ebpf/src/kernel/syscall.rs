@@ -1,0 +1,111 @@
+//! System calls as the raw tracepoint `sys_exit` sees them: number, arguments, the socket behind a
+//! descriptor.
+
+use portwatch_ebpf::abi::layout::ABSENT;
+
+use super::{
+    memory::{offset, Memory, Probed, Ptr},
+    task::Current,
+};
+
+/// The calls that are followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Bind,
+    Listen,
+    Connect,
+}
+
+/// Numbers of the 64-bit calls (arch/x86/entry/syscalls/syscall_64.tbl).
+mod number {
+    pub(super) const CONNECT: u64 = 42;
+    pub(super) const BIND: u64 = 49;
+    pub(super) const LISTEN: u64 = 50;
+    pub(super) const SENDTO: u64 = 44;
+    pub(super) const SENDMSG: u64 = 46;
+    pub(super) const SENDMMSG: u64 = 307;
+    /// Numbers of the 32-bit calls (syscall_32.tbl); no 64-bit call has them.
+    pub(super) const BIND_32: u64 = 361;
+    pub(super) const CONNECT_32: u64 = 362;
+    pub(super) const LISTEN_32: u64 = 363;
+    pub(super) const SENDTO_32: u64 = 369;
+    pub(super) const SENDMSG_32: u64 = 370;
+    pub(super) const SENDMMSG_32: u64 = 345;
+    pub(super) const SOCKETCALL_32: u64 = 102;
+}
+
+/// Whether a system call of this number asks for a port by itself.
+pub(crate) fn is_socket_call(number: u64) -> bool {
+    use number::*;
+    matches!(
+        number,
+        CONNECT | BIND | LISTEN | SENDTO | SENDMSG | SENDMMSG | BIND_32 | CONNECT_32 | LISTEN_32
+            | SENDTO_32 | SENDMSG_32 | SENDMMSG_32 | SOCKETCALL_32
+    )
+}
+
+/// What a finished call was about.
+pub(crate) struct Finished {
+    pub(crate) call: Call,
+    pub(crate) sk: Ptr,
+    /// Second and third argument.
+    pub(crate) second: u64,
+    pub(crate) third: u64,
+}
+
+/// Looks at the registers of a system call that has just returned. Most calls are none of ours and
+/// leave at the first comparison.
+#[inline(always)]
+pub(crate) fn finished(regs: Ptr) -> Option<Finished> {
+    let number = Probed::load::<u64>(regs, offset!(regs_orig_ax))?;
+    let (call, compat) = match number {
+        number::CONNECT => (Call::Connect, false),
+        number::BIND => (Call::Bind, false),
+        number::LISTEN => (Call::Listen, false),
+        number::CONNECT_32 => (Call::Connect, true),
+        number::BIND_32 => (Call::Bind, true),
+        number::LISTEN_32 => (Call::Listen, true),
+        _ => return None,
+    };
+    let task = Current::get();
+    if task.is_compat() != compat {
+        return None;
+    }
+    let (first, second, third) = if compat {
+        (offset!(regs_bx), offset!(regs_cx), offset!(regs_dx))
+    } else {
+        (offset!(regs_di), offset!(regs_si), offset!(regs_dx))
+    };
+    if first == ABSENT || second == ABSENT || third == ABSENT {
+        return None;
+    }
+    let width = if compat { 0xffff_ffff } else { u64::MAX };
+    let fd = Probed::load::<u64>(regs, first)? as u32;
+    Some(Finished {
+        call,
+        sk: socket(task, fd)?,
+        second: Probed::load::<u64>(regs, second)? & width,
+        third: Probed::load::<u64>(regs, third)? & width,
+    })
+}
+
+/// The socket behind a descriptor of the running task (fs/file.c, net/socket.c `sock_from_file`).
+#[inline(always)]
+fn socket(task: Current, fd: u32) -> Option<Ptr> {
+    const S_IFMT: u16 = 0o170_000;
+    const S_IFSOCK: u16 = 0o140_000;
+    let files = task.load::<Ptr>(offset!(task_files))?;
+    let table = Probed::load::<Ptr>(files, offset!(files_fdt))?;
+    if fd >= Probed::load::<u32>(table, offset!(fdt_max_fds))? {
+        return None;
+    }
+    let array = Probed::load::<Ptr>(table, offset!(fdt_fd))?;
+    let file = Probed::load::<Ptr>(array.wrapping_byte_add(fd as usize * 8), 0)?;
+    let inode = Probed::load::<Ptr>(file, offset!(file_inode))?;
+    if Probed::load::<u16>(inode, offset!(inode_mode))? & S_IFMT != S_IFSOCK {
+        return None;
+    }
+    let socket = Probed::load::<Ptr>(file, offset!(file_private))?;
+    let sk = Probed::load::<Ptr>(socket, offset!(socket_sk))?;
+    (!sk.is_null()).then_some(sk)
+}

@@ -1,0 +1,178 @@
+//! `struct task_struct` of the task that runs now.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
+    bpf_get_current_uid_gid,
+    generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs},
+};
+use portwatch_ebpf::abi::{
+    config::helper,
+    layout::ABSENT,
+    record::{present, TaskRecord},
+};
+
+use super::memory::{config, offset, set, Memory, Probed, Ptr, Typed};
+
+/// include/linux/sched.h
+const PF_IO_WORKER: u32 = 0x0000_0010;
+/// include/linux/sched.h
+const PF_KTHREAD: u32 = 0x0020_0000;
+/// arch/x86/include/asm/thread_info.h
+const TS_COMPAT: u32 = 2;
+/// Kernel stacks without KASAN (arch/x86/include/asm/page_64_types.h). Only used where
+/// bpf_task_pt_regs is missing, that is before 5.15.
+const THREAD_SIZE: u32 = 16 << 10;
+
+/// Process and thread id of the running task.
+#[derive(Clone, Copy)]
+pub(crate) struct Ids {
+    pub(crate) tgid: u32,
+    pub(crate) tid: u32,
+}
+
+pub(crate) fn ids() -> Ids {
+    let both = bpf_get_current_pid_tgid();
+    Ids { tgid: (both >> 32) as u32, tid: both as u32 }
+}
+
+pub(crate) fn uid() -> u32 {
+    bpf_get_current_uid_gid() as u32
+}
+
+/// The running task, as a BTF pointer where the kernel can give one.
+#[derive(Clone, Copy)]
+pub(crate) struct Current(Ptr);
+
+impl Current {
+    #[inline(always)]
+    pub(crate) fn get() -> Self {
+        if typed() {
+            // SAFETY: no arguments.
+            Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
+        } else {
+            // SAFETY: no arguments; the number is the address of the task.
+            Self(unsafe { bpf_get_current_task() } as Ptr)
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn load<T: Copy>(self, offset: u32) -> Option<T> {
+        load(self.0, offset)
+    }
+
+    fn flags(self) -> u32 {
+        self.load(offset!(task_flags)).unwrap_or(0)
+    }
+
+    /// Whether this is a thread of the kernel.
+    #[inline(always)]
+    pub(crate) fn is_kernel_thread(self) -> bool {
+        self.flags() & PF_KTHREAD != 0
+    }
+
+    /// Whether this is a worker or submission thread of io_uring.
+    #[inline(always)]
+    pub(crate) fn is_io_worker(self) -> bool {
+        self.flags() & PF_IO_WORKER != 0
+    }
+
+    /// Whether the task has ever set up io_uring.
+    #[inline(always)]
+    pub(crate) fn has_io_uring(self) -> bool {
+        let at = offset!(task_io_uring);
+        at != ABSENT && self.load::<Ptr>(at).is_none_or(|context| !context.is_null())
+    }
+
+    /// Whether the running system call is a 32-bit one.
+    #[inline(always)]
+    pub(crate) fn is_compat(self) -> bool {
+        let at = offset!(task_status);
+        at != ABSENT && self.load::<u32>(at).unwrap_or(0) & TS_COMPAT != 0
+    }
+
+    /// Number of the system call the task is in.
+    #[inline(always)]
+    pub(crate) fn syscall(self) -> Option<u64> {
+        if offset!(regs_orig_ax) == ABSENT {
+            return None;
+        }
+        if config!(helpers) & helper::TASK_PT_REGS != 0 {
+            // SAFETY: the verifier knows the task as a BTF pointer.
+            let regs = unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as Ptr;
+            return Typed::load(regs, offset!(regs_orig_ax));
+        }
+        let stack = self.load::<Ptr>(offset!(task_stack))?;
+        Probed::load(stack, THREAD_SIZE - offset!(pt_regs_size) + offset!(regs_orig_ax))
+    }
+
+    /// Changes at every exec, differs from process to process.
+    #[inline(always)]
+    pub(crate) fn key(self, tgid: u32) -> Option<(u64, u64)> {
+        let leader = self.load::<Ptr>(offset!(task_group_leader))?;
+        let start = load::<u64>(leader, offset!(task_start_boottime))?;
+        let exec = self.load::<u64>(offset!(task_exec_id))?;
+        Some((start, start.rotate_left(8) ^ exec ^ (u64::from(tgid) << 40)))
+    }
+
+    /// Fills in the task, and the bits of `present`.
+    #[inline(always)]
+    pub(crate) fn describe(self, record: &mut TaskRecord, present: &mut u32) {
+        let Ids { tgid, tid } = ids();
+        record.tgid = tgid;
+        record.tid = tid;
+        record.uid = uid();
+        record.reserved = 0;
+        record.start_time = 0;
+        record.process_key = 0;
+        record.parent = 0;
+        record.vpid = 0;
+        // SAFETY: no arguments.
+        record.cgroup = unsafe { bpf_get_current_cgroup_id() };
+        match bpf_get_current_comm() {
+            Ok(comm) => {
+                record.comm = comm;
+                set(present, present::COMM);
+            }
+            Err(_) => record.comm = [0; 16],
+        }
+        if let Some((start, key)) = self.key(tgid) {
+            record.start_time = start;
+            record.process_key = key;
+            set(present, present::START_TIME);
+        }
+        if let Some(parent) = self.load::<Ptr>(offset!(task_real_parent))
+            && let Some(tgid) = load::<u32>(parent, offset!(task_tgid))
+        {
+            record.parent = tgid;
+            set(present, present::PARENT);
+        }
+        if let Some(vpid) = self.vpid() {
+            record.vpid = vpid;
+            set(present, present::VPID);
+        }
+    }
+
+    #[inline(always)]
+    fn vpid(self) -> Option<u32> {
+        let leader = self.load::<Ptr>(offset!(task_group_leader))?;
+        let pid = load::<Ptr>(leader, offset!(task_thread_pid))?;
+        // An array of unknown length ends the struct: only a probe may read behind its first entry.
+        let level = Probed::load::<u32>(pid, offset!(pid_level))?;
+        let at = offset!(pid_numbers) + (level & 31) * offset!(upid_size) + offset!(upid_nr);
+        Probed::load(pid, at)
+    }
+}
+
+#[inline(always)]
+fn typed() -> bool {
+    config!(helpers) & helper::TASK_BTF != 0
+}
+
+#[inline(always)]
+fn load<T: Copy>(base: Ptr, offset: u32) -> Option<T> {
+    if typed() {
+        Typed::load(base, offset)
+    } else {
+        Probed::load(base, offset)
+    }
+}

@@ -1,0 +1,172 @@
+//! What the programs remember between two calls. Sizes are bounds: what does not fit is counted.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray},
+};
+use portwatch_ebpf::abi::{config::MAX_CGROUPS, record::SocketRecord};
+
+use crate::kernel::task::Ids;
+
+/// Processes already announced, by the low bits of their id: see `kernel::image`.
+#[map]
+pub(crate) static ANNOUNCED: Array<u64> = Array::with_max_entries(ANNOUNCED_SLOTS, 0);
+
+/// Slots of [`ANNOUNCED`], a power of two.
+pub(crate) const ANNOUNCED_SLOTS: u32 = 1024;
+
+/// Process ids wanted.
+#[map]
+pub(crate) static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(1024, 0);
+
+/// User ids wanted.
+#[map]
+pub(crate) static UIDS: HashMap<u32, u8> = HashMap::with_max_entries(1024, 0);
+
+/// Network namespaces wanted.
+#[map]
+pub(crate) static NETNS: HashMap<u32, u8> = HashMap::with_max_entries(1024, 0);
+
+/// One bit for each port wanted: local ports, then peer ports.
+#[map]
+pub(crate) static PORTS: Array<u64> = Array::with_max_entries(2 * PORT_WORDS, 0);
+
+/// Words of [`PORTS`] for one side.
+pub(crate) const PORT_WORDS: u32 = 65536 / 64;
+
+/// Cgroups wanted: id in the lower 56 bits, depth in the upper 8; 0 ends the list.
+#[map]
+pub(crate) static CGROUPS: Array<u64> = Array::with_max_entries(MAX_CGROUPS, 0);
+
+/// The command that is followed and its descendants, by process id.
+#[map]
+pub(crate) static DESCENDANTS: HashMap<u32, u8> = HashMap::with_max_entries(65536, 0);
+
+/// Arguments of a call, kept from its entry to its return.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) sk: u64,
+    pub(crate) address: u64,
+    pub(crate) started: u64,
+    pub(crate) number: u64,
+}
+
+/// Calls in flight whose return cannot see its arguments, or whose being in flight matters.
+#[map]
+static INFLIGHT: HashMap<u64, Entry> = HashMap::with_max_entries(8192, 0);
+
+/// The functions whose calls are kept; a nested call of another function has a key of its own.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(crate) enum Function {
+    Bind = 1,
+    Listen = 2,
+    Connect4 = 3,
+    Connect6 = 4,
+    ConnectDatagram = 5,
+    ConnectStream = 6,
+    Autobind = 7,
+    RefuseBind = 8,
+    RefuseListen = 9,
+    RefuseConnect = 10,
+    PreConnect = 11,
+}
+
+fn key(ids: Ids, function: Function) -> u64 {
+    u64::from(ids.tid) << 8 | function as u64
+}
+
+/// Remembers a call; false when the table is full.
+#[inline(always)]
+pub(crate) fn enter(ids: Ids, function: Function, entry: &Entry) -> bool {
+    INFLIGHT.insert(key(ids, function), entry, 0).is_ok()
+}
+
+/// Forgets a call and returns what was remembered.
+#[inline(always)]
+pub(crate) fn leave(ids: Ids, function: Function) -> Option<Entry> {
+    let key = key(ids, function);
+    // SAFETY: the value is copied before the entry goes; nobody else writes an entry of this task.
+    let entry = unsafe { INFLIGHT.get(key) }.copied();
+    if entry.is_some() {
+        let _ = INFLIGHT.remove(key);
+    }
+    entry
+}
+
+/// Whether the task is inside that function.
+#[inline(always)]
+pub(crate) fn inside(ids: Ids, function: Function) -> bool {
+    INFLIGHT.get_ptr(key(ids, function)).is_some()
+}
+
+/// When a call began, in a slot that another task may overwrite: good enough for a duration, which
+/// is then told as missing, and a fraction of the cost of [`INFLIGHT`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Started {
+    who: u64,
+    at: u64,
+}
+
+#[map]
+static STARTED: Array<Started> = Array::with_max_entries(STARTED_SLOTS, 0);
+
+const STARTED_SLOTS: u32 = 4096;
+
+/// Remembers when the running task entered a function.
+#[inline(always)]
+pub(crate) fn start(ids: Ids, function: Function, at: u64) {
+    if let Some(slot) = STARTED.get_ptr_mut(ids.tid & (STARTED_SLOTS - 1)) {
+        // SAFETY: a slot of our map. A torn pair shows as another `who` or is one call's anyway.
+        unsafe { *slot = Started { who: key(ids, function), at } };
+    }
+}
+
+/// When the running task entered the function it now leaves.
+#[inline(always)]
+pub(crate) fn started(ids: Ids, function: Function) -> Option<u64> {
+    let slot = STARTED.get_ptr(ids.tid & (STARTED_SLOTS - 1))?;
+    // SAFETY: a slot of our map.
+    let Started { who, at } = unsafe { *slot };
+    (who == key(ids, function)).then_some(at)
+}
+
+/// A connection attempt whose outcome is open.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Connecting {
+    /// The event, complete but for its outcome and local end. `time` is the start.
+    pub(crate) record: SocketRecord,
+    /// See [`phase`].
+    pub(crate) phase: u32,
+    pub(crate) reserved: u32,
+}
+
+/// Room to put an attempt together: too large for the stack beside everything else, and memory that
+/// the verifier does not follow (see `kernel::memory::set`).
+#[map]
+static SCRATCH: PerCpuArray<Connecting> = PerCpuArray::with_max_entries(1, 0);
+
+/// The room of this CPU. One program uses it, from start to end, and the kernel runs a program once
+/// at a time on a CPU.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Connecting> {
+    // SAFETY: see above.
+    SCRATCH.get_ptr_mut(0).map(|room| unsafe { &mut *room })
+}
+
+/// Where a connection attempt stands.
+pub(crate) mod phase {
+    /// connect() has not returned.
+    pub(crate) const CALLING: u32 = 1;
+    /// connect() has returned and the outcome is open.
+    pub(crate) const RETURNED: u32 = 2;
+    /// The outcome is told, and connect() has not returned.
+    pub(crate) const TOLD: u32 = 3;
+}
+
+/// Connection attempts by socket. Read by user space when the trace ends.
+#[map]
+pub(crate) static CONNECTING: HashMap<u64, Connecting> = HashMap::with_max_entries(8192, 0);

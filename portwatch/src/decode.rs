@@ -1,0 +1,425 @@
+//! Bytes of the ring to [`Event`]s: total, trusting no length, never panicking. Knows no aya.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytes::{Buf as _, TryGetError};
+use portwatch_ebpf::abi::record::{
+    flags, kind, op, present, unknown, via, ConflictRecord, HolderRecord, ProcessRecord,
+    SocketRecord, ARGS_LEN, MAX_HOLDERS, NAME_LEN, PATH_LEN, VERSION,
+};
+use thiserror::Error;
+
+use crate::event::{
+    Conflict, Endpoint, Errno, Event, Family, Holder, Op, Outcome, ProcessImage, Socket,
+    SocketOptions, Task, TcpState, Transport, UnknownReason, Via,
+};
+
+/// A decoded record.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// Something happened to a port.
+    Socket {
+        /// What.
+        event: Box<Event>,
+        /// CPU it was written on.
+        cpu: u16,
+        /// Events lost so far on that CPU.
+        lost: u32,
+    },
+    /// A process, ahead of its first event.
+    Image(ProcessImage),
+}
+
+/// Why a record was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// The programs in the kernel are of another portwatch.
+    #[error("record version {found}, this portwatch reads version {VERSION}")]
+    Version {
+        /// The version found.
+        found: u16,
+    },
+    /// Shorter than it says.
+    #[error("record cut short")]
+    Short,
+    /// Its length is not that of its kind.
+    #[error("record of kind {kind} with length {len}")]
+    Length {
+        /// The kind.
+        kind: u16,
+        /// The length it claims.
+        len: u32,
+    },
+    /// A kind nobody knows.
+    #[error("record of unknown kind {0}")]
+    Kind(u16),
+    /// A number nobody knows.
+    #[error("unknown {what} {number}")]
+    Number {
+        /// Of what.
+        what: &'static str,
+        /// The number.
+        number: u32,
+    },
+}
+
+impl From<TryGetError> for DecodeError {
+    fn from(_: TryGetError) -> Self {
+        Self::Short
+    }
+}
+
+/// Decodes one record.
+///
+/// # Errors
+/// When it is cut short, of another version, or holds a number that means nothing.
+pub fn record(mut bytes: &[u8]) -> Result<Record, DecodeError> {
+    let all = bytes.len();
+    let version = bytes.try_get_u16_ne()?;
+    let kind = bytes.try_get_u16_ne()?;
+    let len = bytes.try_get_u32_ne()?;
+    if version != VERSION {
+        return Err(DecodeError::Version { found: version });
+    }
+    let expected = match kind {
+        kind::SOCKET => size_of::<SocketRecord>(),
+        kind::CONFLICT => size_of::<ConflictRecord>(),
+        kind::PROCESS => size_of::<ProcessRecord>(),
+        _ => return Err(DecodeError::Kind(kind)),
+    };
+    if len as usize != expected {
+        return Err(DecodeError::Length { kind, len });
+    }
+    if all < expected {
+        return Err(DecodeError::Short);
+    }
+    match kind {
+        kind::PROCESS => image(bytes).map(Record::Image),
+        _ => socket(bytes, kind == kind::CONFLICT),
+    }
+}
+
+/// Decodes a socket record that was read from a map rather than from the ring.
+///
+/// # Errors
+/// As [`record`].
+pub fn pending(bytes: &[u8]) -> Result<Event, DecodeError> {
+    match record(bytes)? {
+        Record::Socket { event, .. } => Ok(*event),
+        Record::Image(_) => Err(DecodeError::Kind(kind::PROCESS)),
+    }
+}
+
+/// A value whose bit is set.
+fn when<T>(bits: u32, bit: u32, value: T) -> Option<T> {
+    (bits & bit != 0).then_some(value)
+}
+
+fn socket(mut bytes: &[u8], conflict: bool) -> Result<Record, DecodeError> {
+    let b = &mut bytes;
+    let time = b.try_get_u64_ne()?;
+    let duration = b.try_get_u64_ne()?;
+    let cookie = b.try_get_u64_ne()?;
+    let inode = b.try_get_u64_ne()?;
+    let task = task(b)?;
+    let bits = b.try_get_u32_ne()?;
+    let flag_bits = b.try_get_u32_ne()?;
+    let error = b.try_get_u32_ne()?;
+    let netns = b.try_get_u32_ne()?;
+    let socket_uid = b.try_get_u32_ne()?;
+    let device = b.try_get_u32_ne()?;
+    let backlog = b.try_get_u32_ne()?;
+    let lost = b.try_get_u32_ne()?;
+    let local_address = address_bytes(b)?;
+    let peer_address = address_bytes(b)?;
+    let local_port = b.try_get_u16_ne()?;
+    let peer_port = b.try_get_u16_ne()?;
+    let family = family(b.try_get_u16_ne()?)?;
+    let address_family = b.try_get_u16_ne()?;
+    let transport = transport(b.try_get_u16_ne()?)?;
+    let cpu = b.try_get_u16_ne()?;
+    let operation = b.try_get_u8()?;
+    let asked_via = b.try_get_u8()?;
+    let unknown_reason = b.try_get_u8()?;
+    let holders = b.try_get_u8()?;
+    let total = b.try_get_u32_ne()?;
+    let _reserved = b.try_get_u32_ne()?;
+
+    let local = Endpoint {
+        address: when(bits, present::LOCAL_ADDRESS, ())
+            .and_then(|()| address(address_family, local_address)),
+        port: when(bits, present::LOCAL_PORT, local_port),
+    };
+    let peer = when(bits, present::PEER, ()).map(|()| Endpoint {
+        address: address(address_family, peer_address),
+        port: Some(peer_port),
+    });
+    let outcome = match (unknown_reason, error) {
+        (0, 0) => Outcome::Success,
+        (0, errno) => Outcome::Failure(Errno(errno)),
+        (unknown::CLOSED, _) => Outcome::Unknown(UnknownReason::Closed),
+        (other, _) => {
+            return Err(DecodeError::Number { what: "reason", number: u32::from(other) });
+        }
+    };
+    let conflict = if conflict {
+        Some(Conflict {
+            holders: holders_of(b, usize::from(holders).min(MAX_HOLDERS))?,
+            total,
+            truncated: flag_bits & flags::TRUNCATED != 0,
+        })
+    } else {
+        None
+    };
+    let event = Event {
+        time_boot: time,
+        duration: when(bits, present::DURATION, duration),
+        op: op_of(operation)?,
+        outcome,
+        via: via_of(asked_via)?,
+        transport,
+        family,
+        local,
+        peer,
+        auto_port: flag_bits & flags::AUTO_PORT != 0,
+        backlog: when(bits, present::BACKLOG, backlog),
+        socket: Socket {
+            cookie: when(bits, present::COOKIE, cookie),
+            inode: when(bits, present::INODE, inode),
+            netns: when(bits, present::NETNS, netns),
+            device: when(bits, present::DEVICE, device).filter(|&index| index != 0),
+            uid: when(bits, present::SOCKET_UID, socket_uid),
+            options: options(bits, flag_bits, family),
+        },
+        task: task_of(&task, bits),
+        refused_by_policy: flag_bits & flags::REFUSED_BY_POLICY != 0,
+        conflict,
+    };
+    Ok(Record::Socket { event: Box::new(event), cpu, lost })
+}
+
+fn options(bits: u32, flag_bits: u32, family: Family) -> SocketOptions {
+    let common = |flag| when(bits, present::SOCKET_FLAGS, flag_bits & flag != 0);
+    let inet = |flag| when(bits, present::INET_FLAGS, flag_bits & flag != 0);
+    SocketOptions {
+        reuseaddr: common(flags::REUSEADDR),
+        reuseport: common(flags::REUSEPORT),
+        v6only: common(flags::V6ONLY).filter(|_| family == Family::Ipv6),
+        freebind: inet(flags::FREEBIND),
+        transparent: inet(flags::TRANSPARENT),
+        bind_no_port: inet(flags::BIND_NO_PORT),
+        mptcp: when(bits, present::SOCKET, flag_bits & flags::MPTCP != 0),
+    }
+}
+
+struct RawTask {
+    start_time: u64,
+    key: u64,
+    cgroup: u64,
+    tgid: u32,
+    tid: u32,
+    parent: u32,
+    vpid: u32,
+    uid: u32,
+    comm: [u8; 16],
+}
+
+fn task(b: &mut &[u8]) -> Result<RawTask, DecodeError> {
+    let task = RawTask {
+        start_time: b.try_get_u64_ne()?,
+        key: b.try_get_u64_ne()?,
+        cgroup: b.try_get_u64_ne()?,
+        tgid: b.try_get_u32_ne()?,
+        tid: b.try_get_u32_ne()?,
+        parent: b.try_get_u32_ne()?,
+        vpid: b.try_get_u32_ne()?,
+        uid: b.try_get_u32_ne()?,
+        comm: {
+            let _reserved = b.try_get_u32_ne()?;
+            address_bytes(b)?
+        },
+    };
+    Ok(task)
+}
+
+fn task_of(raw: &RawTask, bits: u32) -> Task {
+    Task {
+        pid: raw.tgid,
+        tid: raw.tid,
+        parent_pid: when(bits, present::PARENT, raw.parent),
+        vpid: when(bits, present::VPID, raw.vpid),
+        uid: raw.uid,
+        comm: when(bits, present::COMM, ()).map(|()| text(&raw.comm)),
+        start_boot: when(bits, present::START_TIME, raw.start_time),
+        key: when(bits, present::START_TIME, raw.key),
+        cgroup: (raw.cgroup != 0).then_some(raw.cgroup),
+    }
+}
+
+/// Bytes up to the first NUL; what is not UTF-8 is replaced.
+fn text(bytes: &[u8]) -> String {
+    let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..len]).into_owned()
+}
+
+fn holders_of(b: &mut &[u8], count: usize) -> Result<Vec<Holder>, DecodeError> {
+    let mut holders = Vec::with_capacity(count);
+    for index in 0..MAX_HOLDERS {
+        let Some((one, rest)) = b.split_at_checked(size_of::<HolderRecord>()) else {
+            return Err(DecodeError::Short);
+        };
+        *b = rest;
+        // One that closed while it was read holds nothing.
+        if index < count
+            && let Ok(holder) = holder(one)
+        {
+            holders.push(holder);
+        }
+    }
+    Ok(holders)
+}
+
+fn holder(mut bytes: &[u8]) -> Result<Holder, DecodeError> {
+    let b = &mut bytes;
+    let cookie = b.try_get_u64_ne()?;
+    let inode = b.try_get_u64_ne()?;
+    let bits = b.try_get_u32_ne()?;
+    let flag_bits = b.try_get_u32_ne()?;
+    let uid = b.try_get_u32_ne()?;
+    let device = b.try_get_u32_ne()?;
+    let local_address = address_bytes(b)?;
+    let peer_address = address_bytes(b)?;
+    let local_port = b.try_get_u16_ne()?;
+    let peer_port = b.try_get_u16_ne()?;
+    let number = b.try_get_u16_ne()?;
+    let family = family(number)?;
+    let protocol = b.try_get_u16_ne()?;
+    let state = b.try_get_u8()?;
+    Ok(Holder {
+        // Sockets in TIME_WAIT have no protocol field; only TCP has that state.
+        transport: if protocol == 0 { Transport::Tcp } else { transport(protocol)? },
+        family,
+        state: TcpState::from_kernel(state)
+            .ok_or(DecodeError::Number { what: "state", number: u32::from(state) })?,
+        local: Endpoint {
+            address: when(bits, present::LOCAL_ADDRESS, ())
+                .and_then(|()| address(number, local_address)),
+            port: when(bits, present::LOCAL_PORT, local_port),
+        },
+        peer: when(bits, present::PEER, ())
+            .map(|()| Endpoint { address: address(number, peer_address), port: Some(peer_port) }),
+        socket: Socket {
+            cookie: when(bits, present::COOKIE, cookie),
+            inode: when(bits, present::INODE, inode),
+            netns: None,
+            device: when(bits, present::DEVICE, device).filter(|&index| index != 0),
+            uid: when(bits, present::SOCKET_UID, uid),
+            options: options(bits, flag_bits, family),
+        },
+    })
+}
+
+fn image(mut bytes: &[u8]) -> Result<ProcessImage, DecodeError> {
+    let b = &mut bytes;
+    let task = task(b)?;
+    let bits = b.try_get_u32_ne()?;
+    let flag_bits = b.try_get_u32_ne()?;
+    let path_len = b.try_get_u32_ne()? as usize;
+    let args_len = b.try_get_u32_ne()? as usize;
+    let (path, args) = b.split_at_checked(PATH_LEN + NAME_LEN).ok_or(DecodeError::Short)?;
+    let path = path.get(..path_len).ok_or(DecodeError::Short)?;
+    let args = args.get(..args_len.min(ARGS_LEN)).ok_or(DecodeError::Short)?;
+    let cut = flag_bits & flags::CUT != 0;
+    Ok(ProcessImage {
+        key: task.key,
+        pid: task.tgid,
+        executable_path: when(bits, present::PATH, ()).and_then(|()| join_path(path)),
+        args: when(bits, present::ARGS, ()).map(|()| split_args(args)),
+        cut,
+    })
+}
+
+/// Components from the file upwards, each ended by NUL.
+fn join_path(components: &[u8]) -> Option<String> {
+    let components = components.strip_suffix(&[0])?;
+    let mut path = String::with_capacity(components.len() + 1);
+    for name in components.rsplit(|&byte| byte == 0) {
+        path.push('/');
+        path.push_str(&String::from_utf8_lossy(name));
+    }
+    Some(path)
+}
+
+fn split_args(args: &[u8]) -> Vec<String> {
+    // A program may have overwritten its arguments; what is left then ends in padding.
+    let end = args.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    if end == 0 {
+        return Vec::new();
+    }
+    args[..end]
+        .split(|&byte| byte == 0)
+        .map(|one| String::from_utf8_lossy(one).into_owned())
+        .collect()
+}
+
+fn address_bytes(b: &mut &[u8]) -> Result<[u8; 16], DecodeError> {
+    let mut bytes = [0; 16];
+    b.try_copy_to_slice(&mut bytes)?;
+    Ok(bytes)
+}
+
+const AF_UNSPEC: u16 = 0;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+fn address(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
+    match family {
+        AF_INET | AF_UNSPEC => {
+            let [a, b, c, d, ..] = bytes;
+            Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+        }
+        AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(bytes))),
+        _ => None,
+    }
+}
+
+fn family(number: u16) -> Result<Family, DecodeError> {
+    match number {
+        AF_INET => Ok(Family::Ipv4),
+        AF_INET6 => Ok(Family::Ipv6),
+        _ => Err(DecodeError::Number { what: "address family", number: u32::from(number) }),
+    }
+}
+
+/// IPPROTO_* (include/uapi/linux/in.h).
+fn transport(number: u16) -> Result<Transport, DecodeError> {
+    match number {
+        6 | 262 => Ok(Transport::Tcp),
+        17 => Ok(Transport::Udp),
+        33 => Ok(Transport::Dccp),
+        132 => Ok(Transport::Sctp),
+        136 => Ok(Transport::UdpLite),
+        _ => Err(DecodeError::Number { what: "protocol", number: u32::from(number) }),
+    }
+}
+
+fn op_of(number: u8) -> Result<Op, DecodeError> {
+    match number {
+        op::BIND => Ok(Op::Bind),
+        op::LISTEN => Ok(Op::Listen),
+        op::CONNECT => Ok(Op::Connect),
+        op::AUTOBIND => Ok(Op::Autobind),
+        _ => Err(DecodeError::Number { what: "operation", number: u32::from(number) }),
+    }
+}
+
+fn via_of(number: u8) -> Result<Option<Via>, DecodeError> {
+    match number {
+        0 => Ok(None),
+        via::SYSCALL => Ok(Some(Via::Syscall)),
+        via::IO_URING => Ok(Some(Via::IoUring)),
+        via::KERNEL => Ok(Some(Via::Kernel)),
+        via::IMPLICIT => Ok(Some(Via::Implicit)),
+        _ => Err(DecodeError::Number { what: "caller", number: u32::from(number) }),
+    }
+}

@@ -1,0 +1,107 @@
+//! Gathers what `plan` needs to know about the kernel.
+
+use std::{collections::BTreeMap, path::Path};
+
+use portwatch_ebpf::abi::config::helper;
+
+use super::{
+    btf::{self, Btf, BtfError},
+    fields, probe,
+    probe::ProgramKind,
+};
+use crate::plan::{
+    hooks::{Way, HOOKS},
+    Facts,
+};
+
+/// The facts, and the BTF that attaching needs.
+#[derive(Debug)]
+pub struct Gathered {
+    /// For the plan.
+    pub facts: Facts,
+    /// For the loader: BTF that knows the ids of the hooked functions.
+    pub skeleton: Vec<u8>,
+}
+
+/// Asks the running kernel.
+///
+/// # Errors
+/// When its type information cannot be read.
+pub fn gather() -> Result<Gathered, BtfError> {
+    gather_with(Path::new(btf::VMLINUX))
+}
+
+/// Asks the running kernel, with type information from this file.
+///
+/// # Errors
+/// When the file cannot be read or is damaged.
+pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
+    let btf = Btf::read(path, &wanted_names())?;
+    let fields = fields::resolve(&btf);
+    let prototypes = prototypes(&btf);
+    // Any function of the table will do: the kind of program is what is asked about.
+    let target = HOOKS
+        .iter()
+        .flat_map(|hook| hook.targets)
+        .find_map(|target| btf.function_id(target.name));
+    let tracing_kind = target.map(ProgramKind::Tracing);
+    let tracing = match tracing_kind {
+        Some(kind) => probe::program(kind),
+        None => Err("the kernel's type information has none of the hooked functions".to_owned()),
+    };
+    let kprobe = probe::kprobe_events().and_then(|()| probe::program(ProgramKind::Kprobe));
+    let raw_tp = probe::program(ProgramKind::RawTracepoint);
+    // What a raw tracepoint may call the other kinds may call too; cookies are for tracing alone.
+    let mut helpers = probe::helpers(ProgramKind::RawTracepoint) & !helper::SOCKET_COOKIE;
+    if let (Some(kind), Ok(())) = (tracing_kind, &tracing) {
+        helpers |= probe::helpers(kind) & helper::SOCKET_COOKIE;
+    }
+    let facts = Facts { fields, prototypes, tracing, kprobe, raw_tp, helpers };
+    Ok(Gathered { facts, skeleton: skeleton(&btf) })
+}
+
+fn is_tracepoint(way: Way) -> bool {
+    matches!(way, Way::BtfTracepoint | Way::RawTracepoint)
+}
+
+/// Names of the hooked functions, and of the tracepoints.
+fn targets() -> (Vec<&'static str>, Vec<&'static str>) {
+    let (mut functions, mut tracepoints) = (Vec::new(), Vec::new());
+    for hook in HOOKS {
+        let mut programs = hook.tracing.iter().chain(hook.kprobe).chain(hook.raw_tp);
+        let list = if programs.any(|program| is_tracepoint(program.1)) {
+            &mut tracepoints
+        } else {
+            &mut functions
+        };
+        list.extend(hook.targets.iter().map(|target| target.name));
+    }
+    (functions, tracepoints)
+}
+
+fn wanted_names() -> Vec<&'static str> {
+    /// The typedefs of tracepoints have names of their own.
+    const TYPEDEFS: [&str; 4] = [
+        "btf_trace_inet_sock_set_state",
+        "btf_trace_sys_exit",
+        "btf_trace_sched_process_fork",
+        "btf_trace_sched_process_free",
+    ];
+    let mut names = fields::names();
+    names.extend(targets().0);
+    names.extend(TYPEDEFS);
+    names
+}
+
+fn prototypes(btf: &Btf) -> BTreeMap<&'static str, String> {
+    let (functions, tracepoints) = targets();
+    let functions = functions.into_iter().filter_map(|name| Some((name, btf.prototype(name)?)));
+    let tracepoints =
+        tracepoints.into_iter().filter_map(|name| Some((name, btf.tracepoint_prototype(name)?)));
+    functions.chain(tracepoints).collect()
+}
+
+fn skeleton(btf: &Btf) -> Vec<u8> {
+    let (functions, tracepoints) = targets();
+    btf.skeleton(&functions, &tracepoints)
+}

@@ -1,0 +1,99 @@
+//! The table of kernel fields (`portwatch_ebpf::abi::layout`) resolved against a kernel's BTF.
+
+use portwatch_ebpf::abi::layout::{Field, Kind, Layout, ABSENT, FIELDS};
+
+use super::btf::Btf;
+
+/// Offsets for the kernel programs, and what is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fields {
+    /// The members of [`Layout`] in order.
+    pub words: [u32; FIELDS.len()],
+    /// Required fields this kernel does not have, or has with another size.
+    pub missing: Vec<&'static str>,
+    /// Optional ones.
+    pub absent: Vec<&'static str>,
+}
+
+impl Fields {
+    /// Whether a field was found.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// The number of a field.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<u32> {
+        let at = FIELDS.iter().position(|field| field.name == name)?;
+        Some(self.words[at]).filter(|&word| word != ABSENT)
+    }
+}
+
+/// Every type name the table mentions, and every enumerator.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for path in FIELDS.iter().flat_map(|field| field.paths) {
+        let (path, enumerator) = split_enumerator(path);
+        names.push(path.split('.').next().unwrap_or(path));
+        names.extend(enumerator);
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Resolves the table.
+#[must_use]
+pub fn resolve(btf: &Btf) -> Fields {
+    let mut fields =
+        Fields { words: [ABSENT; FIELDS.len()], missing: Vec::new(), absent: Vec::new() };
+    for (word, field) in fields.words.iter_mut().zip(FIELDS) {
+        match field.paths.iter().find_map(|path| find(btf, field, path)) {
+            Some(number) => *word = number,
+            None if field.required => fields.missing.push(field.name),
+            None => fields.absent.push(field.name),
+        }
+    }
+    fields
+}
+
+fn split_enumerator(path: &'static str) -> (&'static str, Option<&'static str>) {
+    match path.split_once('#') {
+        Some((path, enumerator)) => (path, Some(enumerator)),
+        None => (path, None),
+    }
+}
+
+fn find(btf: &Btf, field: &Field, path: &'static str) -> Option<u32> {
+    let (path, enumerator) = split_enumerator(path);
+    let mut parts = path.split('.');
+    let structure = parts.next()?;
+    let members: Vec<&str> = parts.collect();
+    if field.kind == Kind::Size {
+        return btf.struct_size(structure);
+    }
+    let member = btf.member(structure, &members)?;
+    match field.kind {
+        Kind::Offset(size) => (member.bitfield.is_none()
+            && member.bits.is_multiple_of(8)
+            && btf.member_size(member)? == size)
+            .then_some(member.bits / 8),
+        Kind::Place => {
+            (member.bitfield.is_none() && member.bits.is_multiple_of(8)).then_some(member.bits / 8)
+        }
+        Kind::Bits(width) => match (enumerator, member.bitfield) {
+            (Some(enumerator), _) => {
+                member.bits.checked_add(u32::try_from(btf.enumerator(enumerator)?).ok()?)
+            }
+            (None, Some(found)) => (found == width).then_some(member.bits),
+            // Grown from a bitfield to a member of its own.
+            (None, None) => Some(member.bits),
+        },
+        Kind::Size => None,
+    }
+}
+
+// One word per member, in the same order: the loader hands the words over as they are.
+const _: () = assert!(size_of::<Layout>() == FIELDS.len() * 4);

@@ -1,0 +1,321 @@
+//! The kernel functions that are hooked, what each is for, and the prototypes the programs rely on.
+//!
+//! A prototype is written as `Btf::prototype` shows it (`const` left out). It is compared with the
+//! running kernel's before anything is attached: the return value of an fexit program *is* an
+//! argument index, so a changed prototype would read garbage.
+
+use crate::event::Op;
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// Trampoline at the entry.
+    FEntry,
+    /// Trampoline at the return.
+    FExit,
+    /// Tracepoint with typed arguments.
+    BtfTracepoint,
+    /// Breakpoint at the entry.
+    KProbe,
+    /// Replaced return address.
+    KRetProbe,
+    /// Tracepoint with plain arguments.
+    RawTracepoint,
+}
+
+/// A kernel function or tracepoint that a hook can use.
+#[derive(Debug)]
+pub struct Target {
+    /// Name.
+    pub name: &'static str,
+    /// Prototypes that mean the same to the programs.
+    pub prototypes: &'static [&'static str],
+}
+
+/// A program of the object and how it is attached.
+#[derive(Clone, Copy, Debug)]
+pub struct Program(pub &'static str, pub Way);
+
+/// When a hook is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// If one of these is wanted.
+    Ops(&'static [Op]),
+    /// If a command and its descendants are followed.
+    Descendants,
+}
+
+/// What it means when a kernel has none of the targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// portwatch cannot do its work.
+    Required,
+    /// There is nothing to see either: the kernel lacks what the function belongs to.
+    Optional,
+}
+
+/// One hook.
+#[derive(Debug)]
+pub struct Hook {
+    /// What it is for, in a few words.
+    pub purpose: &'static str,
+    /// Functions, the first that exists is taken.
+    pub targets: &'static [Target],
+    /// When it is attached.
+    pub when: When,
+    /// What its absence means.
+    pub need: Need,
+    /// Programs of the tracing backend.
+    pub tracing: &'static [Program],
+    /// Programs of the kprobe backend.
+    pub kprobe: &'static [Program],
+    /// Programs of the raw tracepoint backend.
+    pub raw_tp: &'static [Program],
+}
+
+use Way::{BtfTracepoint, FEntry, FExit, KProbe, KRetProbe, RawTracepoint};
+
+const ALL: &[Op] = &Op::ALL;
+
+/// `struct sockaddr` became `struct sockaddr_unsized` in 7.x.
+const BIND_SK: &[&str] = &[
+    "int (struct sock *, struct sockaddr *, int)",
+    "int (struct sock *, struct sockaddr_unsized *, int)",
+];
+const BIND_SOCKET: &[&str] = &[
+    "int (struct socket *, struct sockaddr *, int)",
+    "int (struct socket *, struct sockaddr_unsized *, int)",
+];
+
+/// All hooks. Which functions see what was measured on 5.10, 6.1, 6.12 and 7.3.
+pub const HOOKS: &[Hook] = &[
+    Hook {
+        purpose: "bind, IPv4",
+        // MPTCP binds its inner socket through inet_bind_sk, not inet_bind, since 6.6
+        // (net/mptcp/protocol.c, mptcp_bind).
+        targets: &[
+            Target { name: "inet_bind_sk", prototypes: BIND_SK },
+            Target { name: "inet_bind", prototypes: BIND_SOCKET },
+        ],
+        when: When::Ops(&[Op::Bind]),
+        need: Need::Required,
+        tracing: &[Program("bind4_enter_tracing", FEntry), Program("bind4_tracing", FExit)],
+        kprobe: &[Program("bind4_enter_kprobe", KProbe), Program("bind4_kprobe", KRetProbe)],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "bind, IPv6",
+        targets: &[
+            Target { name: "inet6_bind_sk", prototypes: BIND_SK },
+            Target { name: "inet6_bind", prototypes: BIND_SOCKET },
+        ],
+        when: When::Ops(&[Op::Bind]),
+        need: Need::Optional,
+        tracing: &[Program("bind6_enter_tracing", FEntry), Program("bind6_tracing", FExit)],
+        kprobe: &[Program("bind6_enter_kprobe", KProbe), Program("bind6_kprobe", KRetProbe)],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "bind refused by a security module",
+        targets: &[Target { name: "security_socket_bind", prototypes: BIND_SOCKET }],
+        when: When::Ops(&[Op::Bind]),
+        need: Need::Optional,
+        tracing: &[Program("bind_refused_tracing", FExit)],
+        kprobe: &[
+            Program("bind_refused_enter_kprobe", KProbe),
+            Program("bind_refused_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "listen",
+        targets: &[
+            Target { name: "__inet_listen_sk", prototypes: &["int (struct sock *, int)"] },
+            Target { name: "inet_listen", prototypes: &["int (struct socket *, int)"] },
+        ],
+        when: When::Ops(&[Op::Listen]),
+        need: Need::Required,
+        tracing: &[Program("listen_enter_tracing", FEntry), Program("listen_tracing", FExit)],
+        kprobe: &[Program("listen_enter_kprobe", KProbe), Program("listen_kprobe", KRetProbe)],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "listen refused by a security module",
+        targets: &[Target {
+            name: "security_socket_listen",
+            prototypes: &["int (struct socket *, int)"],
+        }],
+        when: When::Ops(&[Op::Listen]),
+        need: Need::Optional,
+        tracing: &[Program("listen_refused_tracing", FExit)],
+        kprobe: &[
+            Program("listen_refused_enter_kprobe", KProbe),
+            Program("listen_refused_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "TCP connect: begin and outcome",
+        targets: &[Target {
+            name: "inet_sock_set_state",
+            prototypes: &["void (struct sock *, int, int)", "int (struct sock *, int, int)"],
+        }],
+        when: When::Ops(&[Op::Connect]),
+        need: Need::Required,
+        tracing: &[Program("state_tracing", BtfTracepoint)],
+        kprobe: &[Program("state_raw", RawTracepoint)],
+        raw_tp: &[Program("state_raw", RawTracepoint)],
+    },
+    Hook {
+        purpose: "TCP connect: result of the call",
+        targets: &[Target {
+            name: "__inet_stream_connect",
+            prototypes: &[
+                "int (struct socket *, struct sockaddr *, int, int, int)",
+                "int (struct socket *, struct sockaddr_unsized *, int, int, int)",
+            ],
+        }],
+        when: When::Ops(&[Op::Connect]),
+        need: Need::Required,
+        tracing: &[
+            Program("connect_stream_enter_tracing", FEntry),
+            Program("connect_stream_tracing", FExit),
+        ],
+        // It sleeps: a kretprobe would lose most of its returns.
+        kprobe: &[],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "TCP connect over IPv4: result of the call",
+        targets: &[Target { name: "tcp_v4_connect", prototypes: BIND_SK }],
+        when: When::Ops(&[Op::Connect]),
+        need: Need::Required,
+        tracing: &[],
+        kprobe: &[
+            Program("connect4_enter_kprobe", KProbe),
+            Program("connect4_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "TCP connect over IPv6: result of the call",
+        targets: &[Target { name: "tcp_v6_connect", prototypes: BIND_SK }],
+        when: When::Ops(&[Op::Connect]),
+        need: Need::Optional,
+        tracing: &[],
+        kprobe: &[
+            Program("connect6_enter_kprobe", KProbe),
+            Program("connect6_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "TCP connect over IPv4 refused by a cgroup program",
+        targets: &[Target { name: "tcp_v4_pre_connect", prototypes: BIND_SK }],
+        when: When::Ops(&[Op::Connect]),
+        need: Need::Optional,
+        tracing: &[],
+        kprobe: &[
+            Program("pre_connect4_enter_kprobe", KProbe),
+            Program("pre_connect4_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "TCP connect over IPv6 refused by a cgroup program",
+        targets: &[Target { name: "tcp_v6_pre_connect", prototypes: BIND_SK }],
+        when: When::Ops(&[Op::Connect]),
+        need: Need::Optional,
+        tracing: &[],
+        kprobe: &[
+            Program("pre_connect6_enter_kprobe", KProbe),
+            Program("pre_connect6_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "UDP connect",
+        targets: &[Target {
+            name: "inet_dgram_connect",
+            prototypes: &[
+                "int (struct socket *, struct sockaddr *, int, int)",
+                "int (struct socket *, struct sockaddr_unsized *, int, int)",
+            ],
+        }],
+        // Autobind needs it to tell a port taken by connect() from one taken by a send.
+        when: When::Ops(&[Op::Connect, Op::Autobind]),
+        need: Need::Required,
+        tracing: &[
+            Program("connect_datagram_enter_tracing", FEntry),
+            Program("connect_datagram_tracing", FExit),
+        ],
+        kprobe: &[
+            Program("connect_datagram_enter_kprobe", KProbe),
+            Program("connect_datagram_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "connect refused by a security module",
+        targets: &[Target { name: "security_socket_connect", prototypes: BIND_SOCKET }],
+        when: When::Ops(&[Op::Connect]),
+        need: Need::Optional,
+        tracing: &[Program("connect_refused_tracing", FExit)],
+        kprobe: &[
+            Program("connect_refused_enter_kprobe", KProbe),
+            Program("connect_refused_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "ports taken by sending a datagram",
+        targets: &[Target { name: "inet_autobind", prototypes: &["int (struct sock *)"] }],
+        when: When::Ops(&[Op::Autobind]),
+        need: Need::Required,
+        tracing: &[Program("autobind_enter_tracing", FEntry), Program("autobind_tracing", FExit)],
+        kprobe: &[
+            Program("autobind_enter_kprobe", KProbe),
+            Program("autobind_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "results of bind, listen and connect calls",
+        targets: &[Target {
+            name: "sys_exit",
+            prototypes: &["void (struct pt_regs *, long int)", "int (struct pt_regs *, long int)"],
+        }],
+        when: When::Ops(ALL),
+        need: Need::Required,
+        tracing: &[],
+        kprobe: &[],
+        raw_tp: &[Program("sys_exit_raw", RawTracepoint)],
+    },
+    Hook {
+        purpose: "children of the command",
+        targets: &[Target {
+            name: "sched_process_fork",
+            prototypes: &[
+                "void (struct task_struct *, struct task_struct *)",
+                "int (struct task_struct *, struct task_struct *)",
+            ],
+        }],
+        when: When::Descendants,
+        need: Need::Required,
+        tracing: &[Program("fork_tracing", BtfTracepoint)],
+        kprobe: &[Program("fork_raw", RawTracepoint)],
+        raw_tp: &[Program("fork_raw", RawTracepoint)],
+    },
+    Hook {
+        purpose: "ends of the command's children",
+        targets: &[Target {
+            name: "sched_process_free",
+            prototypes: &["void (struct task_struct *)", "int (struct task_struct *)"],
+        }],
+        when: When::Descendants,
+        need: Need::Required,
+        tracing: &[Program("free_tracing", BtfTracepoint)],
+        kprobe: &[Program("free_raw", RawTracepoint)],
+        raw_tp: &[Program("free_raw", RawTracepoint)],
+    },
+];

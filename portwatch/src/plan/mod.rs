@@ -1,0 +1,302 @@
+//! Facts and wishes to a plan: which way into the kernel, which programs on which functions, and what
+//! will not be seen. Pure: no I/O, no kernel.
+
+pub mod blind;
+pub mod hooks;
+
+use std::collections::BTreeMap;
+
+use portwatch_ebpf::abi::{
+    config::{family, filter, protocol, Config},
+    record::op,
+};
+use thiserror::Error;
+
+use crate::{
+    event::{Backend, Family, Op, Transport},
+    host::fields::Fields,
+    selection::Selection,
+};
+use hooks::{Hook, Need, Program, Way, When, HOOKS};
+
+/// What is known about the kernel before anything is attached.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Offsets of kernel fields.
+    pub fields: Fields,
+    /// Prototypes of the functions and tracepoints of [`HOOKS`] this kernel has, by name.
+    pub prototypes: BTreeMap<&'static str, String>,
+    /// Whether tracing programs may be loaded, or why not.
+    pub tracing: Result<(), String>,
+    /// Whether kprobe programs may be loaded and attached, or why not.
+    pub kprobe: Result<(), String>,
+    /// Whether raw tracepoint programs may be loaded, or why not.
+    pub raw_tp: Result<(), String>,
+    /// Bits of `portwatch_ebpf::abi::config::helper`, by backend.
+    pub helpers: u32,
+}
+
+impl Facts {
+    /// Whether programs of a backend may be loaded.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn allows(&self, backend: Backend) -> Result<(), String> {
+        match backend {
+            Backend::Tracing => self.tracing.clone(),
+            Backend::Kprobe => self.kprobe.clone(),
+            Backend::RawTp => self.raw_tp.clone(),
+        }
+    }
+}
+
+/// Which way in the user wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Attach {
+    /// The best that works.
+    #[default]
+    Auto,
+    /// This one or none.
+    Only(Backend),
+}
+
+/// One program to load and attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Name in the object.
+    pub program: &'static str,
+    /// How.
+    pub way: Way,
+    /// Kernel function or tracepoint.
+    pub target: &'static str,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The way in.
+    pub backend: Backend,
+    /// Programs in the order they are attached.
+    pub attachments: Vec<Attachment>,
+    /// Read-only data of the programs.
+    pub config: Config,
+    /// Why the better ways in were not taken.
+    pub stepped_down: Vec<(Backend, String)>,
+    /// Hooks without a function on this kernel, by purpose.
+    pub without: Vec<&'static str>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// Offsets that every backend needs are not known.
+    #[error("this kernel's type information lacks what portwatch reads: {}", .0.join(", "))]
+    Fields(Vec<&'static str>),
+    /// No way in works.
+    #[error("{}", reasons(.0))]
+    NoBackend(Vec<(Backend, String)>),
+}
+
+fn reasons(list: &[(Backend, String)]) -> String {
+    list.iter()
+        .map(|(backend, reason)| format!("{}: {reason}", backend.as_str()))
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// From best to last resort.
+pub const PREFERENCE: [Backend; 3] = [Backend::Tracing, Backend::Kprobe, Backend::RawTp];
+
+/// Makes the plan.
+///
+/// # Errors
+/// When a needed field is missing, or no wanted way in works; with the reason of each.
+pub fn plan(facts: &Facts, selection: &Selection, attach: Attach) -> Result<Plan, PlanError> {
+    if !facts.fields.missing.is_empty() {
+        return Err(PlanError::Fields(facts.fields.missing.clone()));
+    }
+    let wanted: &[Backend] = match &attach {
+        Attach::Auto => &PREFERENCE,
+        Attach::Only(backend) => std::slice::from_ref(backend),
+    };
+    let mut stepped_down = Vec::new();
+    for &backend in wanted {
+        match facts.allows(backend).and_then(|()| attachments(facts, selection, backend)) {
+            Ok((attachments, without)) => {
+                let config = config(facts, selection, &attachments);
+                return Ok(Plan { backend, attachments, config, stepped_down, without });
+            }
+            Err(reason) => stepped_down.push((backend, reason)),
+        }
+    }
+    Err(PlanError::NoBackend(stepped_down))
+}
+
+/// Programs of a hook for a backend.
+#[must_use]
+pub fn programs(hook: &Hook, backend: Backend) -> &'static [Program] {
+    match backend {
+        Backend::Tracing => hook.tracing,
+        Backend::Kprobe => hook.kprobe,
+        Backend::RawTp => hook.raw_tp,
+    }
+}
+
+/// Whether a selection needs a hook.
+#[must_use]
+pub fn needed(hook: &Hook, selection: &Selection) -> bool {
+    match hook.when {
+        When::Ops(ops) => ops.iter().any(|op| selection.events.contains(op)),
+        When::Descendants => selection.descendants,
+    }
+}
+
+/// The function a hook uses on this kernel.
+///
+/// # Errors
+/// When the kernel has the function with a prototype the programs do not know, or has none of them
+/// although one is required.
+pub fn resolve(
+    hook: &'static Hook,
+    prototypes: &BTreeMap<&'static str, String>,
+) -> Result<Option<&'static str>, String> {
+    for target in hook.targets {
+        let Some(found) = prototypes.get(target.name) else {
+            continue;
+        };
+        if !target.prototypes.contains(&found.as_str()) {
+            return Err(format!(
+                "{} has another prototype on this kernel: {found}, expected {}",
+                target.name,
+                target.prototypes.join(" or ")
+            ));
+        }
+        return Ok(Some(target.name));
+    }
+    match hook.need {
+        Need::Optional => Ok(None),
+        Need::Required => Err(format!(
+            "this kernel has no function for the hook \"{}\" ({})",
+            hook.purpose,
+            hook.targets.iter().map(|target| target.name).collect::<Vec<_>>().join(", ")
+        )),
+    }
+}
+
+type Attachments = (Vec<Attachment>, Vec<&'static str>);
+
+fn attachments(
+    facts: &Facts,
+    selection: &Selection,
+    backend: Backend,
+) -> Result<Attachments, String> {
+    let mut list = Vec::new();
+    let mut without = Vec::new();
+    for hook in HOOKS {
+        let programs = programs(hook, backend);
+        if programs.is_empty() || !needed(hook, selection) {
+            continue;
+        }
+        match resolve(hook, &facts.prototypes)? {
+            Some(target) => {
+                list.extend(
+                    programs
+                        .iter()
+                        .map(|&Program(program, way)| Attachment { program, way, target }),
+                );
+            }
+            None => without.push(hook.purpose),
+        }
+    }
+    // Returns and outcomes are picked up before the first entry can be: what was entered before the
+    // trace is then never half known.
+    list.sort_by_key(|attachment| matches!(attachment.way, Way::FEntry | Way::KProbe));
+    Ok((list, without))
+}
+
+fn config(facts: &Facts, selection: &Selection, attachments: &[Attachment]) -> Config {
+    let uses = |name: &str| u32::from(attachments.iter().any(|one| one.target == name));
+    Config {
+        ops: selection.events.iter().fold(0, |bits, op| bits | 1 << number(*op)),
+        protocols: protocols(&selection.transports),
+        families: families(&selection.families),
+        filters: filters(selection),
+        failed_only: u32::from(selection.failed || selection.conflicts),
+        helpers: facts.helpers,
+        bind_takes_socket: uses("inet_bind"),
+        listen_takes_socket: uses("inet_listen"),
+        walk_max: u32::MAX,
+        diagnostics: 0,
+    }
+}
+
+/// The number of an operation in the records.
+#[must_use]
+pub const fn number(operation: Op) -> u8 {
+    match operation {
+        Op::Bind => op::BIND,
+        Op::Listen => op::LISTEN,
+        Op::Connect => op::CONNECT,
+        Op::Autobind => op::AUTOBIND,
+    }
+}
+
+fn protocols(transports: &[Transport]) -> u32 {
+    if transports.is_empty() {
+        return protocol::TCP | protocol::UDP | protocol::OTHER;
+    }
+    transports.iter().fold(0, |bits, transport| {
+        bits | match transport {
+            Transport::Tcp => protocol::TCP,
+            Transport::Udp | Transport::UdpLite => protocol::UDP,
+            Transport::Sctp | Transport::Dccp => protocol::OTHER,
+        }
+    })
+}
+
+fn families(wanted: &[Family]) -> u32 {
+    if wanted.is_empty() {
+        return family::V4 | family::V6;
+    }
+    wanted.iter().fold(0, |bits, one| {
+        bits | match one {
+            Family::Ipv4 => family::V4,
+            Family::Ipv6 => family::V6,
+        }
+    })
+}
+
+fn filters(selection: &Selection) -> u32 {
+    let Selection {
+        ports,
+        peer_ports,
+        pids,
+        uids,
+        netns,
+        cgroups,
+        descendants,
+        // Decided in user space, or handed over as constants above.
+        comms: _,
+        containers: _,
+        transports: _,
+        families: _,
+        events: _,
+        failed: _,
+        conflicts: _,
+    } = selection;
+    let mut bits = 0;
+    for (active, bit) in [
+        (!ports.is_empty(), filter::PORT),
+        (!peer_ports.is_empty(), filter::PEER_PORT),
+        (!pids.is_empty(), filter::PID),
+        (!uids.is_empty(), filter::UID),
+        (!netns.is_empty(), filter::NETNS),
+        (!cgroups.is_empty(), filter::CGROUP),
+        (*descendants, filter::DESCENDANTS),
+    ] {
+        if active {
+            bits |= bit;
+        }
+    }
+    bits
+}
