@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{PerCpuArray, RingBuf},
 };
 use portwatch_ebpf::abi::record::{
-    kind, loss, ConflictRecord, Header, SocketRecord, VERSION,
+    kind, loss, Header, SocketRecord, VERSION,
 };
 
 /// Records on their way to user space. The loader sets the size.
@@ -41,8 +41,9 @@ pub(crate) fn now() -> u64 {
 
 /// Fills in the header and says how much was lost before on this CPU.
 #[inline(always)]
-pub(crate) fn stamp(record: &mut SocketRecord, kind: u16, len: usize) {
-    record.header = Header { version: VERSION, kind, len: len as u32 };
+pub(crate) fn stamp(record: &mut SocketRecord) {
+    record.header =
+        Header { version: VERSION, kind: kind::SOCKET, len: size_of::<SocketRecord>() as u32 };
     // SAFETY: no arguments.
     record.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
     record.lost = match LOST.get_ptr(loss::ALL) {
@@ -62,21 +63,7 @@ pub(crate) fn socket(fill: impl FnOnce(&mut SocketRecord)) {
     // SAFETY: the entry is ours and as large as the record; all of it is plain integers.
     let record = unsafe { &mut *entry.as_mut_ptr() };
     fill(record);
-    stamp(record, kind::SOCKET, size_of::<SocketRecord>());
-    entry.submit(0);
-}
-
-/// The same for a record with the owners of the port.
-#[inline(always)]
-pub(crate) fn conflict(fill: impl FnOnce(&mut ConflictRecord)) {
-    let Some(mut entry) = EVENTS.reserve::<ConflictRecord>(0) else {
-        lost(loss::RING_FULL);
-        return;
-    };
-    // SAFETY: the entry is ours and as large as the record; all of it is plain integers.
-    let record = unsafe { &mut *entry.as_mut_ptr() };
-    fill(record);
-    stamp(&mut record.socket, kind::CONFLICT, size_of::<ConflictRecord>());
+    stamp(record);
     entry.submit(0);
 }
 

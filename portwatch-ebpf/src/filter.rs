@@ -67,23 +67,26 @@ pub(crate) fn netns<M: Memory>(sk: Ptr) -> bool {
         || sock::netns::<M>(sk).is_some_and(|inode| NETNS.get_ptr(inode).is_some())
 }
 
-/// Whether a local port is wanted.
+/// Whether a local port is wanted; 0 where none was given or asked for.
 #[inline(always)]
-pub(crate) fn local_port(port: Option<u16>) -> bool {
+pub(crate) fn local_port(port: u16) -> bool {
     config!(filters) & filter::PORT == 0 || listed(port, 0)
 }
 
-/// Whether a peer port is wanted; what has no peer is not.
+/// Whether a peer port is wanted.
 #[inline(always)]
-pub(crate) fn peer_port(port: Option<u16>) -> bool {
+pub(crate) fn peer_port(port: u16) -> bool {
     config!(filters) & filter::PEER_PORT == 0 || listed(port, PORT_WORDS)
 }
 
+/// Whether what has no peer is wanted.
 #[inline(always)]
-fn listed(port: Option<u16>, base: u32) -> bool {
-    let Some(port) = port else {
-        return false;
-    };
+pub(crate) fn no_peer() -> bool {
+    config!(filters) & filter::PEER_PORT == 0
+}
+
+#[inline(always)]
+fn listed(port: u16, base: u32) -> bool {
     let port = u32::from(port);
     PORTS.get(base + port / 64).is_some_and(|word| word >> (port % 64) & 1 != 0)
 }

@@ -124,13 +124,15 @@ pub(crate) fn start(ids: Ids, function: Function, at: u64) {
     }
 }
 
-/// When the running task entered the function it now leaves.
+/// When the running task entered the function it now leaves; 0 where that is not known.
 #[inline(always)]
-pub(crate) fn started(ids: Ids, function: Function) -> Option<u64> {
-    let slot = STARTED.get_ptr(ids.tid & (STARTED_SLOTS - 1))?;
+pub(crate) fn started(ids: Ids, function: Function) -> u64 {
+    let Some(slot) = STARTED.get_ptr(ids.tid & (STARTED_SLOTS - 1)) else {
+        return 0;
+    };
     // SAFETY: a slot of our map.
     let Started { who, at } = unsafe { *slot };
-    (who == key(ids, function)).then_some(at)
+    if who == key(ids, function) { at } else { 0 }
 }
 
 /// A connection attempt whose outcome is open.

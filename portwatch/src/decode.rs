@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::{Buf as _, TryGetError};
 use portwatch_ebpf::abi::record::{
-    flags, kind, op, present, unknown, via, ConflictRecord, HolderRecord, ProcessRecord,
+    flags, kind, op, present, unknown, via, HolderRecord, OwnersRecord, ProcessRecord,
     SocketRecord, ARGS_LEN, MAX_HOLDERS, NAME_LEN, PATH_LEN, VERSION,
 };
 use thiserror::Error;
@@ -25,6 +25,13 @@ pub enum Record {
         cpu: u16,
         /// Events lost so far on that CPU.
         lost: u32,
+    },
+    /// The owners of a port, ahead of the refused call of the same thread.
+    Owners {
+        /// The thread.
+        tid: u32,
+        /// What stands in the way.
+        conflict: Conflict,
     },
     /// A process, ahead of its first event.
     Image(ProcessImage),
@@ -83,7 +90,7 @@ pub fn record(mut bytes: &[u8]) -> Result<Record, DecodeError> {
     }
     let expected = match kind {
         kind::SOCKET => size_of::<SocketRecord>(),
-        kind::CONFLICT => size_of::<ConflictRecord>(),
+        kind::OWNERS => size_of::<OwnersRecord>(),
         kind::PROCESS => size_of::<ProcessRecord>(),
         _ => return Err(DecodeError::Kind(kind)),
     };
@@ -95,7 +102,8 @@ pub fn record(mut bytes: &[u8]) -> Result<Record, DecodeError> {
     }
     match kind {
         kind::PROCESS => image(bytes).map(Record::Image),
-        _ => socket(bytes, kind == kind::CONFLICT),
+        kind::OWNERS => owners(bytes),
+        _ => socket(bytes),
     }
 }
 
@@ -106,6 +114,7 @@ pub fn record(mut bytes: &[u8]) -> Result<Record, DecodeError> {
 pub fn pending(bytes: &[u8]) -> Result<Event, DecodeError> {
     match record(bytes)? {
         Record::Socket { event, .. } => Ok(*event),
+        Record::Owners { .. } => Err(DecodeError::Kind(kind::OWNERS)),
         Record::Image(_) => Err(DecodeError::Kind(kind::PROCESS)),
     }
 }
@@ -115,7 +124,7 @@ fn when<T>(bits: u32, bit: u32, value: T) -> Option<T> {
     (bits & bit != 0).then_some(value)
 }
 
-fn socket(mut bytes: &[u8], conflict: bool) -> Result<Record, DecodeError> {
+fn socket(mut bytes: &[u8]) -> Result<Record, DecodeError> {
     let b = &mut bytes;
     let time = b.try_get_u64_ne()?;
     let duration = b.try_get_u64_ne()?;
@@ -141,9 +150,6 @@ fn socket(mut bytes: &[u8], conflict: bool) -> Result<Record, DecodeError> {
     let operation = b.try_get_u8()?;
     let asked_via = b.try_get_u8()?;
     let unknown_reason = b.try_get_u8()?;
-    let holders = b.try_get_u8()?;
-    let total = b.try_get_u32_ne()?;
-    let _reserved = b.try_get_u32_ne()?;
 
     let local = Endpoint {
         address: when(bits, present::LOCAL_ADDRESS, ())
@@ -161,15 +167,6 @@ fn socket(mut bytes: &[u8], conflict: bool) -> Result<Record, DecodeError> {
         (other, _) => {
             return Err(DecodeError::Number { what: "reason", number: u32::from(other) });
         }
-    };
-    let conflict = if conflict {
-        Some(Conflict {
-            holders: holders_of(b, usize::from(holders).min(MAX_HOLDERS))?,
-            total,
-            truncated: flag_bits & flags::TRUNCATED != 0,
-        })
-    } else {
-        None
     };
     let event = Event {
         time_boot: time,
@@ -193,7 +190,7 @@ fn socket(mut bytes: &[u8], conflict: bool) -> Result<Record, DecodeError> {
         },
         task: task_of(&task, bits),
         refused_by_policy: flag_bits & flags::REFUSED_BY_POLICY != 0,
-        conflict,
+        conflict: None,
     };
     Ok(Record::Socket { event: Box::new(event), cpu, lost })
 }
@@ -260,6 +257,17 @@ fn task_of(raw: &RawTask, bits: u32) -> Task {
 fn text(bytes: &[u8]) -> String {
     let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..len]).into_owned()
+}
+
+fn owners(mut bytes: &[u8]) -> Result<Record, DecodeError> {
+    let b = &mut bytes;
+    let tid = b.try_get_u32_ne()?;
+    let total = b.try_get_u32_ne()?;
+    let count = b.try_get_u32_ne()? as usize;
+    let flag_bits = b.try_get_u32_ne()?;
+    let holders = holders_of(b, count.min(MAX_HOLDERS))?;
+    let truncated = flag_bits & flags::TRUNCATED != 0;
+    Ok(Record::Owners { tid, conflict: Conflict { holders, total, truncated } })
 }
 
 fn holders_of(b: &mut &[u8], count: usize) -> Result<Vec<Holder>, DecodeError> {

@@ -101,7 +101,7 @@ pub fn load(
     fill_filters(&mut ebpf, selection, values)?;
     for attachment in &plan.attachments {
         load_program(&mut ebpf, *attachment, &btf)?;
-        if std::env::var_os("PW_DEBUG").is_some() { let info = ebpf.program(attachment.program).unwrap().info().unwrap(); eprintln!("{} {:?} {:?}", attachment.program, info.verified_instruction_count(), info.size_jitted()); }
+        if std::env::var_os("PW_DEBUG").is_some() { let info = find(&mut ebpf, attachment.program, attachment.bounded).unwrap().info().unwrap(); eprintln!("{} {:?} {:?}", attachment.program, info.verified_instruction_count(), info.size_jitted()); }
     }
     Ok(Loaded {
         ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|source| failed("EVENTS", source))?,
@@ -160,14 +160,21 @@ fn way_name(way: Way) -> &'static str {
     }
 }
 
+/// A program by its name; entry programs and the like exist once, the others in two versions.
+fn find<'a>(ebpf: &'a mut Ebpf, program: &str, bounded: bool) -> Option<&'a mut Program> {
+    let other = format!("{program}_bounded");
+    let name = if bounded && ebpf.program(&other).is_some() { &other } else { program };
+    ebpf.program_mut(name)
+}
+
 fn with_program(
     ebpf: &mut Ebpf,
     attachment: Attachment,
     verb: &'static str,
     act: impl FnOnce(&mut Program, &'static str) -> Result<(), ProgramError>,
 ) -> Result<(), LoadError> {
-    let Attachment { program, way, target } = attachment;
-    let found = ebpf.program_mut(program).ok_or(LoadError::Lacks(program))?;
+    let Attachment { program, bounded, way, target } = attachment;
+    let found = find(ebpf, program, bounded).ok_or(LoadError::Lacks(program))?;
     act(found, target).map_err(|source| LoadError::Program {
         verb,
         program,

@@ -12,7 +12,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let gathered = host::facts::gather()?;
     eprintln!("{:?}", gathered.facts);
-    let selection = Selection { events: Op::ALL.to_vec(), ..Selection::default() };
+    let evs: Vec<Op> = Op::ALL.into_iter().filter(|o| std::env::var("PW_OPS").map_or(true, |v| v.contains(o.as_str()))).collect(); let selection = Selection { events: evs, ..Selection::default() };
     let plan = plan::plan(&gathered.facts, &selection, attach)?;
     eprintln!("{plan:?}");
     let mut loaded = load::load(&gathered, &plan, &selection, &Default::default(), 4 << 20)?;

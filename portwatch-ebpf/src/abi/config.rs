@@ -88,8 +88,6 @@ config! {
     bind_takes_socket,
     /// 1: so does the listen hook.
     listen_takes_socket,
-    /// Owners of a port that the walk looks at, at most.
-    walk_max,
     /// 1: diagnostics through aya-log.
     diagnostics,
 }

@@ -7,8 +7,8 @@ pub const VERSION: u16 = 1;
 pub mod kind {
     /// A [`super::SocketRecord`].
     pub const SOCKET: u16 = 1;
-    /// A [`super::ConflictRecord`]: a socket record with the owners of the port behind it.
-    pub const CONFLICT: u16 = 2;
+    /// A [`super::OwnersRecord`].
+    pub const OWNERS: u16 = 2;
     /// A [`super::ProcessRecord`].
     pub const PROCESS: u16 = 3;
 }
@@ -220,12 +220,8 @@ pub struct SocketRecord {
     pub via: u8,
     /// One of [`unknown`].
     pub unknown: u8,
-    /// How many [`HolderRecord`]s are filled in (conflict records only).
-    pub holders: u8,
-    /// Owners of the port seen, at least.
-    pub holders_total: u32,
     /// Must be 0.
-    pub reserved: u32,
+    pub reserved: [u8; 9],
 }
 
 /// A socket found in the kernel's hash under the port that was asked for.
@@ -271,13 +267,22 @@ pub const HOLDER_CLASSES: usize = 4;
 /// Words of scratch: eight candidates and a count for each class.
 pub const SCRATCH: usize = (MAX_HOLDERS + 1) * HOLDER_CLASSES;
 
-/// A refused bind or listen with the owners of the port.
+/// The owners of a port, sent ahead of the socket record of the refused bind or listen by the same
+/// thread.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct ConflictRecord {
-    /// The call.
-    pub socket: SocketRecord,
-    /// The first `socket.holders` are filled in.
+pub struct OwnersRecord {
+    /// Version, kind, length.
+    pub header: Header,
+    /// The thread whose call was refused.
+    pub tid: u32,
+    /// Owners of the port seen, at least.
+    pub total: u32,
+    /// How many `holders` are filled in.
+    pub count: u32,
+    /// [`flags::TRUNCATED`]
+    pub flags: u32,
+    /// The first `count` are filled in.
     pub holders: [HolderRecord; MAX_HOLDERS],
     /// Scratch of the walk: zero when the record is submitted.
     pub scratch: [u64; SCRATCH],
@@ -316,5 +321,5 @@ const _: () = assert!(size_of::<Header>() == 8);
 const _: () = assert!(size_of::<TaskRecord>() == 64);
 const _: () = assert!(size_of::<SocketRecord>() == 192);
 const _: () = assert!(size_of::<HolderRecord>() == 80);
-const _: () = assert!(size_of::<ConflictRecord>() == 192 + 8 * 80 + 288);
+const _: () = assert!(size_of::<OwnersRecord>() == 24 + 8 * 80 + 288);
 const _: () = assert!(size_of::<ProcessRecord>() == 8 + 64 + 16 + 768 + 1024);

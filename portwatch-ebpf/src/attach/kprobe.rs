@@ -11,6 +11,7 @@ use crate::{
     hook::{autobind, bind, connect, listen, Returned},
     kernel::{
         memory::{config, offset, Memory, Probed, Ptr},
+        repeat::Repeat,
         request::{Request, Space, AF_INET6},
         task,
     },
@@ -69,45 +70,45 @@ struct Call {
 fn returned(ctx: &RetProbeContext, function: Function) -> Option<Call> {
     let entry = leave(task::ids(), function)?;
     let returned =
-        Returned { code: ctx.ret::<i32>(), started: Some(entry.started), refused_by_policy: false };
+        Returned { code: ctx.ret::<i32>(), started: entry.started, refused_by_policy: false };
     Some(Call { entry, returned })
 }
 
-fn request(entry: &Entry) -> Option<Request> {
+fn request(entry: &Entry) -> Option<&'static Request> {
     Request::read(entry.address as Ptr, entry.number as u32, Space::Kernel)
 }
 
 /// Return of inet_bind_sk, inet6_bind_sk, inet_bind or inet6_bind.
 #[inline(always)]
-pub(crate) fn bind(ctx: &RetProbeContext) {
+pub(crate) fn bind<R: Repeat>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::Bind) {
-        bind::returned::<Raw>(entry.sk as Ptr, returned, || request(&entry));
+        bind::returned::<Raw<R>>(entry.sk as Ptr, returned, || request(&entry));
     }
 }
 
 /// Return of __inet_listen_sk or inet_listen.
 #[inline(always)]
-pub(crate) fn listen(ctx: &RetProbeContext) {
+pub(crate) fn listen<R: Repeat>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::Listen) {
-        listen::returned::<Raw>(entry.sk as Ptr, entry.address as u32, returned);
+        listen::returned::<Raw<R>>(entry.sk as Ptr, entry.address as u32, returned);
     }
 }
 
 /// Return of inet_autobind.
 #[inline(always)]
-pub(crate) fn autobind(ctx: &RetProbeContext) {
+pub(crate) fn autobind<R: Repeat>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::Autobind)
         && !inside(task::ids(), Function::ConnectDatagram)
     {
-        autobind::returned::<Raw>(entry.sk as Ptr, returned);
+        autobind::returned::<Raw<R>>(entry.sk as Ptr, returned);
     }
 }
 
 /// Return of inet_dgram_connect.
 #[inline(always)]
-pub(crate) fn connect_datagram(ctx: &RetProbeContext) {
+pub(crate) fn connect_datagram<R: Repeat>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::ConnectDatagram) {
-        connect::datagram_returned::<Raw>(entry.sk as Ptr, returned, || request(&entry));
+        connect::datagram_returned::<Raw<R>>(entry.sk as Ptr, returned, || request(&entry));
     }
 }
 
@@ -115,7 +116,7 @@ pub(crate) fn connect_datagram(ctx: &RetProbeContext) {
 /// which return 0 and are followed by the former, or end the call. For a v4-mapped peer the one
 /// calls the other, and the outer return tells.
 #[inline(always)]
-pub(crate) fn connect_stream(ctx: &RetProbeContext, function: Function) {
+pub(crate) fn connect_stream<R: Repeat>(ctx: &RetProbeContext, function: Function) {
     let Some(Call { entry, returned }) = returned(ctx, function) else {
         return;
     };
@@ -125,40 +126,40 @@ pub(crate) fn connect_stream(ctx: &RetProbeContext, function: Function) {
     {
         return;
     }
-    connect::stream_returned::<Raw>(sk, returned, false, || request(&entry));
+    connect::stream_returned::<Raw<R>>(sk, returned, false, || request(&entry));
 }
 
 /// Return of tcp_v4_pre_connect or tcp_v6_pre_connect: cgroup programs may refuse here.
 #[inline(always)]
-pub(crate) fn connect_gate(ctx: &RetProbeContext) {
+pub(crate) fn connect_gate<R: Repeat>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::PreConnect)
         && returned.code != 0
     {
-        connect::stream_returned::<Raw>(entry.sk as Ptr, returned, false, || request(&entry));
+        connect::stream_returned::<Raw<R>>(entry.sk as Ptr, returned, false, || request(&entry));
     }
 }
 
 /// Return of security_socket_bind.
 #[inline(always)]
-pub(crate) fn bind_refused(ctx: &RetProbeContext) {
+pub(crate) fn bind_refused<R: Repeat>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseBind) {
-        bind::returned::<Raw>(entry.sk as Ptr, returned, || request(&entry));
+        bind::returned::<Raw<R>>(entry.sk as Ptr, returned, || request(&entry));
     }
 }
 
 /// Return of security_socket_listen.
 #[inline(always)]
-pub(crate) fn listen_refused(ctx: &RetProbeContext) {
+pub(crate) fn listen_refused<R: Repeat>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseListen) {
-        listen::returned::<Raw>(entry.sk as Ptr, entry.address as u32, returned);
+        listen::returned::<Raw<R>>(entry.sk as Ptr, entry.address as u32, returned);
     }
 }
 
 /// Return of security_socket_connect.
 #[inline(always)]
-pub(crate) fn connect_refused(ctx: &RetProbeContext) {
+pub(crate) fn connect_refused<R: Repeat>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseConnect) {
-        connect::refused::<Raw>(entry.sk as Ptr, returned, || request(&entry));
+        connect::refused::<Raw<R>>(entry.sk as Ptr, returned, || request(&entry));
     }
 }
 
@@ -169,6 +170,6 @@ fn refused(ctx: &RetProbeContext, function: Function) -> Option<Call> {
     let Call { entry, returned } = call;
     (returned.code != 0).then_some(Call {
         entry,
-        returned: Returned { refused_by_policy: true, started: None, ..returned },
+        returned: Returned { refused_by_policy: true, started: 0, ..returned },
     })
 }

@@ -1,12 +1,15 @@
 //! Raw tracepoints: `sys_exit` for calls and their results, tracepoints for the rest. Pointers are
 //! plain numbers.
 
+use core::marker::PhantomData;
+
 use aya_ebpf::programs::RawTracePointContext;
 
 use crate::{
     hook::{self, bind, connect, listen, Backend, Returned},
     kernel::{
         memory::{Probed, Ptr},
+        repeat::Repeat,
         request::{Request, Space},
         sock::{self, Kind},
         syscall::{self, Call, Finished},
@@ -14,10 +17,11 @@ use crate::{
 };
 
 /// This way in; kprobes read memory the same way.
-pub(crate) struct Raw;
+pub(crate) struct Raw<R>(PhantomData<R>);
 
-impl Backend for Raw {
+impl<R: Repeat> Backend for Raw<R> {
     type Memory = Probed;
+    type Repeat = R;
 
     #[inline(always)]
     fn cookie(_sk: Ptr, held: Ptr) -> Option<u64> {
@@ -27,16 +31,16 @@ impl Backend for Raw {
 
 /// `sys_exit(regs, ret)`.
 #[inline(always)]
-pub(crate) fn sys_exit(ctx: &RawTracePointContext) {
+pub(crate) fn sys_exit<R: Repeat>(ctx: &RawTracePointContext) {
     let Some(Finished { call, sk, second, third }) = syscall::finished(ctx.arg(0)) else {
         return;
     };
     let returned =
-        Returned { code: ctx.arg::<i64>(1) as i32, started: None, refused_by_policy: false };
+        Returned { code: ctx.arg::<i64>(1) as i32, started: 0, refused_by_policy: false };
     let request = || Request::read(second as Ptr, third as u32, Space::User);
     match call {
-        Call::Bind => bind::returned::<Raw>(sk, returned, request),
-        Call::Listen => listen::returned::<Raw>(sk, second as u32, returned),
+        Call::Bind => bind::returned::<Raw<R>>(sk, returned, request),
+        Call::Listen => listen::returned::<Raw<R>>(sk, second as u32, returned),
         Call::Connect => {
             let Some(kind) = Kind::of::<Probed>(sk) else {
                 return;
@@ -44,9 +48,9 @@ pub(crate) fn sys_exit(ctx: &RawTracePointContext) {
             if kind.is_tcp() {
                 // What an answer from the network brought is told when it arrived.
                 let answered = connect::is_answer(returned.error());
-                connect::stream_returned::<Raw>(sk, returned, answered, request);
+                connect::stream_returned::<Raw<R>>(sk, returned, answered, request);
             } else {
-                connect::datagram_returned::<Raw>(sk, returned, request);
+                connect::datagram_returned::<Raw<R>>(sk, returned, request);
             }
         }
     }
@@ -54,10 +58,10 @@ pub(crate) fn sys_exit(ctx: &RawTracePointContext) {
 
 /// `inet_sock_set_state(sk, old, new)`.
 #[inline(always)]
-pub(crate) fn state_changed(ctx: &RawTracePointContext) {
+pub(crate) fn state_changed<R: Repeat>(ctx: &RawTracePointContext) {
     let old = ctx.arg::<u32>(1) as u8;
     let new = ctx.arg::<u32>(2) as u8;
-    hook::state_changed::<Raw>(ctx.arg(0), old, new);
+    hook::state_changed::<Raw<R>>(ctx.arg(0), old, new);
 }
 
 /// `sched_process_fork(parent, child)`.

@@ -1,6 +1,8 @@
 //! fentry, fexit and BTF tracepoints: arguments are BTF pointers, the return value follows the
 //! arguments.
 
+use core::marker::PhantomData;
+
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
 
 use crate::{
@@ -8,6 +10,7 @@ use crate::{
     hook::{self, autobind, bind, connect, listen, Backend, Returned},
     kernel::{
         memory::{config, offset, Memory, Ptr, Typed},
+        repeat::Repeat,
         request::{Request, Space},
         sock,
         task,
@@ -16,10 +19,11 @@ use crate::{
 };
 
 /// This way in.
-pub(crate) struct Tracing;
+pub(crate) struct Tracing<R>(PhantomData<R>);
 
-impl Backend for Tracing {
+impl<R: Repeat> Backend for Tracing<R> {
     type Memory = Typed;
+    type Repeat = R;
 
     #[inline(always)]
     fn cookie(sk: Ptr, held: Ptr) -> Option<u64> {
@@ -43,10 +47,10 @@ fn returned(code: i32, function: Function) -> Returned {
 }
 
 fn policy(code: i32) -> Returned {
-    Returned { code, started: None, refused_by_policy: true }
+    Returned { code, started: 0, refused_by_policy: true }
 }
 
-fn request(address: Ptr, len: u32) -> Option<Request> {
+fn request(address: Ptr, len: u32) -> Option<&'static Request> {
     Request::read(address, len, Space::Kernel)
 }
 
@@ -58,31 +62,31 @@ pub(crate) fn entered(_ctx: &FEntryContext, function: Function) {
 
 /// fexit of inet_bind_sk, inet6_bind_sk, inet_bind or inet6_bind.
 #[inline(always)]
-pub(crate) fn bind(ctx: &FExitContext) {
+pub(crate) fn bind<R: Repeat>(ctx: &FExitContext) {
     let Some(sk) = sk(ctx.arg(0), config!(bind_takes_socket)) else {
         return;
     };
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    bind::returned::<Tracing>(sk, returned(ctx.arg(3), Function::Bind), || request(address, len));
+    bind::returned::<Tracing<R>>(sk, returned(ctx.arg(3), Function::Bind), || request(address, len));
 }
 
 /// fexit of __inet_listen_sk or inet_listen.
 #[inline(always)]
-pub(crate) fn listen(ctx: &FExitContext) {
+pub(crate) fn listen<R: Repeat>(ctx: &FExitContext) {
     let Some(sk) = sk(ctx.arg(0), config!(listen_takes_socket)) else {
         return;
     };
-    listen::returned::<Tracing>(sk, ctx.arg(1), returned(ctx.arg(2), Function::Listen));
+    listen::returned::<Tracing<R>>(sk, ctx.arg(1), returned(ctx.arg(2), Function::Listen));
 }
 
 /// fexit of inet_autobind. Inside connect() of a datagram socket that call tells it.
 #[inline(always)]
-pub(crate) fn autobind(ctx: &FExitContext) {
+pub(crate) fn autobind<R: Repeat>(ctx: &FExitContext) {
     if inside(task::ids(), Function::ConnectDatagram) {
         return;
     }
-    autobind::returned::<Tracing>(ctx.arg(0), returned(ctx.arg(1), Function::Autobind));
+    autobind::returned::<Tracing<R>>(ctx.arg(0), returned(ctx.arg(1), Function::Autobind));
 }
 
 /// fentry of inet_dgram_connect.
@@ -95,7 +99,7 @@ pub(crate) fn connect_datagram_entered(_ctx: &FEntryContext) {
 
 /// fexit of inet_dgram_connect.
 #[inline(always)]
-pub(crate) fn connect_datagram(ctx: &FExitContext) {
+pub(crate) fn connect_datagram<R: Repeat>(ctx: &FExitContext) {
     let entry = leave(task::ids(), Function::ConnectDatagram);
     let Some(sk) = sk_of(ctx.arg(0)) else {
         return;
@@ -104,10 +108,10 @@ pub(crate) fn connect_datagram(ctx: &FExitContext) {
     let len = ctx.arg::<u32>(2);
     let returned = Returned {
         code: ctx.arg(4),
-        started: entry.map(|entry| entry.started),
+        started: entry.map_or(0, |entry| entry.started),
         refused_by_policy: false,
     };
-    connect::datagram_returned::<Tracing>(sk, returned, || request(address, len));
+    connect::datagram_returned::<Tracing<R>>(sk, returned, || request(address, len));
 }
 
 /// SS_CONNECTING (include/uapi/linux/net.h)
@@ -129,7 +133,7 @@ pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
 
 /// fexit of __inet_stream_connect.
 #[inline(always)]
-pub(crate) fn connect_stream(ctx: &FExitContext) {
+pub(crate) fn connect_stream<R: Repeat>(ctx: &FExitContext) {
     let Some(sk) = sk_of(ctx.arg(0)) else {
         return;
     };
@@ -138,23 +142,23 @@ pub(crate) fn connect_stream(ctx: &FExitContext) {
     let retry = code != 0 && leave(ids, Function::ConnectStream).is_some();
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    connect::stream_returned::<Tracing>(sk, returned(code, Function::ConnectStream), retry, || {
+    connect::stream_returned::<Tracing<R>>(sk, returned(code, Function::ConnectStream), retry, || {
         request(address, len)
     });
 }
 
 /// tp_btf inet_sock_set_state.
 #[inline(always)]
-pub(crate) fn state_changed(ctx: &BtfTracePointContext) {
+pub(crate) fn state_changed<R: Repeat>(ctx: &BtfTracePointContext) {
     // 5.10 leaves junk above the low bits of an int.
     let old = ctx.arg::<u32>(1) as u8;
     let new = ctx.arg::<u32>(2) as u8;
-    hook::state_changed::<Tracing>(ctx.arg(0), old, new);
+    hook::state_changed::<Tracing<R>>(ctx.arg(0), old, new);
 }
 
 /// fexit of security_socket_bind.
 #[inline(always)]
-pub(crate) fn bind_refused(ctx: &FExitContext) {
+pub(crate) fn bind_refused<R: Repeat>(ctx: &FExitContext) {
     let code = ctx.arg::<i32>(3);
     if code == 0 {
         return;
@@ -164,12 +168,12 @@ pub(crate) fn bind_refused(ctx: &FExitContext) {
     };
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    bind::returned::<Tracing>(sk, policy(code), || request(address, len));
+    bind::returned::<Tracing<R>>(sk, policy(code), || request(address, len));
 }
 
 /// fexit of security_socket_listen.
 #[inline(always)]
-pub(crate) fn listen_refused(ctx: &FExitContext) {
+pub(crate) fn listen_refused<R: Repeat>(ctx: &FExitContext) {
     let code = ctx.arg::<i32>(2);
     if code == 0 {
         return;
@@ -177,12 +181,12 @@ pub(crate) fn listen_refused(ctx: &FExitContext) {
     let Some(sk) = sk_of(ctx.arg(0)) else {
         return;
     };
-    listen::returned::<Tracing>(sk, ctx.arg(1), policy(code));
+    listen::returned::<Tracing<R>>(sk, ctx.arg(1), policy(code));
 }
 
 /// fexit of security_socket_connect.
 #[inline(always)]
-pub(crate) fn connect_refused(ctx: &FExitContext) {
+pub(crate) fn connect_refused<R: Repeat>(ctx: &FExitContext) {
     let code = ctx.arg::<i32>(3);
     if code == 0 {
         return;
@@ -192,7 +196,7 @@ pub(crate) fn connect_refused(ctx: &FExitContext) {
     };
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    connect::refused::<Tracing>(sk, policy(code), || request(address, len));
+    connect::refused::<Tracing<R>>(sk, policy(code), || request(address, len));
 }
 
 /// tp_btf sched_process_fork.

@@ -2,10 +2,11 @@
 
 use portwatch_ebpf::abi::record::{flags, loss, op, via};
 
-use super::{announce, common, timed, Backend, Returned};
+use super::{common, timed, Backend, Returned};
 use crate::{
     emit, filter,
     kernel::{
+        image,
         memory::{set, Ptr},
         sock::{self, Kind},
     },
@@ -32,10 +33,10 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, returned: Returned) {
         emit::lost(loss::UNREADABLE);
         return;
     };
-    if !filter::peer_port(None) || !filter::local_port(Some(port)) {
+    if !filter::no_peer() || !filter::local_port(port) {
         return;
     }
-    announce();
+    image::announce::<B::Repeat>();
     emit::socket(|record| {
         common::<B>(record, op::AUTOBIND, sk, kind);
         sock::local::<B::Memory>(record, sk, kind.family);

@@ -5,12 +5,13 @@
 //! complete but for its outcome, so that it names the caller and nobody else. Calls that never get
 //! as far as SYN_SENT are told when they return.
 
-use portwatch_ebpf::abi::record::{flags, kind, loss, op, present, SocketRecord};
+use portwatch_ebpf::abi::record::{flags, loss, op, present, SocketRecord};
 
-use super::{announce, common, timed, unknown, Backend, Returned};
+use super::{common, timed, unknown, Backend, Returned};
 use crate::{
     emit, filter,
     kernel::{
+        image,
         memory::{set, offset, Memory, Ptr},
         request::Request,
         sock::{self, Kind},
@@ -18,18 +19,48 @@ use crate::{
     state::{self, phase, CONNECTING},
 };
 
-/// AF_UNSPEC: dissolves an association.
+/// Dissolves an association. Also what an unreadable address counts as.
 const AF_UNSPEC: u16 = 0;
 
-const EINTR: u32 = 4;
-const EALREADY: u32 = 114;
-const EINPROGRESS: u32 = 115;
-/// ERESTARTSYS to ERESTARTNOHAND, ERESTART_RESTARTBLOCK (include/linux/errno.h)
-const RESTART: core::ops::RangeInclusive<u32> = 512..=516;
+/// What an errno of connect() means: a table for the reason that `sock::PROTOCOLS` is one.
+#[unsafe(no_mangle)]
+static MEANINGS: [u8; 1024] = {
+    let mut table = [0u8; 1024];
+    let mut number = 0;
+    while number < table.len() {
+        table[number] = match number {
+            // EINTR, EALREADY, EINPROGRESS; ERESTARTSYS to ERESTARTNOHAND and ERESTART_RESTARTBLOCK
+            // (include/linux/errno.h)
+            4 | 114 | 115 | 512..=516 => GOES_ON,
+            // ECONNABORTED, ECONNRESET, ETIMEDOUT, ECONNREFUSED
+            103 | 104 | 110 | 111 => ANSWER,
+            _ => 0,
+        };
+        number += 1;
+    }
+    table
+};
+
+/// The attempt goes on although the call has returned.
+const GOES_ON: u8 = 1;
+/// An answer (or the lack of one), never the call itself, brings this errno.
+const ANSWER: u8 = 2;
+
+#[inline(always)]
+fn meaning(error: u32) -> u8 {
+    MEANINGS.get(error as usize & (MEANINGS.len() - 1)).copied().unwrap_or(0)
+}
 
 /// Whether the attempt goes on although the call has returned.
+#[inline(always)]
 fn goes_on(error: u32) -> bool {
-    matches!(error, EINTR | EALREADY | EINPROGRESS) || RESTART.contains(&error)
+    meaning(error) & GOES_ON != 0
+}
+
+/// Whether an errno comes from an answer (or the lack of one), never from the call itself.
+#[inline(always)]
+pub(crate) fn is_answer(error: u32) -> bool {
+    meaning(error) & ANSWER != 0
 }
 
 /// A TCP socket has entered SYN_SENT. Its peer is known, its port not yet.
@@ -48,11 +79,11 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
     if !filter::caller() || !filter::netns::<B::Memory>(sk) {
         return;
     }
-    let peer = B::Memory::load::<u16>(sk, offset!(skc_dport)).map(u16::from_be);
+    let peer = B::Memory::load::<u16>(sk, offset!(skc_dport)).map_or(0, u16::from_be);
     if !filter::peer_port(peer) {
         return;
     }
-    announce();
+    image::announce::<B::Repeat>();
     let Some(attempt) = state::scratch() else {
         return;
     };
@@ -137,13 +168,12 @@ fn tell(record: &mut SocketRecord) {
     if !filter::outcome(failed) {
         return;
     }
-    let port = (record.present & present::LOCAL_PORT != 0).then_some(record.local_port);
-    if !filter::local_port(port) {
+    if !filter::local_port(record.local_port) {
         return;
     }
     let started = record.time;
-    timed(record, emit::now(), Some(started));
-    emit::stamp(record, kind::SOCKET, size_of::<SocketRecord>());
+    timed(record, emit::now(), started);
+    emit::stamp(record);
     emit::copy(record);
 }
 
@@ -154,7 +184,7 @@ pub(crate) fn stream_returned<B: Backend>(
     sk: Ptr,
     returned: Returned,
     retry: bool,
-    request: impl FnOnce() -> Option<Request>,
+    request: impl FnOnce() -> Option<&'static Request>,
 ) {
     if !filter::op(op::CONNECT) {
         return;
@@ -179,43 +209,42 @@ pub(crate) fn stream_returned<B: Backend>(
     if error == 0 || goes_on(error) || retry {
         return;
     }
-    never_began::<B>(sk, returned, request());
+    if let Some(request) = request() {
+        never_began::<B>(sk, returned, request);
+    }
 }
 
 /// A connect() that failed before anything was sent, or one of a datagram socket.
 #[inline(always)]
-fn never_began<B: Backend>(sk: Ptr, returned: Returned, request: Option<Request>) {
+fn never_began<B: Backend>(sk: Ptr, returned: Returned, request: &Request) {
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
         return;
     };
     if !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) {
         return;
     }
-    if request.is_some_and(|request| request.family() == AF_UNSPEC) {
+    if request.family() == AF_UNSPEC {
         return;
     }
     let error = returned.error();
-    if !filter::outcome(error) || !filter::peer_port(request.and_then(|request| request.port())) {
+    if !filter::outcome(error) || !filter::peer_port(request.port()) {
         return;
     }
-    let port = sock::port::<B::Memory>(sk);
+    let port = sock::port::<B::Memory>(sk).unwrap_or(0);
     if !filter::local_port(port) {
         return;
     }
-    announce();
+    image::announce::<B::Repeat>();
     emit::socket(|record| {
         common::<B>(record, op::CONNECT, sk, kind);
         sock::local::<B::Memory>(record, sk, kind.family);
-        if port == Some(0) {
+        if port == 0 {
             record.present &= !present::LOCAL_PORT;
         }
         if error == 0 {
             sock::peer::<B::Memory>(record, sk, kind.family);
-        } else if let Some(request) = request
-            && let (Some((family, address)), Some(port)) = (request.address(), request.port())
-        {
-            record.peer_address = address;
-            record.peer_port = port;
+        } else if let Some(family) = request.address(&mut record.peer_address) {
+            record.peer_port = request.port();
             set(&mut record.present, present::PEER);
             if record.address_family != family {
                 // A caller that mixes up families; one field tells the family of both ends.
@@ -239,17 +268,19 @@ fn never_began<B: Backend>(sk: Ptr, returned: Returned, request: Option<Request>
 pub(crate) fn datagram_returned<B: Backend>(
     sk: Ptr,
     returned: Returned,
-    request: impl FnOnce() -> Option<Request>,
+    request: impl FnOnce() -> Option<&'static Request>,
 ) {
     if !filter::op(op::CONNECT) {
         return;
     }
-    never_began::<B>(sk, returned, request());
+    if let Some(request) = request() {
+        never_began::<B>(sk, returned, request);
+    }
 }
 
 /// A connect() was refused before the socket layer's own code ran.
 #[inline(always)]
-pub(crate) fn refused<B: Backend>(sk: Ptr, returned: Returned, request: impl FnOnce() -> Option<Request>) {
+pub(crate) fn refused<B: Backend>(sk: Ptr, returned: Returned, request: impl FnOnce() -> Option<&'static Request>) {
     datagram_returned::<B>(sk, returned, request);
 }
 
@@ -258,13 +289,4 @@ pub(crate) fn refused<B: Backend>(sk: Ptr, returned: Returned, request: impl FnO
 #[inline(always)]
 fn key<M: Memory>(sk: Ptr) -> u64 {
     sock::held::<M>(sk) as u64
-}
-
-/// Whether an errno comes from an answer (or the lack of one), never from the call itself.
-pub(crate) fn is_answer(error: u32) -> bool {
-    const ECONNABORTED: u32 = 103;
-    const ECONNRESET: u32 = 104;
-    const ETIMEDOUT: u32 = 110;
-    const ECONNREFUSED: u32 = 111;
-    matches!(error, ECONNABORTED | ECONNRESET | ETIMEDOUT | ECONNREFUSED)
 }

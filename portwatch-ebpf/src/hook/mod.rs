@@ -4,8 +4,8 @@ use portwatch_ebpf::abi::record::{present, unknown, via, SocketRecord};
 
 use crate::{
     kernel::{
-        image,
         memory::{set, Memory, Ptr},
+        repeat::Repeat,
         sock::{self, state, Kind},
         syscall,
         task::Current,
@@ -22,6 +22,8 @@ pub(crate) mod process;
 pub(crate) trait Backend {
     /// How it may read the socket it is given.
     type Memory: Memory;
+    /// How it repeats itself.
+    type Repeat: Repeat;
 
     /// The cookie of the socket the program holds. `sk` is an argument of the hook, `held` may have
     /// been reached through it.
@@ -34,7 +36,9 @@ pub(crate) struct Returned {
     /// 0 or a negative errno.
     pub(crate) code: i32,
     /// When it began, CLOCK_BOOTTIME.
-    pub(crate) started: Option<u64>,
+    /// 0 where that is not known: an absent payload would be an uninitialised word, which verifiers
+    /// refuse to see copied.
+    pub(crate) started: u64,
     /// It was refused before the socket layer's own code ran.
     pub(crate) refused_by_policy: bool,
 }
@@ -84,9 +88,7 @@ pub(crate) fn common<B: Backend>(record: &mut SocketRecord, op: u8, sk: Ptr, kin
     record.peer_port = 0;
     record.address_family = 0;
     record.unknown = 0;
-    record.holders = 0;
-    record.holders_total = 0;
-    record.reserved = 0;
+    record.reserved = [0; 9];
     record.present = 0;
     task.describe(&mut record.task, &mut record.present);
     let held = sock::held::<B::Memory>(sk);
@@ -97,21 +99,11 @@ pub(crate) fn common<B: Backend>(record: &mut SocketRecord, op: u8, sk: Ptr, kin
     record.via = who_asked::<B::Memory>(task, held);
 }
 
-/// Tells user space about the running process, if it does not know it yet.
-#[inline(always)]
-pub(crate) fn announce() {
-    let task = Current::get();
-    let tgid = crate::kernel::task::ids().tgid;
-    if let Some((_, key)) = task.key(tgid) {
-        image::announce(task, tgid, key);
-    }
-}
-
 /// Writes when it ended and how long it took.
 #[inline(always)]
-pub(crate) fn timed(record: &mut SocketRecord, now: u64, started: Option<u64>) {
+pub(crate) fn timed(record: &mut SocketRecord, now: u64, started: u64) {
     record.time = now;
-    if let Some(started) = started {
+    if started != 0 {
         record.duration = now.saturating_sub(started);
         set(&mut record.present, present::DURATION);
     }

@@ -8,41 +8,56 @@ use portwatch_ebpf::abi::record::{
 
 use super::{
     memory::{offset, set, Memory, Probed, Ptr},
-    task::Current,
+    repeat::{Bounded, Looped, Repeat, Step},
+    task::{self, Current},
 };
-use crate::{emit, state::ANNOUNCED};
+use crate::{
+    emit,
+    state::{ANNOUNCED, ANNOUNCED_SLOTS},
+};
 
-/// Components of a path, mounts crossed included, that are followed at most.
-const MAX_DEPTH: u32 = 24;
-
-/// Sends the process ahead of its first event. When the ring is full it is tried again with the
-/// next event; nothing is counted as lost, since the event itself says who it was.
+/// Sends the running process ahead of its first event. When the ring is full it is tried again with
+/// the next event; nothing is counted as lost, since the event itself says who it was.
 #[inline(always)]
-pub(crate) fn announce(task: Current, tgid: u32, key: u64) {
+pub(crate) fn announce<R: Repeat>() {
+    let task = Current::get();
+    let tgid = task::ids().tgid;
+    let Some((_, key)) = task.key(tgid) else {
+        return;
+    };
     // A direct-mapped cache: a collision only means that a process is told twice.
-    let Some(slot) = ANNOUNCED.get_ptr_mut(tgid & (crate::state::ANNOUNCED_SLOTS - 1)) else {
+    let Some(slot) = ANNOUNCED.get_ptr_mut(tgid & (ANNOUNCED_SLOTS - 1)) else {
         return;
     };
     // SAFETY: a slot of our map, one aligned word.
-    if unsafe { *slot } == key {
-        return;
-    }
-    if send(task) {
+    if unsafe { *slot } != key && R::send_image() == 0 {
         // SAFETY: as above.
         unsafe { *slot = key };
     }
 }
 
-#[inline(never)]
-fn send(task: Current) -> bool {
+/// A global function: the verifier looks at it once a program, not once for every way to get here.
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn portwatch_send_image() -> i32 {
+    send::<Looped>(Current::get())
+}
+
+/// The same without bpf_loop().
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn portwatch_send_image_bounded() -> i32 {
+    send::<Bounded>(Current::get())
+}
+
+#[inline(always)]
+fn send<R: Repeat>(task: Current) -> i32 {
     let Some(mm) = task.load::<Ptr>(offset!(task_mm)) else {
-        return true;
+        return 0;
     };
     if mm.is_null() {
-        return true;
+        return 0;
     }
     let Some(mut entry) = emit::EVENTS.reserve::<ProcessRecord>(0) else {
-        return false;
+        return 1;
     };
     let record = entry.as_mut_ptr();
     // SAFETY: the entry is ours and as large as the record; every member is written before submit:
@@ -59,58 +74,60 @@ fn send(task: Current) -> bool {
     record.flags = 0;
     record.path_len = 0;
     record.args_len = 0;
-    path(record, mm);
+    path::<R>(record, mm);
     args(record, mm);
     entry.submit(0);
-    true
+    0
 }
 
+/// The way from the executable up to the root of its mounts.
+struct Climb {
+    record: *mut ProcessRecord,
+    dentry: Ptr,
+    mnt: Ptr,
+    /// 0: on the way; 1: at the top; 2: memory could not be read.
+    end: u64,
+}
+
+/// Reads a pointer, or 0: the address nothing lies at, so that every path goes on alike.
 #[inline(always)]
-fn path(record: &mut ProcessRecord, mm: Ptr) {
-    let Some(file) = Probed::load::<Ptr>(mm, offset!(mm_exe_file)) else {
-        return;
-    };
-    let Some(mut dentry) = Probed::load::<Ptr>(file, offset!(file_dentry)) else {
-        return;
-    };
-    let Some(mut mnt) = Probed::load::<Ptr>(file, offset!(file_mnt)) else {
-        return;
-    };
-    let mut complete = false;
-    for _ in 0..MAX_DEPTH {
-        if Probed::load::<Ptr>(mnt, offset!(vfsmount_root)) == Some(dentry) {
+fn follow(from: Ptr, offset: u32) -> Ptr {
+    Probed::load::<Ptr>(from, offset).unwrap_or(core::ptr::null())
+}
+
+impl Step for Climb {
+    const BOUND: u32 = 20;
+    const LIMIT: u32 = 40;
+
+    #[inline(always)]
+    fn step(&mut self, _round: u32) -> bool {
+        let (dentry, mnt) = (self.dentry, self.mnt);
+        if follow(mnt, offset!(vfsmount_root)) == dentry {
             let mount = mnt.wrapping_byte_sub(offset!(mount_mnt) as usize);
-            let Some(parent) = Probed::load::<Ptr>(mount, offset!(mount_parent)) else {
-                return;
-            };
+            let parent = follow(mount, offset!(mount_parent));
             if parent == mount {
-                complete = true;
-                break;
+                self.end = 1;
+                return false;
             }
-            let Some(at) = Probed::load::<Ptr>(mount, offset!(mount_mountpoint)) else {
-                return;
-            };
-            dentry = at;
-            mnt = parent.wrapping_byte_add(offset!(mount_mnt) as usize);
-            continue;
+            self.dentry = follow(mount, offset!(mount_mountpoint));
+            self.mnt = parent.wrapping_byte_add(offset!(mount_mnt) as usize);
+            return true;
         }
-        let Some(parent) = Probed::load::<Ptr>(dentry, offset!(dentry_parent)) else {
-            return;
-        };
+        let parent = follow(dentry, offset!(dentry_parent));
         if parent == dentry {
-            complete = true;
-            break;
+            self.end = 1;
+            return false;
         }
-        let Some(name) = Probed::load::<Ptr>(dentry, offset!(dentry_name)) else {
-            return;
-        };
+        // SAFETY: the record outlives the climb.
+        let record = unsafe { &mut *self.record };
         // The length lies in the record, where the verifier does not follow it from round to round:
         // followed, every round would double the states it has to look at.
-        // SAFETY: a member of ours; volatile for the reason above.
+        // SAFETY: a member of ours; volatile for that reason.
         let len = unsafe { (&raw const record.path_len).read_volatile() } as usize;
         if len >= PATH_LEN {
-            break;
+            return false;
         }
+        let name = follow(dentry, offset!(dentry_name));
         // SAFETY: len < PATH_LEN, and the array is NAME_LEN longer than that.
         let copied = unsafe {
             bpf_probe_read_kernel_str(
@@ -119,13 +136,30 @@ fn path(record: &mut ProcessRecord, mm: Ptr) {
                 name,
             )
         };
-        if copied <= 0 || copied > NAME_LEN as i64 {
-            return;
+        if copied <= 0 {
+            self.end = 2;
+            return false;
         }
-        record.path_len = (len + copied as usize) as u32;
-        dentry = parent;
+        record.path_len = (len as u32).wrapping_add(copied as u32);
+        self.dentry = parent;
+        true
     }
-    if !complete {
+}
+
+#[inline(always)]
+fn path<R: Repeat>(record: &mut ProcessRecord, mm: Ptr) {
+    let file = follow(mm, offset!(mm_exe_file));
+    let mut climb = Climb {
+        record: &raw mut *record,
+        dentry: follow(file, offset!(file_dentry)),
+        mnt: follow(file, offset!(file_mnt)),
+        end: 0,
+    };
+    R::repeat(&mut climb);
+    if climb.end == 2 {
+        return;
+    }
+    if climb.end == 0 {
         set(&mut record.flags, flags::CUT);
     }
     set(&mut record.present, present::PATH);

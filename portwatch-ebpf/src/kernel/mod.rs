@@ -3,6 +3,7 @@
 pub(crate) mod image;
 pub(crate) mod memory;
 pub(crate) mod owners;
+pub(crate) mod repeat;
 pub(crate) mod request;
 pub(crate) mod sock;
 pub(crate) mod syscall;

@@ -6,157 +6,249 @@
 
 use portwatch_ebpf::abi::{
     layout::ABSENT,
-    record::{flags, present, ConflictRecord, HolderRecord, HOLDER_CLASSES, MAX_HOLDERS, SCRATCH},
+    record::{
+        flags, kind, present, Header, HolderRecord, OwnersRecord, HOLDER_CLASSES, MAX_HOLDERS,
+        VERSION,
+    },
 };
 
 use super::{
-    memory::{config, offset, set, Memory, Probed, Ptr},
-    sock::{self, state, Kind},
+    memory::{offset, set, Memory, Probed, Ptr},
+    repeat::{Bounded, Looped, Repeat, Step},
+    sock::{self, state},
+    task,
 };
-
-/// Buckets of one hash chain that are looked at.
-const MAX_CHAIN: u32 = 32;
-/// Links followed at most, whatever the configuration says: the verifier walks them all.
-const MAX_LINKS: u32 = 256;
+use crate::emit;
 
 /// What is being looked for.
 #[derive(Clone, Copy)]
-pub(crate) struct Wanted {
+struct Wanted {
     /// The socket that was refused: not a holder, though it may be in the list.
-    pub(crate) own: Ptr,
-    pub(crate) net: Ptr,
-    pub(crate) port: u16,
-    pub(crate) kind: Kind,
+    own: Ptr,
+    net: Ptr,
+    port: u16,
 }
 
-/// Fills `record.holders` with the owners that matter most.
+/// Sends the owners of the port that matter most, ahead of the event they explain.
+///
+/// Global functions: the verifier looks at them once a program, not once for every way to get here.
+/// Their arguments are plain numbers.
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn portwatch_send_owners(own: u64, net: u64, port: u64, tcp: u64) -> i32 {
+    send::<Looped>(Wanted { own: own as Ptr, net: net as Ptr, port: port as u16 }, tcp != 0);
+    0
+}
+
+/// The same without bpf_loop().
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn portwatch_send_owners_bounded(own: u64, net: u64, port: u64, tcp: u64) -> i32 {
+    send::<Bounded>(Wanted { own: own as Ptr, net: net as Ptr, port: port as u16 }, tcp != 0);
+    0
+}
+
 #[inline(always)]
-pub(crate) fn collect(record: &mut ConflictRecord, wanted: Wanted) {
-    for word in &mut record.scratch {
-        *word = 0;
-    }
-    record.socket.holders = 0;
-    record.socket.holders_total = 0;
-    let complete = if wanted.kind.is_tcp() {
-        tcp(record, wanted)
-    } else if wanted.kind.is_udp() {
-        udp(record, wanted)
-    } else {
-        Some(true)
+fn send<R: Repeat>(wanted: Wanted, tcp: bool) {
+    let Some(mut entry) = emit::EVENTS.reserve::<OwnersRecord>(0) else {
+        // The event itself will tell that they are missing.
+        return;
     };
-    if complete != Some(true) {
-        set(&mut record.socket.flags, flags::TRUNCATED);
-    }
-    pick(record);
+    // SAFETY: the entry is ours and as large as the record; all of it is plain integers.
+    let record = unsafe { &mut *entry.as_mut_ptr() };
+    record.header =
+        Header { version: VERSION, kind: kind::OWNERS, len: size_of::<OwnersRecord>() as u32 };
+    record.tid = task::ids().tid;
+    record.total = 0;
+    record.count = 0;
+    record.flags = 0;
     for word in &mut record.scratch {
         *word = 0;
     }
+    let complete = if tcp { collect_tcp::<R>(record, wanted) } else { collect_udp::<R>(record, wanted) };
+    if !complete {
+        set(&mut record.flags, flags::TRUNCATED);
+    }
+    R::repeat(&mut Pick { record: &raw mut *record });
+    for word in &mut record.scratch {
+        *word = 0;
+    }
+    entry.submit(0);
 }
 
-/// include/net/inet_hashtables.h `inet_bhashfn`, net/ipv4/inet_hashtables.c. `None`: memory could
-/// not be read; `Some(false)`: the walk was cut short.
+/// Reads a pointer, or 0: the end of every list.
 #[inline(always)]
-fn tcp(record: &mut ConflictRecord, wanted: Wanted) -> Option<bool> {
-    let hashinfo = Probed::load::<Ptr>(wanted.net, offset!(net_hashinfo))?;
-    let table = Probed::load::<Ptr>(hashinfo, offset!(hashinfo_bhash))?;
-    let size = Probed::load::<u32>(hashinfo, offset!(hashinfo_bhash_size))?;
-    let mix = Probed::load::<u32>(wanted.net, offset!(net_hash_mix))?;
-    let slot = u32::from(wanted.port).wrapping_add(mix) & size.wrapping_sub(1);
-    let chain = table.wrapping_byte_add(slot as usize * offset!(hashbucket_size) as usize);
-    let mut link = Probed::load::<Ptr>(chain, offset!(hashbucket_chain))?;
-    for _ in 0..MAX_CHAIN {
+fn follow(from: Ptr, offset: u32) -> Ptr {
+    Probed::load::<Ptr>(from, offset).unwrap_or(core::ptr::null())
+}
+
+#[inline(always)]
+fn number(from: Ptr, offset: u32) -> u32 {
+    Probed::load::<u32>(from, offset).unwrap_or(0)
+}
+
+/// The search for the bucket of a port in its hash chain.
+struct Chain {
+    link: Ptr,
+    net: Ptr,
+    port: u64,
+    bucket: Ptr,
+}
+
+impl Step for Chain {
+    const BOUND: u32 = 24;
+    const LIMIT: u32 = 4096;
+
+    #[inline(always)]
+    fn step(&mut self, _round: u32) -> bool {
+        let link = self.link;
         if link.is_null() {
-            // No bucket: the holder has closed in the meantime.
-            return Some(true);
+            return false;
         }
         let bucket = link.wrapping_byte_sub(offset!(bucket_node) as usize);
-        if Probed::load::<u16>(bucket, offset!(bucket_port)) == Some(wanted.port)
-            && Probed::load::<Ptr>(bucket, offset!(bucket_net)) == Some(wanted.net)
+        if Probed::load::<u16>(bucket, offset!(bucket_port)) == Some(self.port as u16)
+            && follow(bucket, offset!(bucket_net)) == self.net
         {
-            return bucket_owners(record, wanted, bucket);
+            self.bucket = bucket;
+            return false;
         }
-        link = Probed::load(link, 0)?;
+        self.link = follow(link, 0);
+        true
     }
-    Some(false)
 }
 
-/// The sockets of a bucket: one list, or since 6.8 a list of (address, port) buckets of which each
-/// has a list. Both as one flat loop, which old verifiers can follow.
+/// include/net/inet_hashtables.h `inet_bhashfn`, net/ipv4/inet_hashtables.c. False: the walk was cut
+/// short. No bucket: the holder has closed in the meantime.
 #[inline(always)]
-fn bucket_owners(record: &mut ConflictRecord, wanted: Wanted, bucket: Ptr) -> Option<bool> {
-    let layered = offset!(bucket_bhash2) != ABSENT;
-    let mut outer = core::ptr::null();
-    let mut link = core::ptr::null();
-    if layered {
-        outer = Probed::load::<Ptr>(bucket, offset!(bucket_bhash2))?;
-    } else {
-        link = Probed::load::<Ptr>(bucket, offset!(bucket_owners))?;
+fn collect_tcp<R: Repeat>(record: &mut OwnersRecord, wanted: Wanted) -> bool {
+    let hashinfo = follow(wanted.net, offset!(net_hashinfo));
+    let size = number(hashinfo, offset!(hashinfo_bhash_size));
+    let slot = u32::from(wanted.port).wrapping_add(number(wanted.net, offset!(net_hash_mix)))
+        & size.wrapping_sub(1);
+    let head = follow(hashinfo, offset!(hashinfo_bhash))
+        .wrapping_byte_add(slot as usize * offset!(hashbucket_size) as usize);
+    let mut chain = Chain {
+        link: follow(head, offset!(hashbucket_chain)),
+        net: wanted.net,
+        port: u64::from(wanted.port),
+        bucket: core::ptr::null(),
+    };
+    R::repeat(&mut chain);
+    if chain.bucket.is_null() {
+        return chain.link.is_null();
     }
-    for step in 0..MAX_LINKS {
-        if step >= config!(walk_max) {
-            return Some(false);
-        }
+    // One list, or since 6.8 a list of (address, port) buckets of which each has a list.
+    let layered = offset!(bucket_bhash2) != ABSENT;
+    let (outer, link) = if layered {
+        (follow(chain.bucket, offset!(bucket_bhash2)), core::ptr::null())
+    } else {
+        (core::ptr::null(), follow(chain.bucket, offset!(bucket_owners)))
+    };
+    let mut owners = Owners { record: &raw mut *record, own: wanted.own, outer, link };
+    R::repeat(&mut owners);
+    owners.link.is_null() && owners.outer.is_null()
+}
+
+/// The walk over the sockets of a bucket, flat: old verifiers do not follow nested loops well.
+struct Owners {
+    record: *mut OwnersRecord,
+    own: Ptr,
+    outer: Ptr,
+    link: Ptr,
+}
+
+impl Step for Owners {
+    const BOUND: u32 = 64;
+    const LIMIT: u32 = 1 << 16;
+
+    #[inline(always)]
+    fn step(&mut self, _round: u32) -> bool {
+        let link = self.link;
         if link.is_null() {
+            let outer = self.outer;
             if outer.is_null() {
-                return Some(true);
+                return false;
             }
             let bucket2 = outer.wrapping_byte_sub(offset!(bucket2_bhash_node) as usize);
-            link = Probed::load::<Ptr>(bucket2, offset!(bucket2_owners))?;
-            outer = Probed::load::<Ptr>(outer, 0)?;
-            continue;
+            self.link = follow(bucket2, offset!(bucket2_owners));
+            self.outer = follow(outer, 0);
+            return true;
         }
         let sk = link.wrapping_byte_sub(offset!(skc_bind_node) as usize);
-        if sk != wanted.own {
-            candidate(record, sk)?;
+        if sk != self.own {
+            // SAFETY: the record outlives the walk.
+            candidate(unsafe { &mut *self.record }, sk);
         }
-        link = Probed::load(link, 0)?;
+        self.link = follow(link, 0);
+        true
     }
-    Some(false)
 }
 
 /// net/ipv4/udp.c `udp_lib_get_port`: the slot of the port, which other ports share.
 #[inline(always)]
-fn udp(record: &mut ConflictRecord, wanted: Wanted) -> Option<bool> {
-    let table = udp_table(wanted)?;
-    let slots = Probed::load::<Ptr>(table, offset!(udp_table_hash))?;
-    let mask = Probed::load::<u32>(table, offset!(udp_table_mask))?;
-    let mix = Probed::load::<u32>(wanted.net, offset!(net_hash_mix))?;
-    let slot = u32::from(wanted.port).wrapping_add(mix) & mask;
-    let slot = slots.wrapping_byte_add(slot as usize * offset!(udp_hslot_size) as usize);
-    let mut link = Probed::load::<Ptr>(slot, offset!(udp_hslot_head))?;
-    for step in 0..MAX_LINKS {
-        if step >= config!(walk_max) {
-            return Some(false);
-        }
+fn collect_udp<R: Repeat>(record: &mut OwnersRecord, wanted: Wanted) -> bool {
+    let table = udp_table(wanted);
+    if table.is_null() {
+        return false;
+    }
+    let slot = u32::from(wanted.port).wrapping_add(number(wanted.net, offset!(net_hash_mix)))
+        & number(table, offset!(udp_table_mask));
+    let head = follow(table, offset!(udp_table_hash))
+        .wrapping_byte_add(slot as usize * offset!(udp_hslot_size) as usize);
+    let mut walk = Slot {
+        record: &raw mut *record,
+        own: wanted.own,
+        net: wanted.net,
+        port: u64::from(wanted.port),
+        link: follow(head, offset!(udp_hslot_head)),
+    };
+    R::repeat(&mut walk);
+    walk.link.is_null()
+}
+
+/// The walk over a slot of the UDP table.
+struct Slot {
+    record: *mut OwnersRecord,
+    own: Ptr,
+    net: Ptr,
+    port: u64,
+    link: Ptr,
+}
+
+impl Step for Slot {
+    const BOUND: u32 = 64;
+    const LIMIT: u32 = 1 << 16;
+
+    #[inline(always)]
+    fn step(&mut self, _round: u32) -> bool {
+        let link = self.link;
         if link.is_null() {
-            return Some(true);
+            return false;
         }
         let sk = link.wrapping_byte_sub(offset!(skc_node) as usize);
-        if sk != wanted.own
-            && sock::port::<Probed>(sk)? == wanted.port
-            && sock::net::<Probed>(sk)? == wanted.net
+        if sk != self.own
+            && sock::port::<Probed>(sk) == Some(self.port as u16)
+            && follow(sk, offset!(skc_net)) == self.net
         {
-            candidate(record, sk)?;
+            // SAFETY: the record outlives the walk.
+            candidate(unsafe { &mut *self.record }, sk);
         }
-        link = Probed::load(link, 0)?;
+        self.link = follow(link, 0);
+        true
     }
-    Some(false)
 }
 
 /// The protocol's own table, else the namespace's (7.x has only that).
 #[inline(always)]
-fn udp_table(wanted: Wanted) -> Option<Ptr> {
+fn udp_table(wanted: Wanted) -> Ptr {
     if offset!(proto_udp_table) != ABSENT {
-        let proto = Probed::load::<Ptr>(wanted.own, offset!(skc_prot))?;
-        let table = Probed::load::<Ptr>(proto, offset!(proto_udp_table))?;
+        let table = follow(follow(wanted.own, offset!(skc_prot)), offset!(proto_udp_table));
         if !table.is_null() {
-            return Some(table);
+            return table;
         }
     }
     if offset!(net_udp_table) == ABSENT {
-        return None;
+        return core::ptr::null();
     }
-    Probed::load::<Ptr>(wanted.net, offset!(net_udp_table)).filter(|table| !table.is_null())
+    follow(wanted.net, offset!(net_udp_table))
 }
 
 /// Classes in the order they are told: what listens, what is bound, what talks, the rest.
@@ -172,39 +264,52 @@ fn class(state: u8) -> usize {
 /// Notes an owner, up to eight of each class. The counts lie in the record: the verifier need not
 /// follow them.
 #[inline(always)]
-fn candidate(record: &mut ConflictRecord, sk: Ptr) -> Option<()> {
-    let state = Probed::load::<u8>(sk, offset!(skc_state))?;
-    let class = class(state);
-    record.socket.holders_total = record.socket.holders_total.wrapping_add(1);
-    let count = record.scratch.get_mut(MAX_HOLDERS * HOLDER_CLASSES + class)?;
+fn candidate(record: &mut OwnersRecord, sk: Ptr) {
+    let class = class(Probed::load::<u8>(sk, offset!(skc_state)).unwrap_or(0));
+    record.total = record.total.wrapping_add(1);
+    let Some(count) = record.scratch.get_mut(MAX_HOLDERS * HOLDER_CLASSES + class) else {
+        return;
+    };
     let at = *count as usize;
     if at < MAX_HOLDERS {
         *count += 1;
-        *record.scratch.get_mut(class * MAX_HOLDERS + (at & (MAX_HOLDERS - 1)))? = sk as u64;
+        if let Some(slot) = record.scratch.get_mut(class * MAX_HOLDERS + (at & (MAX_HOLDERS - 1))) {
+            *slot = sk as u64;
+        }
     }
-    Some(())
 }
 
-/// Describes the first eight candidates, class by class.
-#[inline(always)]
-fn pick(record: &mut ConflictRecord) {
-    record.socket.holders = 0;
-    for at in 0..SCRATCH - HOLDER_CLASSES {
-        let Some(&address) = record.scratch.get(at) else {
-            break;
+/// The choice of the first eight candidates, class by class.
+struct Pick {
+    record: *mut OwnersRecord,
+}
+
+impl Step for Pick {
+    const BOUND: u32 = (MAX_HOLDERS * HOLDER_CLASSES) as u32;
+    const LIMIT: u32 = Self::BOUND;
+
+    #[inline(always)]
+    fn step(&mut self, round: u32) -> bool {
+        // SAFETY: the record outlives the choice.
+        let record = unsafe { &mut *self.record };
+        let Some(&address) = record.scratch.get(round as usize & 31) else {
+            return false;
         };
         if address == 0 {
-            continue;
+            return true;
         }
         // SAFETY: a member of ours; volatile so that the verifier does not follow the count.
-        let filled = unsafe { (&raw const record.socket.holders).read_volatile() };
+        let filled = unsafe { (&raw const record.count).read_volatile() };
         let Some(holder) = record.holders.get_mut(filled as usize) else {
-            break;
+            return false;
         };
         describe(holder, address as Ptr);
-        record.socket.holders = filled + 1;
+        record.count = filled + 1;
+        true
     }
 }
+
+const _: () = assert!(MAX_HOLDERS * HOLDER_CLASSES == 32);
 
 #[inline(never)]
 fn describe(holder: &mut HolderRecord, sk: Ptr) {

@@ -1,9 +1,9 @@
 //! The address a caller asked for: a sockaddr, in kernel or in user memory.
 
-use core::ffi::c_void;
-
-use aya_ebpf::helpers::{
-    bpf_probe_read_kernel_buf, bpf_probe_read_user_buf,
+use aya_ebpf::{
+    helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user},
+    macros::map,
+    maps::PerCpuArray,
 };
 
 use super::memory::Ptr;
@@ -15,86 +15,93 @@ pub(crate) enum Space {
     User,
 }
 
-/// `sizeof(struct sockaddr_in6)`, the longest one read here.
-const LONGEST: usize = 28;
-
 /// AF_INET
 pub(crate) const AF_INET: u16 = 2;
 /// AF_INET6
 pub(crate) const AF_INET6: u16 = 10;
 
-/// The parts of a sockaddr (RFC 3493); `len` says how much of it is real.
-#[derive(Clone, Copy)]
+/// `sizeof(struct sockaddr_in6)`, the longest one read here.
+const LONGEST: u32 = 28;
+
+/// A sockaddr (RFC 3493), and how much of it is real.
+///
+/// It lies in a map, not on the stack: the verifier follows what it knows of stack slots through
+/// every later branch, and the ways an address can be short or of another family would multiply
+/// with everything that comes after.
+#[repr(C)]
 pub(crate) struct Request {
-    bytes: [u8; LONGEST],
+    family: u16,
+    port: [u8; 2],
+    v4: [u8; 4],
+    v6: [u8; 16],
+    scope: u32,
+    room: u32,
     len: u32,
 }
 
+const _: () = assert!(size_of::<Request>() == 36);
+
+#[map]
+static REQUEST: PerCpuArray<Request> = PerCpuArray::with_max_entries(1, 0);
+
 impl Request {
     /// Reads the sockaddr; nothing beyond `len` is looked at, since the kernel leaves whatever was
-    /// on its stack there.
+    /// on its stack there. What cannot be read has length 0.
     #[inline(always)]
-    pub(crate) fn read(address: Ptr, len: u32, space: Space) -> Option<Self> {
-        let mut bytes = [0u8; LONGEST];
-        // Fixed sizes keep old verifiers content; sockaddr_in and sockaddr_in6 are all there is.
-        if len >= 28 {
-            copy::<28>(&mut bytes, address, space)?;
-        } else if len >= 24 {
-            copy::<24>(&mut bytes, address, space)?;
-        } else if len >= 8 {
-            copy::<8>(&mut bytes, address, space)?;
-        } else if len >= 4 {
-            copy::<4>(&mut bytes, address, space)?;
-        } else if len >= 2 {
-            copy::<2>(&mut bytes, address, space)?;
-        } else {
-            return None;
+    pub(crate) fn read(address: Ptr, len: u32, space: Space) -> Option<&'static Self> {
+        let request = REQUEST.get_ptr_mut(0)?;
+        // SAFETY: this CPU's room; one program uses it at a time, from start to end.
+        let request = unsafe { &mut *request };
+        *request =
+            Self { family: 0, port: [0; 2], v4: [0; 4], v6: [0; 16], scope: 0, room: 0, len: 0 };
+        let size = if len > LONGEST { LONGEST } else { len };
+        let to = (&raw mut *request).cast();
+        // SAFETY: the helpers check the address and fail instead of faulting; size is at most what
+        // lies before `room`.
+        let failed = unsafe {
+            match space {
+                Space::Kernel => bpf_probe_read_kernel(to, size, address),
+                Space::User => bpf_probe_read_user(to, size, address),
+            }
+        };
+        if failed == 0 {
+            request.len = size;
         }
-        Some(Self { bytes, len })
+        Some(request)
     }
 
     /// AF_*
     pub(crate) fn family(&self) -> u16 {
-        let [low, high, ..] = self.bytes;
-        u16::from_ne_bytes([low, high])
+        self.family
     }
 
-    fn is_inet(&self) -> bool {
+    /// Whether there is a port.
+    pub(crate) fn has_port(&self) -> bool {
         // bind() of an AF_INET socket takes AF_UNSPEC for AF_INET (net/ipv4/af_inet.c).
-        matches!(self.family(), AF_INET | AF_INET6 | 0)
+        self.len >= 4 && matches!(self.family, AF_INET | AF_INET6 | 0)
     }
 
-    /// The port, host byte order.
-    pub(crate) fn port(&self) -> Option<u16> {
-        let [_, _, high, low, ..] = self.bytes;
-        (self.len >= 4 && self.is_inet()).then(|| u16::from_be_bytes([high, low]))
+    /// The port, host byte order; 0 also where there is none.
+    pub(crate) fn port(&self) -> u16 {
+        if self.has_port() { u16::from_be_bytes(self.port) } else { 0 }
     }
 
-    /// The address and its family, IPv4 in the first four bytes.
-    pub(crate) fn address(&self) -> Option<(u16, [u8; 16])> {
-        let mut address = [0u8; 16];
-        if self.family() == AF_INET6 {
+    /// Writes the address, IPv4 in the first four bytes, and returns its family; `None` where there
+    /// is no address.
+    #[inline(always)]
+    pub(crate) fn address(&self, to: &mut [u8; 16]) -> Option<u16> {
+        if self.family == AF_INET6 {
             if self.len < 24 {
                 return None;
             }
-            address.copy_from_slice(self.bytes.get(8..24)?);
-            Some((AF_INET6, address))
-        } else if self.is_inet() && self.len >= 8 {
-            address.get_mut(..4)?.copy_from_slice(self.bytes.get(4..8)?);
-            Some((AF_INET, address))
+            *to = self.v6;
+            Some(AF_INET6)
         } else {
-            None
+            if self.len < 8 || !self.has_port() {
+                return None;
+            }
+            to.get_mut(..4)?.copy_from_slice(&self.v4);
+            Some(AF_INET)
         }
     }
-}
-
-#[inline(always)]
-fn copy<const N: usize>(to: &mut [u8; LONGEST], from: *const c_void, space: Space) -> Option<()> {
-    let to = to.get_mut(..N)?;
-    // SAFETY: the helpers check the address and fail instead of faulting.
-    match space {
-        Space::Kernel => unsafe { bpf_probe_read_kernel_buf(from.cast(), to) },
-        Space::User => unsafe { bpf_probe_read_user_buf(from.cast(), to) },
-    }
-    .ok()
 }

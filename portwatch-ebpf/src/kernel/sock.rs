@@ -13,8 +13,29 @@ use super::{
     request::{AF_INET, AF_INET6},
 };
 
-/// IPPROTO_MPTCP
-const MPTCP: u16 = 262;
+/// What portwatch makes of each IPPROTO_*: bits of [`protocol`] and [`INSIDE`]. A table, because the
+/// verifier would follow every number of a `match` separately through all that comes after.
+#[unsafe(no_mangle)]
+static PROTOCOLS: [u8; 512] = {
+    let mut table = [0u8; 512];
+    let mut number = 0;
+    while number < table.len() {
+        table[number] = match number {
+            6 => protocol::TCP as u8,
+            // IPPROTO_MPTCP: the socket a program holds while TCP sockets inside carry its data.
+            262 => protocol::TCP as u8 | OUTER,
+            17 | 136 => protocol::UDP as u8,
+            33 | 132 => protocol::OTHER as u8,
+            _ => 0,
+        };
+        number += 1;
+    }
+    table
+};
+
+/// The outer socket of MPTCP.
+const OUTER: u8 = 1 << 7;
+
 /// SOCK_RAW
 const SOCK_RAW: u16 = 3;
 /// include/net/sock.h
@@ -35,6 +56,7 @@ pub(crate) mod state {
 pub(crate) struct Kind {
     pub(crate) family: u16,
     pub(crate) protocol: u16,
+    bits: u8,
 }
 
 impl Kind {
@@ -42,43 +64,35 @@ impl Kind {
     #[inline(always)]
     pub(crate) fn of<M: Memory>(sk: Ptr) -> Option<Self> {
         let family = M::load::<u16>(sk, offset!(skc_family))?;
-        let protocol = M::load::<u16>(sk, offset!(sk_protocol))?;
         if family != AF_INET && family != AF_INET6 {
             return None;
         }
-        if protocol_bit(protocol) == 0 || M::load::<u16>(sk, offset!(sk_type))? == SOCK_RAW {
+        let protocol = M::load::<u16>(sk, offset!(sk_protocol))?;
+        if M::load::<u16>(sk, offset!(sk_type))? == SOCK_RAW {
             return None;
         }
-        Some(Self { family, protocol })
+        let bits = *PROTOCOLS.get(protocol as usize & (PROTOCOLS.len() - 1))?;
+        (bits != 0).then_some(Self { family, protocol, bits })
     }
 
     /// Whether the configuration wants this protocol and family.
     #[inline(always)]
     pub(crate) fn wanted(self) -> bool {
         let family = if self.family == AF_INET6 { family::V6 } else { family::V4 };
-        config!(protocols) & protocol_bit(self.protocol) != 0 && config!(families) & family != 0
+        config!(protocols) & u32::from(self.bits) != 0 && config!(families) & family != 0
     }
 
     pub(crate) fn is_tcp(self) -> bool {
-        self.protocol == 6 || self.protocol == MPTCP
+        self.bits & protocol::TCP as u8 != 0
     }
 
     pub(crate) fn is_udp(self) -> bool {
-        self.protocol == 17 || self.protocol == 136
+        self.bits & protocol::UDP as u8 != 0
     }
 
     /// The socket a program holds while TCP sockets carry its data.
     pub(crate) fn is_mptcp(self) -> bool {
-        self.protocol == MPTCP
-    }
-}
-
-fn protocol_bit(number: u16) -> u32 {
-    match number {
-        6 | MPTCP => protocol::TCP,
-        17 | 136 => protocol::UDP,
-        33 | 132 => protocol::OTHER,
-        _ => 0,
+        self.bits & OUTER != 0
     }
 }
 

@@ -56,7 +56,8 @@ pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
     if let (Some(kind), Ok(())) = (tracing_kind, &tracing) {
         helpers |= probe::helpers(kind) & helper::SOCKET_COOKIE;
     }
-    let facts = Facts { fields, prototypes, tracing, kprobe, raw_tp, helpers };
+    let loops = probe::loops(ProgramKind::RawTracepoint);
+    let facts = Facts { fields, prototypes, tracing, kprobe, raw_tp, helpers, loops };
     Ok(Gathered { facts, skeleton: skeleton(&btf) })
 }
 

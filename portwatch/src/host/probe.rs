@@ -145,6 +145,13 @@ pub fn helpers(kind: ProgramKind) -> u32 {
         .fold(0, |bits, (_, bit)| bits | bit)
 }
 
+/// Whether programs of a kind may call bpf_loop().
+#[must_use]
+pub fn loops(kind: ProgramKind) -> bool {
+    const BPF_LOOP: i32 = 181;
+    knows_helper(kind, BPF_LOOP)
+}
+
 /// The verifier looks up a helper before it checks its arguments, and says so when there is none.
 fn knows_helper(kind: ProgramKind, id: i32) -> bool {
     const UNKNOWN: [&str; 3] =

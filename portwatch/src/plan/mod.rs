@@ -32,8 +32,10 @@ pub struct Facts {
     pub kprobe: Result<(), String>,
     /// Whether raw tracepoint programs may be loaded, or why not.
     pub raw_tp: Result<(), String>,
-    /// Bits of `portwatch_ebpf::abi::config::helper`, by backend.
+    /// Bits of `portwatch_ebpf::abi::config::helper`.
     pub helpers: u32,
+    /// Whether programs may call bpf_loop() (5.17).
+    pub loops: bool,
 }
 
 impl Facts {
@@ -65,6 +67,8 @@ pub enum Attach {
 pub struct Attachment {
     /// Name in the object.
     pub program: &'static str,
+    /// The version without bpf_loop().
+    pub bounded: bool,
     /// How.
     pub way: Way,
     /// Kernel function or tracepoint.
@@ -190,6 +194,7 @@ fn attachments(
     selection: &Selection,
     backend: Backend,
 ) -> Result<Attachments, String> {
+    let bounded = !facts.loops;
     let mut list = Vec::new();
     let mut without = Vec::new();
     for hook in HOOKS {
@@ -202,7 +207,7 @@ fn attachments(
                 list.extend(
                     programs
                         .iter()
-                        .map(|&Program(program, way)| Attachment { program, way, target }),
+                        .map(|&Program(program, way)| Attachment { program, bounded, way, target }),
                 );
             }
             None => without.push(hook.purpose),
@@ -225,7 +230,6 @@ fn config(facts: &Facts, selection: &Selection, attachments: &[Attachment]) -> C
         helpers: facts.helpers,
         bind_takes_socket: uses("inet_bind"),
         listen_takes_socket: uses("inet_listen"),
-        walk_max: u32::MAX,
         diagnostics: 0,
     }
 }

@@ -1,0 +1,87 @@
+//! Loops. Before bpf_loop() (5.17) the verifier walks every round of a loop, so rounds are few; with
+//! it the body is looked at once and rounds are cheap. A program that so much as mentions a callback
+//! is refused by older kernels, so every program exists twice and the plan takes one.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_loop;
+
+use super::{image, owners};
+
+/// One round of a loop; the value carries everything from round to round.
+pub(crate) trait Step {
+    /// Rounds at most where the verifier walks them all.
+    const BOUND: u32;
+    /// Rounds at most with the helper.
+    const LIMIT: u32;
+
+    /// Does a round, counted from 0; false ends the loop.
+    fn step(&mut self, round: u32) -> bool;
+}
+
+/// How a program repeats itself.
+pub(crate) trait Repeat {
+    /// Sends the running process; 0 when it is sent.
+    fn send_image() -> i32;
+
+    /// Sends the owners of a port.
+    fn send_owners(own: u64, net: u64, port: u64, tcp: u64);
+
+    /// Does rounds until one ends the loop or there were enough.
+    fn repeat<S: Step>(state: &mut S);
+}
+
+/// A loop of the program itself.
+pub(crate) struct Bounded;
+
+impl Repeat for Bounded {
+    #[inline(always)]
+    fn send_image() -> i32 {
+        image::portwatch_send_image_bounded()
+    }
+
+    #[inline(always)]
+    fn send_owners(own: u64, net: u64, port: u64, tcp: u64) {
+        owners::portwatch_send_owners_bounded(own, net, port, tcp);
+    }
+
+    #[inline(always)]
+    fn repeat<S: Step>(state: &mut S) {
+        for round in 0..S::BOUND {
+            if !state.step(round) {
+                break;
+            }
+        }
+    }
+}
+
+/// bpf_loop().
+pub(crate) struct Looped;
+
+impl Repeat for Looped {
+    #[inline(always)]
+    fn send_image() -> i32 {
+        image::portwatch_send_image()
+    }
+
+    #[inline(always)]
+    fn send_owners(own: u64, net: u64, port: u64, tcp: u64) {
+        owners::portwatch_send_owners(own, net, port, tcp);
+    }
+
+    #[inline(always)]
+    fn repeat<S: Step>(state: &mut S) {
+        let callback: unsafe extern "C" fn(u32, *mut c_void) -> i64 = round::<S>;
+        // SAFETY: the callback gets back the pointer it expects, while the loop runs.
+        unsafe {
+            bpf_loop(S::LIMIT, callback as *mut c_void, (&raw mut *state).cast(), 0);
+        }
+    }
+}
+
+#[inline(never)]
+unsafe extern "C" fn round<S: Step>(index: u32, state: *mut c_void) -> i64 {
+    // SAFETY: `repeat` passes a pointer to an S that nobody else uses meanwhile.
+    let state = unsafe { &mut *state.cast::<S>() };
+    i64::from(!state.step(index))
+}
