@@ -12,6 +12,7 @@
 //! and `decode` knows the wire layout.
 
 pub mod decode;
+pub mod enrich;
 pub mod event;
 pub mod host;
 pub mod load;
