@@ -166,8 +166,8 @@ impl Prepared {
             // SAFETY: the thread's errno.
             match unsafe { *libc::__errno_location() } {
                 libc::ENOENT | libc::ENOTDIR => {}
-                // SAFETY: a C string.
                 libc::EACCES if self.by_path => {
+                    // SAFETY: a C string.
                     denied |= unsafe { libc::access(path.as_ptr(), libc::F_OK) } == 0;
                 }
                 libc::EACCES => denied = true,

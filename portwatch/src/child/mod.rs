@@ -509,8 +509,8 @@ mod tests {
             println!("skip: only root can become another user");
             return;
         }
-        // Nobody else may look into a temporary directory of ours.
         let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let script = directory.path().join("script");
         fs::write(&script, "#!/bin/sh\n").unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
