@@ -196,7 +196,7 @@ impl StepWatch {
 fn arm(timer: &TimerFd) -> io::Result<()> {
     // The largest time there is; the kernel takes it for "never".
     timer.set(
-        Expiration::OneShot(TimeSpec::new(libc::time_t::MAX, 0)),
+        Expiration::OneShot(TimeSpec::new(libc::c_long::MAX, 0)),
         TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET,
     )?;
     Ok(())
