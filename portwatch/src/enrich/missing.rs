@@ -57,76 +57,70 @@ pub fn missing(facts: &Facts<'_>) -> Vec<&'static str> {
         && !matches!(event.transport, Transport::Sctp | Transport::Dccp);
     let known_port = event.local.port.is_some_and(|port| port != 0);
     let peer = event.peer.unwrap_or_default();
+    // A path has a last part, so the name is there when the path is.
+    let executable = process.executable_path.is_some();
 
-    // Path, whether it should be there, whether it is.
-    let rules: [(&'static str, bool, bool); 29] = [
-        (
-            "conflict.holders",
-            refused_for_holders,
-            event.conflict.is_some(),
-        ),
-        ("event.duration", true, event.duration.is_some()),
-        ("event.via", backend != Backend::RawTp, event.via.is_some()),
-        (
-            "network.interface.name",
-            event.socket.device.is_some(),
-            interface,
-        ),
-        (
-            "network.local.address",
-            success || !connect,
-            event.local.address.is_some(),
-        ),
-        (
-            "network.local.ephemeral",
-            known_port,
-            local.ephemeral.is_some(),
-        ),
-        ("network.local.port", port, event.local.port.is_some()),
-        ("network.peer.address", connect, peer.address.is_some()),
-        ("network.peer.port", connect, peer.port.is_some()),
-        ("process.comm", true, event.task.comm.is_some()),
-        (
-            "process.command_args",
-            args && !kernel,
-            process.args.is_some(),
-        ),
-        ("process.creation.time", true, process.creation.is_some()),
-        (
-            "process.executable.name",
-            !kernel,
-            process.executable_name().is_some(),
-        ),
-        (
-            "process.executable.path",
-            !kernel,
-            process.executable_path.is_some(),
-        ),
-        ("process.linux.cgroup", true, process.cgroup.is_some()),
-        ("process.parent_pid", true, event.task.parent_pid.is_some()),
-        ("process.vpid", true, event.task.vpid.is_some()),
-        (
-            "socket.backlog",
-            event.op == Op::Listen,
-            event.backlog.is_some(),
-        ),
-        ("socket.bind_no_port", true, options.bind_no_port.is_some()),
-        ("socket.cookie", true, event.socket.cookie.is_some()),
-        ("socket.freebind", true, options.freebind.is_some()),
-        ("socket.inode", !kernel, event.socket.inode.is_some()),
-        ("socket.mptcp", mptcp_capable, options.mptcp.is_some()),
-        ("socket.netns", true, event.socket.netns.is_some()),
-        ("socket.reuseaddr", true, options.reuseaddr.is_some()),
-        ("socket.reuseport", true, options.reuseport.is_some()),
-        ("socket.transparent", true, options.transparent.is_some()),
-        ("socket.uid", true, event.socket.uid.is_some()),
-        ("socket.v6only", ipv6, options.v6only.is_some()),
-    ];
-    rules
-        .into_iter()
-        .filter(|&(_, expected, present)| expected && !present)
-        .map(|(path, _, _)| path)
-        .collect()
+    let mut missing = Vec::new();
+    // Nothing is allocated, and no list built, for an event that lacks nothing.
+    let mut rule = |path, expected: bool, present: bool| {
+        if expected && !present {
+            missing.push(path);
+        }
+    };
+    rule(
+        "conflict.holders",
+        refused_for_holders,
+        event.conflict.is_some(),
+    );
+    rule("event.duration", true, event.duration.is_some());
+    rule("event.via", backend != Backend::RawTp, event.via.is_some());
+    rule(
+        "network.interface.name",
+        event.socket.device.is_some(),
+        interface,
+    );
+    rule(
+        "network.local.address",
+        success || !connect,
+        event.local.address.is_some(),
+    );
+    rule(
+        "network.local.ephemeral",
+        known_port,
+        local.ephemeral.is_some(),
+    );
+    rule("network.local.port", port, event.local.port.is_some());
+    rule("network.peer.address", connect, peer.address.is_some());
+    rule("network.peer.port", connect, peer.port.is_some());
+    rule("process.comm", true, event.task.comm.is_some());
+    rule(
+        "process.command_args",
+        args && !kernel,
+        process.args.is_some(),
+    );
+    rule("process.creation.time", true, process.creation.is_some());
+    rule("process.executable.name", !kernel, executable);
+    rule("process.executable.path", !kernel, executable);
+    rule("process.linux.cgroup", true, process.cgroup.is_some());
+    rule("process.parent_pid", true, event.task.parent_pid.is_some());
+    rule("process.vpid", true, event.task.vpid.is_some());
+    rule(
+        "socket.backlog",
+        event.op == Op::Listen,
+        event.backlog.is_some(),
+    );
+    rule("socket.bind_no_port", true, options.bind_no_port.is_some());
+    rule("socket.cookie", true, event.socket.cookie.is_some());
+    rule("socket.freebind", true, options.freebind.is_some());
+    rule("socket.inode", !kernel, event.socket.inode.is_some());
+    rule("socket.mptcp", mptcp_capable, options.mptcp.is_some());
+    rule("socket.netns", true, event.socket.netns.is_some());
+    rule("socket.reuseaddr", true, options.reuseaddr.is_some());
+    rule("socket.reuseport", true, options.reuseport.is_some());
+    rule("socket.transparent", true, options.transparent.is_some());
+    rule("socket.uid", true, event.socket.uid.is_some());
+    rule("socket.v6only", ipv6, options.v6only.is_some());
+    missing
 }
 
 #[cfg(test)]
