@@ -106,13 +106,17 @@ pub fn without_deleted(path: &str) -> &str {
 }
 
 /// Splits `/proc/PID/cmdline`; `None` for a kernel thread or a process that is exiting, which have
-/// an empty one.
+/// an empty one. Of what a program has put over its arguments the padding is taken off, as from
+/// the kernel's record.
 fn arguments(cmdline: &[u8]) -> Option<Vec<String>> {
     if cmdline.is_empty() {
         return None;
     }
     let text = String::from_utf8_lossy(cmdline);
-    let text = text.strip_suffix('\0').unwrap_or(&text);
+    let text = text.trim_end_matches('\0');
+    if text.is_empty() {
+        return Some(Vec::new());
+    }
     Some(text.split('\0').map(str::to_owned).collect())
 }
 
@@ -201,12 +205,14 @@ mod tests {
             split(b"python3\0-m\0http.server\0"),
             owned(&["python3", "-m", "http.server"])
         );
-        assert_eq!(split(b"a\0\0"), owned(&["a", ""]));
+        assert_eq!(split(b"a\0\0b\0"), owned(&["a", "", "b"]));
         assert_eq!(
             split(b"nginx: master process"),
             owned(&["nginx: master process"])
         );
         assert_eq!(split(b"\xff\0"), owned(&["\u{fffd}"]));
+        assert_eq!(split(b"worker: idle\0\0\0\0"), owned(&["worker: idle"]));
+        assert_eq!(split(b"\0\0"), owned(&[]));
         assert_eq!(split(b""), None);
     }
 
@@ -219,7 +225,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arguments_come_back(args in proptest::collection::vec("[^\0]{0,10}", 1..6)) {
+        fn arguments_come_back(args in proptest::collection::vec("[^\0]{1,10}", 1..6)) {
             let line: String = args.iter().map(|arg| format!("{arg}\0")).collect();
             prop_assert_eq!(arguments(line.as_bytes()), Some(args));
         }

@@ -19,8 +19,8 @@ const BYTES: usize = 3 << 20;
 /// What tells processes apart. A pid does not: it is given out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Key {
-    /// The kernel side's key of process and executable.
-    Image(u64),
+    /// Pid, and the kernel side's key of process and executable.
+    Image(u32, u64),
     /// Pid and start, where that is all there is.
     Start(u32, u64),
 }
@@ -28,7 +28,7 @@ enum Key {
 impl Key {
     fn of(task: &Task) -> Option<Self> {
         task.key
-            .map(Self::Image)
+            .map(|key| Self::Image(task.pid, key))
             .or_else(|| task.start_boot.map(|start| Self::Start(task.pid, start)))
     }
 }
@@ -154,7 +154,7 @@ impl Processes {
     pub fn announce(&mut self, image: ProcessImage) {
         let ProcessImage {
             key,
-            pid: _,
+            pid,
             executable_path,
             args,
             cut,
@@ -167,7 +167,8 @@ impl Processes {
             args: args.filter(|_| self.args),
             cut,
         };
-        self.slots.put(Key::Image(key), Slot::Announced(identity));
+        self.slots
+            .put(Key::Image(pid, key), Slot::Announced(identity));
     }
 
     /// The process of a task that was there at `seen` (CLOCK_BOOTTIME, ns).
@@ -247,18 +248,20 @@ mod tests {
     fn image(key: u64, path: &str) -> ProcessImage {
         ProcessImage {
             key,
-            pid: 1,
+            pid: PID,
             executable_path: Some(path.to_owned()),
             args: Some(vec![path.to_owned(), "--flag".to_owned()]),
             cut: false,
         }
     }
 
-    /// A task that `/proc` knows nothing of: its pid is above the kernel's limit.
+    /// Above the kernel's limit for pids, so that `/proc` knows nothing of it.
+    const PID: u32 = 0x7000_0000;
+
     fn gone(key: u64) -> Task {
         Task {
-            pid: 0x7000_0000,
-            tid: 0x7000_0000,
+            pid: PID,
+            tid: PID,
             comm: Some("gone".to_owned()),
             start_boot: Some(1_000_000_000),
             key: Some(key),
@@ -409,6 +412,7 @@ mod tests {
             args: Some(vec!["sleep".to_owned(), "6".to_owned()]),
             executable_path: None,
             cut: true,
+            pid: task.pid,
             ..image(7, "")
         });
         let process = processes.of(&task, u64::MAX, &clock);
