@@ -11,7 +11,9 @@
 //! `host` and `load` name kernel functions; `plan` does no I/O; nothing but the kernel side's `emit`
 //! and `decode` knows the wire layout.
 
+pub mod child;
 pub mod decode;
+pub mod enrich;
 pub mod event;
 pub mod host;
 pub mod load;

@@ -1,6 +1,12 @@
-//! Facts about this machine.
+//! Facts about this machine. Each is a pure parser with a thin reader beside it; a fact that cannot
+//! be read is `None`, never a guess.
 
 pub mod btf;
 pub mod facts;
 pub mod fields;
+pub mod kernel;
+pub mod limits;
+pub mod lockdown;
+pub mod namespaces;
+pub mod privilege;
 pub mod probe;

@@ -1,0 +1,385 @@
+//! What an event should tell and does not (`missing` in the contract).
+
+use crate::event::{Backend, Event, Family, Op, Outcome, PortFacts, Process, Transport, Via};
+
+/// Everything that decides what is missing.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The event.
+    pub event: &'a Event,
+    /// Its process.
+    pub process: &'a Process,
+    /// The local port.
+    pub local: &'a PortFacts,
+    /// Whether the name of the bound interface is known.
+    pub interface: bool,
+    /// Arguments are wanted.
+    pub args: bool,
+    /// The way into the kernel.
+    pub backend: Backend,
+}
+
+/// EADDRINUSE, of which the kernel side brings the holders.
+const EADDRINUSE: u32 = libc::EADDRINUSE.unsigned_abs();
+
+/// The paths that should be there and are not, sorted.
+///
+/// Not listed because nothing need be there: names that a database or a host may not have (service,
+/// user, container, unit), the local end of a connect that failed before it had one, the arguments
+/// and the executable of a kernel thread, the descriptor's inode of a socket of the kernel.
+#[must_use]
+pub fn missing(facts: &Facts<'_>) -> Vec<&'static str> {
+    let &Facts {
+        event,
+        process,
+        local,
+        interface,
+        args,
+        backend,
+    } = facts;
+    let success = event.outcome == Outcome::Success;
+    let connect = event.op == Op::Connect;
+    let kernel = event.via == Some(Via::Kernel);
+    let ipv6 = event.family == Family::Ipv6;
+    let mptcp_capable = event.transport == Transport::Tcp;
+    let options = &event.socket.options;
+    // IP_BIND_ADDRESS_NO_PORT: the port comes with connect().
+    let no_port = event.op == Op::Bind && options.bind_no_port == Some(true);
+    let port = if success {
+        !no_port
+    } else {
+        // Nobody asked for a port that the kernel should have chosen.
+        !connect && !event.auto_port
+    };
+    let refused_for_holders = matches!(event.outcome, Outcome::Failure(errno) if errno.0 == EADDRINUSE)
+        && matches!(event.op, Op::Bind | Op::Listen)
+        && !event.auto_port
+        && !matches!(event.transport, Transport::Sctp | Transport::Dccp);
+    let known_port = event.local.port.is_some_and(|port| port != 0);
+    let peer = event.peer.unwrap_or_default();
+    // A path has a last part, so the name is there when the path is.
+    let executable = process.executable_path.is_some();
+
+    let mut missing = Vec::new();
+    // Nothing is allocated, and no list built, for an event that lacks nothing.
+    let mut rule = |path, expected: bool, present: bool| {
+        if expected && !present {
+            missing.push(path);
+        }
+    };
+    rule(
+        "conflict.holders",
+        refused_for_holders,
+        event.conflict.is_some(),
+    );
+    rule("event.duration", true, event.duration.is_some());
+    rule("event.via", backend != Backend::RawTp, event.via.is_some());
+    rule(
+        "network.interface.name",
+        event.socket.device.is_some(),
+        interface,
+    );
+    rule(
+        "network.local.address",
+        success || !connect,
+        event.local.address.is_some(),
+    );
+    rule(
+        "network.local.ephemeral",
+        known_port,
+        local.ephemeral.is_some(),
+    );
+    rule("network.local.port", port, event.local.port.is_some());
+    rule("network.peer.address", connect, peer.address.is_some());
+    rule("network.peer.port", connect, peer.port.is_some());
+    rule("process.comm", true, event.task.comm.is_some());
+    rule(
+        "process.command_args",
+        args && !kernel,
+        process.args.is_some(),
+    );
+    rule("process.creation.time", true, process.creation.is_some());
+    rule("process.executable.name", !kernel, executable);
+    rule("process.executable.path", !kernel, executable);
+    rule("process.linux.cgroup", true, process.cgroup.is_some());
+    rule("process.parent_pid", true, event.task.parent_pid.is_some());
+    rule("process.vpid", true, event.task.vpid.is_some());
+    rule(
+        "socket.backlog",
+        event.op == Op::Listen,
+        event.backlog.is_some(),
+    );
+    rule("socket.bind_no_port", true, options.bind_no_port.is_some());
+    rule("socket.cookie", true, event.socket.cookie.is_some());
+    rule("socket.freebind", true, options.freebind.is_some());
+    rule("socket.inode", !kernel, event.socket.inode.is_some());
+    rule("socket.mptcp", mptcp_capable, options.mptcp.is_some());
+    rule("socket.netns", true, event.socket.netns.is_some());
+    rule("socket.reuseaddr", true, options.reuseaddr.is_some());
+    rule("socket.reuseport", true, options.reuseport.is_some());
+    rule("socket.transparent", true, options.transparent.is_some());
+    rule("socket.uid", true, event.socket.uid.is_some());
+    rule("socket.v6only", ipv6, options.v6only.is_some());
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::{
+        enrich::tests::complete,
+        event::{Conflict, Endpoint, Errno},
+    };
+
+    fn process() -> Process {
+        Process {
+            executable_path: Some("/usr/bin/a".to_owned()),
+            args: Some(vec!["a".to_owned()]),
+            creation: Some(jiff::Timestamp::UNIX_EPOCH),
+            cgroup: Some("/".to_owned()),
+            ..Process::default()
+        }
+    }
+
+    fn check(event: &Event, process: &Process) -> Vec<&'static str> {
+        let local = PortFacts {
+            ephemeral: Some(true),
+            ..PortFacts::default()
+        };
+        missing(&Facts {
+            event,
+            process,
+            local: &local,
+            interface: true,
+            args: true,
+            backend: Backend::Tracing,
+        })
+    }
+
+    fn failure(op: Op, errno: i32) -> Event {
+        Event {
+            op,
+            outcome: Outcome::Failure(Errno(errno.unsigned_abs())),
+            ..complete(op)
+        }
+    }
+
+    #[test]
+    fn a_complete_event_misses_nothing() {
+        for op in Op::ALL {
+            assert_eq!(check(&complete(op), &process()), [""; 0], "{op:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_event_misses_everything_in_order() {
+        for op in Op::ALL {
+            let event = Event {
+                duration: None,
+                via: None,
+                local: Endpoint::default(),
+                peer: None,
+                backlog: None,
+                socket: crate::event::Socket {
+                    device: Some(7),
+                    ..Default::default()
+                },
+                task: Default::default(),
+                family: Family::Ipv6,
+                outcome: Outcome::Failure(Errno(EADDRINUSE)),
+                ..complete(op)
+            };
+            let missing = missing(&Facts {
+                event: &event,
+                process: &Process::default(),
+                local: &PortFacts::default(),
+                interface: false,
+                args: true,
+                backend: Backend::Kprobe,
+            });
+            assert!(missing.is_sorted(), "{missing:?}");
+            let expected = match op {
+                Op::Bind => 25,
+                Op::Listen => 26,
+                Op::Connect => 24,
+                Op::Autobind => 24,
+            };
+            assert_eq!(missing.len(), expected, "{op:?} {missing:?}");
+        }
+    }
+
+    #[test]
+    fn who_asked_is_not_expected_of_raw_tracepoints() {
+        let event = Event {
+            via: None,
+            ..complete(Op::Bind)
+        };
+        let on = |backend| {
+            missing(&Facts {
+                event: &event,
+                process: &process(),
+                local: &PortFacts {
+                    ephemeral: Some(false),
+                    ..PortFacts::default()
+                },
+                interface: false,
+                args: true,
+                backend,
+            })
+        };
+        assert_eq!(on(Backend::Tracing), ["event.via"]);
+        assert_eq!(on(Backend::Kprobe), ["event.via"]);
+        assert_eq!(on(Backend::RawTp), [""; 0]);
+    }
+
+    #[test]
+    fn unwanted_arguments_are_not_missing() {
+        let process = Process {
+            args: None,
+            ..process()
+        };
+        let event = complete(Op::Bind);
+        assert_eq!(check(&event, &process), ["process.command_args"]);
+        let local = PortFacts {
+            ephemeral: Some(true),
+            ..PortFacts::default()
+        };
+        let without = missing(&Facts {
+            event: &event,
+            process: &process,
+            local: &local,
+            interface: false,
+            args: false,
+            backend: Backend::Tracing,
+        });
+        assert_eq!(without, [""; 0]);
+    }
+
+    #[test]
+    fn the_kernel_has_no_executable_and_no_descriptors() {
+        let mut event = complete(Op::Bind);
+        event.via = Some(Via::Kernel);
+        event.socket.inode = None;
+        let process = Process {
+            executable_path: None,
+            args: None,
+            ..process()
+        };
+        assert_eq!(check(&event, &process), [""; 0]);
+        event.via = Some(Via::Syscall);
+        assert_eq!(
+            check(&event, &process),
+            [
+                "process.command_args",
+                "process.executable.name",
+                "process.executable.path",
+                "socket.inode"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bind_without_port_has_none() {
+        let mut event = complete(Op::Bind);
+        event.local.port = None;
+        assert_eq!(check(&event, &process()), ["network.local.port"]);
+        event.socket.options.bind_no_port = Some(true);
+        assert_eq!(check(&event, &process()), [""; 0]);
+        event.op = Op::Autobind;
+        assert_eq!(check(&event, &process()), ["network.local.port"]);
+    }
+
+    #[test]
+    fn a_failed_connect_may_have_no_local_end_but_was_going_somewhere() {
+        let mut event = failure(Op::Connect, libc::ECONNREFUSED);
+        event.local = Endpoint::default();
+        assert_eq!(check(&event, &process()), [""; 0]);
+        event.peer = Some(Endpoint {
+            address: Some(Ipv4Addr::LOCALHOST.into()),
+            port: None,
+        });
+        assert_eq!(check(&event, &process()), ["network.peer.port"]);
+        event.peer = None;
+        assert_eq!(
+            check(&event, &process()),
+            ["network.peer.address", "network.peer.port"]
+        );
+    }
+
+    #[test]
+    fn no_port_was_asked_for_where_the_kernel_should_have_chosen() {
+        let mut event = failure(Op::Autobind, libc::EAGAIN);
+        event.local.port = None;
+        assert_eq!(check(&event, &process()), ["network.local.port"]);
+        event.auto_port = true;
+        assert_eq!(check(&event, &process()), [""; 0]);
+    }
+
+    #[test]
+    fn a_port_in_use_has_holders() {
+        let mut event = failure(Op::Bind, libc::EADDRINUSE);
+        assert_eq!(check(&event, &process()), ["conflict.holders"]);
+        event.conflict = Some(Conflict::default());
+        assert_eq!(check(&event, &process()), [""; 0]);
+        event.conflict = None;
+        event.transport = Transport::Sctp;
+        assert_eq!(check(&event, &process()), [""; 0]);
+        assert_eq!(check(&failure(Op::Bind, libc::EACCES), &process()), [""; 0]);
+        assert_eq!(
+            check(&failure(Op::Connect, libc::EADDRINUSE), &process()),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn options_of_the_other_family_and_transport_are_not_expected() {
+        let mut event = complete(Op::Bind);
+        event.socket.options.v6only = None;
+        event.socket.options.mptcp = None;
+        event.transport = Transport::Udp;
+        assert_eq!(check(&event, &process()), [""; 0]);
+        event.family = Family::Ipv6;
+        event.transport = Transport::Tcp;
+        assert_eq!(check(&event, &process()), ["socket.mptcp", "socket.v6only"]);
+    }
+
+    #[test]
+    fn the_range_is_expected_of_real_ports_only() {
+        let mut event = complete(Op::Bind);
+        let without = |event: &Event| {
+            missing(&Facts {
+                event,
+                process: &process(),
+                local: &PortFacts::default(),
+                interface: true,
+                args: true,
+                backend: Backend::Tracing,
+            })
+        };
+        assert_eq!(without(&event), ["network.local.ephemeral"]);
+        event.local.port = Some(0);
+        assert_eq!(without(&event), [""; 0]);
+    }
+
+    #[test]
+    fn a_bound_device_has_a_name() {
+        let mut event = complete(Op::Bind);
+        event.socket.device = Some(3);
+        let facts = Facts {
+            event: &event,
+            process: &process(),
+            local: &PortFacts {
+                ephemeral: Some(true),
+                ..PortFacts::default()
+            },
+            interface: false,
+            args: true,
+            backend: Backend::Tracing,
+        };
+        assert_eq!(missing(&facts).first().unwrap(), &"network.interface.name");
+    }
+}

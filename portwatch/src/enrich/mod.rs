@@ -1,0 +1,282 @@
+//! Events joined with names: which executable, which user, which container, which service.
+//!
+//! Everything comes out of bounded caches; an event of a known process in a known place asks the
+//! system nothing. What cannot be known is left out and listed, never guessed.
+
+pub mod cache;
+pub mod cgroup;
+pub mod clock;
+pub mod container;
+pub mod live;
+pub mod missing;
+pub mod netns;
+pub mod process;
+pub mod service;
+pub mod unit;
+pub mod user;
+
+use std::io;
+
+use crate::event::{Backend, Event, PortClass, PortFacts, ProcessImage, Sighting, Time, Transport};
+use clock::Clock;
+use missing::{Facts, missing};
+use netns::{Namespaces, Place};
+use process::Processes;
+use service::Services;
+
+/// What to look up.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// No service and user names (`-n`).
+    pub numeric: bool,
+    /// With arguments (unless `--no-args`).
+    pub args: bool,
+    /// The way into the kernel, which decides what may be expected of an event.
+    pub backend: Backend,
+}
+
+/// Joins the kernel's events with what user space knows.
+#[derive(Debug)]
+pub struct Enricher {
+    options: Options,
+    clock: Clock,
+    processes: Processes,
+    services: Services,
+    namespaces: Namespaces,
+}
+
+impl Enricher {
+    /// Reads the services database and the clocks.
+    ///
+    /// # Errors
+    ///
+    /// Clocks that cannot be read. Anything else that cannot be read only means fewer names.
+    pub fn new(options: Options) -> io::Result<Self> {
+        Ok(Self {
+            options,
+            clock: Clock::new()?,
+            processes: Processes::new(options.numeric, options.args),
+            services: if options.numeric {
+                Services::default()
+            } else {
+                Services::read()
+            },
+            namespaces: Namespaces::new(),
+        })
+    }
+
+    /// Takes what the kernel sends ahead of a process' first event.
+    pub fn image(&mut self, image: ProcessImage) {
+        self.processes.announce(image);
+    }
+
+    /// Joins an event with all names.
+    pub fn event(&mut self, event: Event) -> Sighting {
+        // The caller was there when its call began; the outcome may have come after its end.
+        let began = event
+            .time_boot
+            .saturating_sub(event.duration.unwrap_or_default());
+        let process = self.processes.of(&event.task, began, &self.clock);
+        let device = event.socket.device.filter(|&device| device != 0);
+        let place = event.socket.netns.map_or_else(Place::default, |netns| {
+            self.namespaces
+                .place(netns, &event.task, device, event.time_boot)
+        });
+        let local = PortFacts {
+            ephemeral: event
+                .local
+                .port
+                .filter(|&port| port != 0)
+                .zip(place.range)
+                .map(|(port, range)| range.contains(&port)),
+            ..self.port(event.transport, event.local.port)
+        };
+        let peer = self.port(event.transport, event.peer.and_then(|peer| peer.port));
+        let missing = missing(&Facts {
+            event: &event,
+            process: &process,
+            local: &local,
+            interface: device.is_none() || place.interface.is_some(),
+            args: self.options.args,
+            backend: self.options.backend,
+        });
+        Sighting {
+            time: self.clock.time(event.time_boot),
+            process,
+            local,
+            peer,
+            interface: place.interface.map(|name| (*name).to_owned()),
+            missing,
+            event,
+        }
+    }
+
+    /// What the number of a port says. 0 is no port but the wish for one.
+    fn port(&self, transport: Transport, port: Option<u16>) -> PortFacts {
+        let port = port.filter(|&port| port != 0);
+        PortFacts {
+            service: port.and_then(|port| self.services.name(transport, port)),
+            class: port.map(PortClass::of),
+            ephemeral: None,
+        }
+    }
+
+    /// Both clocks at a moment on CLOCK_BOOTTIME, ns.
+    #[must_use]
+    pub fn time(&self, boot: u64) -> Time {
+        self.clock.time(boot)
+    }
+
+    /// Both clocks now.
+    ///
+    /// # Errors
+    ///
+    /// A clock that cannot be read.
+    pub fn now(&self) -> io::Result<Time> {
+        self.clock.now()
+    }
+
+    /// The clock was set (see [`clock::StepWatch`]). Processes seen before keep the creation time
+    /// they were printed with.
+    ///
+    /// # Errors
+    ///
+    /// A clock that cannot be read.
+    pub fn resample(&mut self) -> io::Result<()> {
+        self.clock.resample()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::{fs, net::Ipv4Addr, os::unix::fs::MetadataExt, sync::Arc};
+
+    use super::*;
+    use crate::event::{
+        Endpoint, Family, Op, Outcome, Socket, SocketOptions, Task, Transport, Via,
+    };
+
+    /// An event that lacks nothing.
+    pub(crate) fn complete(op: Op) -> Event {
+        let end = |port| Endpoint {
+            address: Some(Ipv4Addr::LOCALHOST.into()),
+            port: Some(port),
+        };
+        let netns = fs::metadata("/proc/self/ns/net").unwrap().ino();
+        Event {
+            time_boot: 20_000_000_000,
+            duration: Some(1_000),
+            op,
+            outcome: Outcome::Success,
+            via: Some(Via::Syscall),
+            transport: Transport::Tcp,
+            family: Family::Ipv4,
+            local: end(8080),
+            peer: (op == Op::Connect).then(|| end(443)),
+            auto_port: false,
+            backlog: (op == Op::Listen).then_some(128),
+            socket: Socket {
+                cookie: Some(1),
+                inode: Some(2),
+                netns: netns.try_into().ok(),
+                device: None,
+                uid: Some(0),
+                options: SocketOptions {
+                    reuseaddr: Some(true),
+                    reuseport: Some(false),
+                    v6only: None,
+                    freebind: Some(false),
+                    transparent: Some(false),
+                    bind_no_port: Some(false),
+                    mptcp: Some(false),
+                },
+            },
+            task: Task {
+                pid: 0x7000_0000,
+                tid: 0x7000_0000,
+                parent_pid: Some(1),
+                vpid: Some(1),
+                uid: 0,
+                comm: Some("server".to_owned()),
+                start_boot: Some(1_000_000_000),
+                key: Some(7),
+                cgroup: Some(1),
+            },
+            refused_by_policy: false,
+            conflict: None,
+        }
+    }
+
+    fn enricher(numeric: bool) -> Enricher {
+        let mut enricher = Enricher::new(Options {
+            numeric,
+            args: true,
+            backend: Backend::Tracing,
+        })
+        .unwrap();
+        enricher.services = Services::parse("http-alt 8080/tcp\nhttps 443/tcp\n");
+        enricher.image(ProcessImage {
+            key: 7,
+            pid: 0x7000_0000,
+            executable_path: Some("/usr/bin/server".to_owned()),
+            args: Some(vec!["server".to_owned()]),
+            cut: false,
+        });
+        enricher
+    }
+
+    #[test]
+    fn an_event_gets_its_names() {
+        let mut enricher = enricher(false);
+        let seen = enricher.event(complete(Op::Connect));
+        assert_eq!(seen.missing, [""; 0]);
+        assert_eq!(seen.process.executable_name(), Some("server"));
+        assert_eq!(seen.local.service.as_deref(), Some("http-alt"));
+        assert_eq!(seen.local.class, Some(PortClass::Registered));
+        assert!(seen.local.ephemeral.is_some());
+        assert_eq!(seen.peer.service.as_deref(), Some("https"));
+        assert_eq!(seen.peer.class, Some(PortClass::WellKnown));
+        assert_eq!(seen.peer.ephemeral, None);
+        assert_eq!(seen.time, enricher.time(20_000_000_000));
+        assert_eq!(seen.event, complete(Op::Connect));
+    }
+
+    #[test]
+    fn a_second_event_shares_the_process() {
+        let mut enricher = enricher(true);
+        let first = enricher.event(complete(Op::Bind));
+        let second = enricher.event(complete(Op::Listen));
+        assert!(Arc::ptr_eq(&first.process, &second.process));
+        assert_eq!(first.process.user_name, None);
+    }
+
+    #[test]
+    fn port_0_is_no_port() {
+        let mut event = complete(Op::Bind);
+        event.local.port = Some(0);
+        assert_eq!(enricher(false).event(event).local, PortFacts::default());
+    }
+
+    #[test]
+    fn a_bound_device_is_named() {
+        let mut event = complete(Op::Bind);
+        event.socket.device = Some(1);
+        let seen = enricher(false).event(event.clone());
+        assert_eq!(seen.interface.as_deref(), Some("lo"));
+        event.socket.device = Some(0);
+        assert_eq!(enricher(false).event(event.clone()).missing, [""; 0]);
+        event.socket.device = Some(4_000_000);
+        let seen = enricher(false).event(event);
+        assert_eq!(seen.missing, ["network.interface.name"]);
+    }
+
+    #[test]
+    fn a_namespace_nobody_leads_into_is_said_so() {
+        let mut event = complete(Op::Bind);
+        event.socket.netns = Some(1);
+        let seen = enricher(false).event(event);
+        assert_eq!(seen.missing, ["network.local.ephemeral"]);
+    }
+}

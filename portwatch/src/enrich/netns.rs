@@ -1,0 +1,374 @@
+//! What a network namespace knows: its range of automatic ports, the names of its interfaces.
+//!
+//! Both are read where they are valid, by a thread that enters the namespace for a moment. Nothing
+//! is kept open: a descriptor would keep the namespace alive after its container.
+
+use std::{
+    fs::{self, File},
+    num::NonZeroUsize,
+    ops::RangeInclusive,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use lru::LruCache;
+use nix::{
+    net::if_::if_indextoname,
+    sched::{CloneFlags, setns},
+};
+
+use crate::event::Task;
+
+/// Namespaces remembered.
+const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+
+/// How long a reading holds, ns of event time. Ranges and names change, and nobody says so; a
+/// namespace's inode is given out again.
+const VALIDITY: u64 = 1_000_000_000;
+
+/// Where namespaces get names: iproute2's directory and Docker's.
+const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
+
+/// What is known of the place of a socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// `ip_local_port_range`.
+    pub range: Option<RangeInclusive<u16>>,
+    /// Name of the interface asked for.
+    pub interface: Option<Arc<str>>,
+}
+
+/// The network namespaces seen so far.
+#[derive(Debug)]
+pub struct Namespaces {
+    own: Option<u32>,
+    known: LruCache<u32, Reading>,
+}
+
+/// What was read of a namespace.
+#[derive(Debug, Default)]
+struct Reading {
+    /// CLOCK_BOOTTIME, ns.
+    time: u64,
+    /// Through which process. Another one may get further.
+    pid: u32,
+    range: Option<RangeInclusive<u16>>,
+    /// The interfaces asked for so far.
+    names: Vec<(u32, Option<Arc<str>>)>,
+}
+
+impl Reading {
+    /// Whether this answers a question asked at `now` on behalf of `pid`.
+    fn answers(&self, now: u64, pid: u32, device: Option<u32>) -> bool {
+        now.saturating_sub(self.time) < VALIDITY
+            && (self.range.is_some() || self.pid == pid)
+            && device.is_none_or(|device| self.names.iter().any(|&(index, _)| index == device))
+    }
+
+    fn place(&self, device: Option<u32>) -> Place {
+        Place {
+            range: self.range.clone(),
+            interface: device.and_then(|device| {
+                let (_, name) = self.names.iter().find(|&&(index, _)| index == device)?;
+                name.clone()
+            }),
+        }
+    }
+}
+
+impl Namespaces {
+    /// Notes which namespace this process is in.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            own: fs::metadata("/proc/self/ns/net")
+                .ok()
+                .and_then(|metadata| u32::try_from(metadata.ino()).ok()),
+            known: LruCache::new(CAPACITY),
+        }
+    }
+
+    /// The port range of a namespace, and the name of one of its interfaces, for an event of `task`
+    /// at `now` (CLOCK_BOOTTIME, ns). Both are unknown where no way leads into the namespace.
+    pub fn place(&mut self, netns: u32, task: &Task, device: Option<u32>, now: u64) -> Place {
+        if let Some(reading) = self.known.get(&netns)
+            && reading.answers(now, task.pid, device)
+        {
+            return reading.place(device);
+        }
+        let (range, name) = if self.own == Some(netns) {
+            read(device)
+        } else {
+            enter(netns, task)
+                .and_then(|namespace| read_inside(namespace, device))
+                .unwrap_or_default()
+        };
+        let names = match device {
+            Some(device) => {
+                // One that was asked about for the same moment is still good.
+                let mut names = self
+                    .known
+                    .pop(&netns)
+                    .filter(|reading| now.saturating_sub(reading.time) < VALIDITY)
+                    .map(|reading| reading.names)
+                    .unwrap_or_default();
+                names.retain(|&(index, _)| index != device);
+                names.push((device, name));
+                names
+            }
+            None => Vec::new(),
+        };
+        let reading = Reading {
+            time: now,
+            pid: task.pid,
+            range,
+            names,
+        };
+        let place = reading.place(device);
+        self.known.put(netns, reading);
+        place
+    }
+}
+
+impl Default for Namespaces {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+type Found = (Option<RangeInclusive<u16>>, Option<Arc<str>>);
+
+/// Reads the namespace that the calling thread is in.
+fn read(device: Option<u32>) -> Found {
+    (
+        fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
+            .ok()
+            .and_then(|text| parse_range(&text)),
+        device
+            .and_then(|device| if_indextoname(device).ok())
+            // nix 0.31 takes the null of an index without interface for success.
+            .filter(|name| !name.is_empty())
+            .map(|name| name.to_string_lossy().into()),
+    )
+}
+
+/// Reads another namespace, in a thread of its own: setns(2) changes the calling thread alone, and
+/// a thread that is over needs no way back.
+fn read_inside(namespace: File, device: Option<u32>) -> Option<Found> {
+    thread::Builder::new()
+        .name("netns".to_owned())
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).ok()?;
+            Some(read(device))
+        })
+        .ok()?
+        .join()
+        .ok()?
+}
+
+/// Opens a network namespace by its inode: through the process that made the call, its parent, or a
+/// name that was given to it.
+fn enter(netns: u32, task: &Task) -> Option<File> {
+    let processes = [Some(task.pid), task.parent_pid]
+        .into_iter()
+        .flatten()
+        .filter(|&pid| pid != 0)
+        .map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));
+    let named = NAMED
+        .iter()
+        .filter_map(|directory| fs::read_dir(directory).ok())
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    processes
+        .chain(named)
+        .find_map(|path| open_if(&path, netns))
+}
+
+/// Opens a file if it has that inode: looked at through the descriptor, so that what is entered is
+/// what was looked at.
+fn open_if(path: &Path, inode: u32) -> Option<File> {
+    let file = File::open(path).ok()?;
+    (file.metadata().ok()?.ino() == u64::from(inode)).then_some(file)
+}
+
+/// The two numbers of `ip_local_port_range`.
+fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut numbers = text.split_ascii_whitespace().map(str::parse);
+    let low = numbers.next()?.ok()?;
+    let high = numbers.next()?.ok()?;
+    (low <= high).then_some(low..=high)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Child, Command, Stdio},
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn inode_of(pid: u32) -> u32 {
+        let metadata = fs::metadata(format!("/proc/{pid}/ns/net")).unwrap();
+        metadata.ino().try_into().unwrap()
+    }
+
+    fn task(pid: u32) -> Task {
+        Task {
+            pid,
+            ..Task::default()
+        }
+    }
+
+    /// A process in a network namespace of its own with a port range of its own.
+    struct Tenant(Child);
+
+    impl Tenant {
+        fn start(range: &str) -> Option<Self> {
+            let script = format!(
+                "echo {range} > /proc/sys/net/ipv4/ip_local_port_range && echo ready && exec sleep 60"
+            );
+            let mut child = Command::new("unshare")
+                .args(["--net", "sh", "-c", &script])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .ok()?;
+            let mut line = String::new();
+            BufReader::new(child.stdout.take()?)
+                .read_line(&mut line)
+                .ok()?;
+            let tenant = Self(child);
+            (line == "ready\n").then_some(tenant)
+        }
+    }
+
+    impl Drop for Tenant {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_own_namespace_is_read_in_place() {
+        let own = std::process::id();
+        let place = Namespaces::new().place(inode_of(own), &task(own), Some(1), 0);
+        let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+        assert_eq!(place.range, parse_range(&text));
+        assert_eq!(place.interface.as_deref(), Some("lo"));
+    }
+
+    #[test]
+    fn another_namespace_has_its_own_range() {
+        let Some(tenant) = Tenant::start("20000 20099") else {
+            println!("skip: cannot make a network namespace");
+            return;
+        };
+        let pid = tenant.0.id();
+        let mut namespaces = Namespaces::new();
+        let place = namespaces.place(inode_of(pid), &task(pid), Some(1), 0);
+        assert_eq!(place.range, Some(20000..=20099));
+        assert_eq!(place.interface.as_deref(), Some("lo"));
+        // The thread of this test has not moved.
+        let own = inode_of(std::process::id());
+        assert_ne!(inode_of(pid), own);
+        assert_eq!(
+            fs::metadata("/proc/thread-self/ns/net").unwrap().ino(),
+            u64::from(own)
+        );
+    }
+
+    #[test]
+    fn a_parent_leads_into_the_namespace_of_a_child_that_is_gone() {
+        let Some(tenant) = Tenant::start("20100 20199") else {
+            println!("skip: cannot make a network namespace");
+            return;
+        };
+        let child = Task {
+            pid: 0x7000_0000,
+            parent_pid: Some(tenant.0.id()),
+            ..Task::default()
+        };
+        let place = Namespaces::new().place(inode_of(tenant.0.id()), &child, None, 0);
+        assert_eq!(place.range, Some(20100..=20199));
+    }
+
+    #[test]
+    fn a_process_elsewhere_does_not_answer_for_a_namespace() {
+        let own = std::process::id();
+        let place = Namespaces::new().place(1, &task(own), Some(1), 0);
+        assert_eq!(place, Place::default());
+    }
+
+    #[test]
+    fn a_reading_holds_for_a_second_of_events() {
+        let Some(tenant) = Tenant::start("20200 20299") else {
+            println!("skip: cannot make a network namespace");
+            return;
+        };
+        let (pid, mut namespaces) = (tenant.0.id(), Namespaces::new());
+        let netns = inode_of(pid);
+        namespaces.place(netns, &task(pid), None, 5);
+        drop(tenant);
+        let range =
+            |namespaces: &mut Namespaces, now| namespaces.place(netns, &task(pid), None, now).range;
+        assert_eq!(range(&mut namespaces, 4 + VALIDITY), Some(20200..=20299));
+        assert_eq!(range(&mut namespaces, 5 + VALIDITY), None);
+    }
+
+    #[test]
+    fn what_answers_which_question() {
+        let reading = Reading {
+            time: 10,
+            pid: 7,
+            range: Some(1..=2),
+            names: vec![(3, None)],
+        };
+        assert!(reading.answers(10, 8, None));
+        assert!(reading.answers(10, 8, Some(3)));
+        assert!(!reading.answers(10, 8, Some(4)));
+        assert!(!reading.answers(10 + VALIDITY, 7, None));
+        let failed = Reading {
+            range: None,
+            ..reading
+        };
+        assert!(failed.answers(10, 7, None));
+        assert!(!failed.answers(10, 8, None));
+    }
+
+    #[test]
+    fn ranges_as_the_kernel_prints_them() {
+        for (text, range) in [
+            ("32768\t60999\n", Some(32768..=60999)),
+            ("1 65535", Some(1..=65535)),
+            ("5 5", Some(5..=5)),
+            ("6 5", None),
+            ("32768", None),
+            ("0 70000", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_range(text), range, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_range_is_read_back(low: u16, high: u16) {
+            let expected = (low <= high).then_some(low..=high);
+            prop_assert_eq!(parse_range(&format!("{low}\t{high}\n")), expected);
+        }
+
+        #[test]
+        fn any_text_is_survived(text in r"[0-9]{0,6}[ \t]?.{0,6}") {
+            let _ = parse_range(&text);
+        }
+    }
+}
