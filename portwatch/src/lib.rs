@@ -11,5 +11,10 @@
 //! `host` and `load` name kernel functions; `plan` does no I/O; nothing but the kernel side's `emit`
 //! and `decode` knows the wire layout.
 
+pub mod cli;
+pub mod commands;
+pub mod errno;
 pub mod event;
+pub mod filter;
 pub mod selection;
+pub mod sink;
