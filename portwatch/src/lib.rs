@@ -16,5 +16,7 @@ pub mod commands;
 pub mod errno;
 pub mod event;
 pub mod filter;
+#[cfg(test)]
+mod sample;
 pub mod selection;
 pub mod sink;
