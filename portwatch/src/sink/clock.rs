@@ -8,10 +8,7 @@ use jiff::{
 use super::digits;
 
 /// `2026-11-22T12:03:11`
-pub(super) type Second = [u8; 19];
-
-/// A moment, RFC 3339, with nanoseconds, UTC: `2026-11-22T12:03:11.482000000Z`.
-pub(super) type Stamp = [u8; 30];
+type Second = [u8; 19];
 
 /// Writes moments in one time zone.
 #[derive(Debug)]
@@ -27,6 +24,25 @@ impl Clock {
 
     /// Appends `12:03:11.482`.
     pub(super) fn time_of_day(&mut self, out: &mut Vec<u8>, moment: Timestamp) {
+        let (second, nanosecond) = self.split(moment);
+        let mut text = *b"00:00:00.000";
+        text[..8].copy_from_slice(&second[11..]);
+        text[9..].copy_from_slice(&digits::three(nanosecond / 1_000_000));
+        out.extend_from_slice(&text);
+    }
+
+    /// Appends `2026-11-22T12:03:11.482000000Z`, which is true of a clock in UTC.
+    pub(super) fn stamp(&mut self, out: &mut Vec<u8>, moment: Timestamp) {
+        let (second, nanosecond) = self.split(moment);
+        let mut text = *b"0000-00-00T00:00:00.000000000Z";
+        text[..19].copy_from_slice(&second);
+        text[20..23].copy_from_slice(&digits::three(nanosecond / 1_000_000));
+        text[23..26].copy_from_slice(&digits::three(nanosecond / 1_000));
+        text[26..29].copy_from_slice(&digits::three(nanosecond));
+        out.extend_from_slice(&text);
+    }
+
+    fn split(&mut self, moment: Timestamp) -> (Second, u32) {
         let (second, nanosecond) = split(moment);
         let text = match self.kept {
             Some((kept, text)) if kept == second => text,
@@ -36,21 +52,8 @@ impl Clock {
                 text
             }
         };
-        out.extend_from_slice(&text[11..]);
-        out.push(b'.');
-        out.extend_from_slice(&digits::three(nanosecond / 1_000_000));
+        (text, nanosecond)
     }
-}
-
-/// RFC 3339 in UTC.
-pub(super) fn stamp(moment: Timestamp) -> Stamp {
-    let (_, nanosecond) = split(moment);
-    let mut stamp = *b"0000-00-00T00:00:00.000000000Z";
-    stamp[..19].copy_from_slice(&format_second(Offset::UTC, moment));
-    stamp[20..23].copy_from_slice(&digits::three(nanosecond / 1_000_000));
-    stamp[23..26].copy_from_slice(&digits::three(nanosecond / 1_000));
-    stamp[26..29].copy_from_slice(&digits::three(nanosecond));
-    stamp
 }
 
 /// Whole seconds, rounded down, and the nanoseconds above them.
@@ -87,7 +90,9 @@ mod tests {
     use super::*;
 
     fn text(moment: &str) -> String {
-        String::from_utf8(stamp(moment.parse().unwrap()).to_vec()).unwrap()
+        let mut out = Vec::new();
+        Clock::new(TimeZone::UTC).stamp(&mut out, moment.parse().unwrap());
+        String::from_utf8(out).unwrap()
     }
 
     #[test]

@@ -40,13 +40,17 @@ impl<'a> Escape<'a> {
 
     /// Appends a string.
     pub fn push(&mut self, text: &str) {
-        let mut rest = text;
+        let plain = plain(text);
+        self.ascii(&text.as_bytes()[..plain]);
+        if plain < text.len() {
+            self.mixed(&text[plain..]);
+        }
+    }
+
+    #[cold]
+    fn mixed(&mut self, mut rest: &str) {
         while !self.full && !rest.is_empty() {
-            let plain = rest
-                .bytes()
-                .take_while(|byte| matches!(byte, b' '..=b'~'))
-                .count();
-            let (ascii, other) = rest.split_at(plain);
+            let (ascii, other) = rest.split_at(plain(rest));
             self.ascii(ascii.as_bytes());
             let mut characters = other.chars();
             if let Some(character) = characters.next() {
@@ -125,6 +129,13 @@ impl<'a> Escape<'a> {
             self.used += 1;
         }
     }
+}
+
+/// How many bytes at the start are printable ASCII.
+fn plain(text: &str) -> usize {
+    text.bytes()
+        .position(|byte| byte.wrapping_sub(b' ') > b'~' - b' ')
+        .unwrap_or(text.len())
 }
 
 /// Whether a character does something to a terminal or to the reader beyond being seen: controls

@@ -9,6 +9,7 @@ pub mod text;
 
 mod clock;
 mod digits;
+mod kept;
 mod pending;
 #[cfg(test)]
 pub(crate) mod schema;

@@ -1,13 +1,20 @@
 //! JSON Lines for programs: the paths of the schema `portwatch/1`.
 
 mod line;
+mod object;
 #[cfg(test)]
 mod tests;
 
 use std::io::{self, Write};
 
-use super::{Sink, pending::Pending};
-use crate::event::Item;
+use jiff::tz::TimeZone;
+
+use super::{Sink, clock::Clock, kept::Kept, pending::Pending};
+use crate::event::{End, Item, Lost, Start};
+use object::Object;
+
+/// The name and version of the schema.
+pub const SCHEMA: &str = "portwatch/1";
 
 /// The JSON sink.
 #[derive(Debug)]
@@ -16,6 +23,10 @@ pub struct Json<W> {
     args: bool,
     /// Lines written.
     lines: u64,
+    /// Of the lines, and of the starts of processes: neither disturbs what the other keeps.
+    clock: Clock,
+    creation_clock: Clock,
+    callers: Kept,
 }
 
 impl<W: Write> Json<W> {
@@ -25,16 +36,46 @@ impl<W: Write> Json<W> {
             pending: Pending::new(out),
             args,
             lines: 0,
+            clock: Clock::new(TimeZone::UTC),
+            creation_clock: Clock::new(TimeZone::UTC),
+            callers: Kept::default(),
         }
     }
 }
 
 impl<W: Write> Sink for Json<W> {
     fn item(&mut self, item: &Item) -> io::Result<()> {
-        self.lines += 1;
-        line::print(&mut self.pending.bytes, self.lines, item, self.args)?;
-        self.pending.bytes.push(b'\n');
-        self.pending.relieve()
+        let Self {
+            pending,
+            args,
+            lines,
+            clock,
+            creation_clock,
+            callers,
+        } = self;
+        *lines += 1;
+        let time = match item {
+            Item::Event(sighting) => sighting.time,
+            Item::Start(Start { time, .. })
+            | Item::Lost(Lost { time, .. })
+            | Item::End(End { time, .. }) => *time,
+        };
+        Object::write(&mut pending.bytes, |line| {
+            line.word("schema", SCHEMA);
+            line.number("seq", *lines);
+            line.time("time", clock, time.utc);
+            line.number("time_boot", time.boot);
+            match item {
+                Item::Event(sighting) => {
+                    line::event(line, sighting, *args, creation_clock, callers);
+                }
+                Item::Start(start) => line::start(line, start),
+                Item::Lost(lost) => line::lost(line, lost),
+                Item::End(end) => line::end(line, end),
+            }
+        });
+        pending.bytes.push(b'\n');
+        pending.relieve()
     }
 
     fn flush(&mut self) -> io::Result<()> {

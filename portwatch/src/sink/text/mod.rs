@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Effects, Style};
 use jiff::tz::TimeZone;
 
-use super::{Sink, clock::Clock, escape::Escape, pending::Pending};
+use super::{Sink, clock::Clock, escape::Escape, kept::Kept, pending::Pending};
 use crate::event::{End, Item, Lost, LostReason, Start};
 use layout::Layout;
 
@@ -41,6 +41,7 @@ pub struct Text<W, N> {
     clock: Clock,
     layout: Layout,
     paint: Paint,
+    commands: Kept,
     /// Scratch.
     peer: Vec<u8>,
     note: Vec<u8>,
@@ -91,6 +92,7 @@ impl<W: Write, N: Write> Text<W, N> {
             clock: Clock::new(zone),
             layout: Layout::new(width),
             paint: Paint::new(color),
+            commands: Kept::default(),
             peer: Vec::new(),
             note: Vec::new(),
         }

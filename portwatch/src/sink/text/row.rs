@@ -10,6 +10,7 @@ use crate::{
     errno,
     event::{
         Errno, Event, Op, Outcome, PortFacts, Sighting, SocketOptions, Transport, UnknownReason,
+        Via,
     },
     sink::{digits, escape::Escape},
 };
@@ -65,6 +66,7 @@ impl<W: Write, N: Write> Text<W, N> {
             clock,
             layout,
             paint,
+            commands,
             peer: peer_text,
             note,
             ..
@@ -153,9 +155,15 @@ impl<W: Write, N: Write> Text<W, N> {
                 regular.max(pushed.min(enough))
             }
         };
-        let mut cut = Escape::new(row.bytes, room);
-        command::command(&mut cut, &event.task, process, event.via, *args);
-        row.column += cut.columns();
+        // The room is at most a terminal's width, or no limit: the shift loses nothing.
+        let variant = room << 1 | usize::from(event.via == Some(Via::Kernel));
+        let (text, columns) = commands.get(&event.task, process, variant, |bytes| {
+            let mut cut = Escape::new(bytes, room);
+            command::command(&mut cut, &event.task, process, event.via, *args);
+            cut.columns()
+        });
+        row.bytes.extend_from_slice(text);
+        row.column += columns;
 
         row.to(layout.result);
         row.paint(red);
