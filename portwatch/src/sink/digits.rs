@@ -22,18 +22,20 @@ pub(super) fn number(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
+/// The last digit of a number.
+const fn digit(number: u16) -> u8 {
+    b'0' + (number % 10) as u8
+}
+
 /// The last two digits of a number.
 pub(super) const fn two(number: u8) -> [u8; 2] {
     [b'0' + number / 10 % 10, b'0' + number % 10]
 }
 
 /// The last three digits of a number.
-pub(super) fn three(number: u32) -> [u8; 3] {
-    let digit = |divisor| {
-        // Below ten.
-        b'0' + (number / divisor % 10) as u8
-    };
-    [digit(100), digit(10), digit(1)]
+pub(super) const fn three(number: u32) -> [u8; 3] {
+    let number = (number % 1000) as u16;
+    [digit(number / 100), digit(number / 10), digit(number)]
 }
 
 /// Appends an address, IPv6 without brackets and as RFC 5952 wants it.
@@ -69,18 +71,20 @@ impl Text {
     }
 
     fn number(&mut self, number: u16) {
-        let mut place = match number {
-            0..=9 => 1,
-            10..=99 => 10,
-            100..=999 => 100,
-            1000..=9999 => 1000,
-            _ => 10000,
-        };
-        while place > 0 {
-            // Below ten.
-            self.push(b'0' + (number / place % 10) as u8);
-            place /= 10;
+        // Divided by constants, a division is a multiplication.
+        if number >= 10000 {
+            self.push(digit(number / 10000));
         }
+        if number >= 1000 {
+            self.push(digit(number / 1000));
+        }
+        if number >= 100 {
+            self.push(digit(number / 100));
+        }
+        if number >= 10 {
+            self.push(digit(number / 10));
+        }
+        self.push(digit(number));
     }
 
     fn hex(&mut self, number: u16) {

@@ -141,3 +141,51 @@ fn colored(choice: ColorChoice, out: &File) -> bool {
         ColorChoice::Auto => AutoStream::choice(out) != anstream::ColorChoice::Never,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+    use super::*;
+
+    fn options(format: Format, path: PathBuf) -> OutputOptions {
+        OutputOptions {
+            format,
+            destination: Destination::File(path),
+            numeric: false,
+            color: ColorChoice::Auto,
+            quiet: true,
+            verbosity: 0,
+        }
+    }
+
+    #[test]
+    fn a_file_is_overwritten_with_uncoloured_uncut_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        for (format, part) in [
+            (Format::Json, "{\"schema\":\"portwatch/1\",\"seq\":1,"),
+            (Format::Text, " BIND     tcp   0.0.0.0:8080"),
+        ] {
+            std::fs::write(&path, "previous").unwrap();
+            let mut sink = open(&options(format, path.clone()), true).unwrap();
+            for item in crate::sample::stream() {
+                sink.item(&item).unwrap();
+            }
+            sink.flush().unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains(part), "{text}");
+            assert!(!text.contains("previous") && !text.contains('\x1b'));
+            assert!(text.contains("service-with-a-long-name.jar"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_created_is_named() {
+        let path = PathBuf::from("/no/such/folder/out");
+        let Err(error) = open(&options(Format::Text, path), true) else {
+            panic!("opened");
+        };
+        assert_eq!(error.to_string(), "cannot write to /no/such/folder/out");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}

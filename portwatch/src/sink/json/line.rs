@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::object::{Object, string};
+use super::object::{Key, Object, key, string};
 use crate::{
     errno,
     event::{
@@ -26,13 +26,17 @@ pub(super) fn start(line: &mut Object<'_>, start: &Start) {
         time: _, // at the head of every line
     } = start;
     named(line, "start");
-    line.object("portwatch", |part| part.text("version", version.as_str()));
-    line.object("kernel", |part| {
-        part.text("release", kernel_release.as_str());
+    line.object(key!("portwatch"), |part| {
+        part.text(key!("version"), version.as_str());
     });
-    line.object("host", |part| part.text("name", host_name.as_str()));
-    line.word("backend", backend.as_str());
-    line.list("degraded", degraded, |out, words| string(out, words));
+    line.object(key!("kernel"), |part| {
+        part.text(key!("release"), kernel_release.as_str());
+    });
+    line.object(key!("host"), |part| {
+        part.text(key!("name"), host_name.as_str());
+    });
+    line.word(key!("backend"), backend.as_str());
+    line.list(key!("degraded"), degraded, |out, words| string(out, words));
 }
 
 pub(super) fn lost(line: &mut Object<'_>, lost: &Lost) {
@@ -42,9 +46,9 @@ pub(super) fn lost(line: &mut Object<'_>, lost: &Lost) {
         time: _,
     } = *lost;
     named(line, "lost");
-    line.object("lost", |part| {
-        part.number("count", count);
-        part.word("reason", reason.as_str());
+    line.object(key!("lost"), |part| {
+        part.number(key!("count"), count);
+        part.word(key!("reason"), reason.as_str());
     });
 }
 
@@ -56,15 +60,15 @@ pub(super) fn end(line: &mut Object<'_>, end: &End) {
         time: _,
     } = *end;
     named(line, "end");
-    line.object("totals", |part| {
-        part.number("events", events);
-        part.number("failures", failures);
-        part.number("lost", lost);
+    line.object(key!("totals"), |part| {
+        part.number(key!("events"), events);
+        part.number(key!("failures"), failures);
+        part.number(key!("lost"), lost);
     });
 }
 
 fn named(line: &mut Object<'_>, name: &'static str) {
-    line.object("event", |part| part.word("name", name));
+    line.object(key!("event"), |part| part.word(key!("name"), name));
 }
 
 pub(super) fn event(
@@ -105,19 +109,21 @@ pub(super) fn event(
     if let Outcome::Failure(errno) = *outcome {
         error(line, errno);
     }
-    line.object("network", |part| {
+    line.object(key!("network"), |part| {
         network(part, *transport, *family);
-        side(part, "local", local, local_facts);
+        side(part, key!("local"), local, local_facts);
         if let Some(peer) = peer {
-            side(part, "peer", peer, peer_facts);
+            side(part, key!("peer"), peer, peer_facts);
         }
-        part.object("interface", |part| part.text("name", interface.as_deref()));
+        part.object(key!("interface"), |part| {
+            part.text(key!("name"), interface.as_deref());
+        });
     });
-    line.object("socket", |part| {
+    line.object(key!("socket"), |part| {
         identity(part, socket);
-        part.flag("auto_port", *auto_port);
+        part.flag(key!("auto_port"), *auto_port);
         options(part, socket);
-        part.maybe_number("backlog", *backlog);
+        part.maybe_number(key!("backlog"), *backlog);
     });
     let (fields, _) = kept.get(task, process, 0, |out| {
         caller(&mut Object::fields(out), task, process, args, clock);
@@ -128,7 +134,7 @@ pub(super) fn event(
         self::conflict(line, conflict);
     }
     if !missing.is_empty() {
-        line.list("missing", missing, |out, path| string(out, path));
+        line.list(key!("missing"), missing, |out, path| string(out, path));
     }
 }
 
@@ -139,29 +145,29 @@ fn call(line: &mut Object<'_>, op: Op, outcome: Outcome, via: Option<Via>, durat
         Outcome::Unknown(UnknownReason::Closed) => ("unknown", Some("closed")),
         Outcome::Unknown(UnknownReason::TraceEnded) => ("unknown", Some("trace_ended")),
     };
-    line.object("event", |part| {
-        part.word("name", op.as_str());
-        part.word("outcome", outcome);
-        part.word("reason", reason);
-        part.word("via", via.map(Via::as_str));
-        part.maybe_number("duration", duration);
+    line.object(key!("event"), |part| {
+        part.word(key!("name"), op.as_str());
+        part.word(key!("outcome"), outcome);
+        part.word(key!("reason"), reason);
+        part.word(key!("via"), via.map(Via::as_str));
+        part.maybe_number(key!("duration"), duration);
     });
 }
 
 fn error(line: &mut Object<'_>, errno: Errno) {
-    line.object("error", |part| {
-        part.word("type", errno::name(errno).unwrap_or(OTHER));
-        part.number("code", errno.0);
+    line.object(key!("error"), |part| {
+        part.word(key!("type"), errno::name(errno).unwrap_or(OTHER));
+        part.number(key!("code"), errno.0);
     });
 }
 
 fn network(part: &mut Object<'_>, transport: Transport, family: Family) {
-    part.word("transport", transport.as_str());
-    part.word("type", family.as_str());
+    part.word(key!("transport"), transport.as_str());
+    part.word(key!("type"), family.as_str());
 }
 
 /// One end of a socket.
-fn side(part: &mut Object<'_>, key: &str, endpoint: &Endpoint, facts: &PortFacts) {
+fn side(part: &mut Object<'_>, key: Key, endpoint: &Endpoint, facts: &PortFacts) {
     let Endpoint { address, port } = *endpoint;
     let PortFacts {
         service,
@@ -170,24 +176,24 @@ fn side(part: &mut Object<'_>, key: &str, endpoint: &Endpoint, facts: &PortFacts
     } = facts;
     part.object(key, |part| {
         if let Some(address) = address {
-            part.plain("address", |out| digits::address(out, address));
+            part.plain(key!("address"), |out| digits::address(out, address));
         }
         // The rest are properties of the port.
         if let Some(port) = port {
-            part.number("port", port);
-            part.text("service", service.as_deref());
-            part.word("port_class", class.map(PortClass::as_str));
-            part.flag("ephemeral", *ephemeral);
+            part.number(key!("port"), port);
+            part.text(key!("service"), service.as_deref());
+            part.word(key!("port_class"), class.map(PortClass::as_str));
+            part.flag(key!("ephemeral"), *ephemeral);
         }
     });
 }
 
 fn identity(part: &mut Object<'_>, socket: &Socket) {
     if let Some(cookie) = socket.cookie {
-        part.plain("cookie", |out| digits::hex(out, cookie));
+        part.plain(key!("cookie"), |out| digits::hex(out, cookie));
     }
-    part.maybe_number("inode", socket.inode);
-    part.maybe_number("netns", socket.netns);
+    part.maybe_number(key!("inode"), socket.inode);
+    part.maybe_number(key!("netns"), socket.netns);
 }
 
 fn options(part: &mut Object<'_>, socket: &Socket) {
@@ -208,14 +214,14 @@ fn options(part: &mut Object<'_>, socket: &Socket) {
         bind_no_port,
         mptcp,
     } = options;
-    part.flag("reuseaddr", reuseaddr);
-    part.flag("reuseport", reuseport);
-    part.flag("v6only", v6only);
-    part.flag("freebind", freebind);
-    part.flag("transparent", transparent);
-    part.flag("bind_no_port", bind_no_port);
-    part.flag("mptcp", mptcp);
-    part.maybe_number("uid", uid);
+    part.flag(key!("reuseaddr"), reuseaddr);
+    part.flag(key!("reuseport"), reuseport);
+    part.flag(key!("v6only"), v6only);
+    part.flag(key!("freebind"), freebind);
+    part.flag(key!("transparent"), transparent);
+    part.flag(key!("bind_no_port"), bind_no_port);
+    part.flag(key!("mptcp"), mptcp);
+    part.maybe_number(key!("uid"), uid);
 }
 
 /// Who made the call: `process`, `thread`, `container`, `systemd`.
@@ -246,35 +252,41 @@ fn caller(
         container,
         systemd_unit,
     } = &**process;
-    line.object("process", |part| {
-        part.number("pid", *pid);
-        part.maybe_number("parent_pid", *parent_pid);
-        part.maybe_number("vpid", *vpid);
-        part.text("comm", comm.as_deref());
-        part.object("executable", |part| {
-            part.text("name", process.executable_name());
-            part.text("path", executable_path.as_deref());
+    line.object(key!("process"), |part| {
+        part.number(key!("pid"), *pid);
+        part.maybe_number(key!("parent_pid"), *parent_pid);
+        part.maybe_number(key!("vpid"), *vpid);
+        part.text(key!("comm"), comm.as_deref());
+        part.object(key!("executable"), |part| {
+            part.text(key!("name"), process.executable_name());
+            part.text(key!("path"), executable_path.as_deref());
         });
         if let Some(args) = args.as_deref().filter(|_| with_args) {
-            part.list("command_args", args, |out, arg| string(out, arg));
+            part.list(key!("command_args"), args, |out, arg| string(out, arg));
         }
         if let Some(creation) = *creation {
-            part.object("creation", |part| part.time("time", clock, creation));
+            part.object(key!("creation"), |part| {
+                part.time(key!("time"), clock, creation);
+            });
         }
-        part.object("user", |part| {
-            part.number("id", *uid);
-            part.text("name", user_name.as_deref());
+        part.object(key!("user"), |part| {
+            part.number(key!("id"), *uid);
+            part.text(key!("name"), user_name.as_deref());
         });
-        part.object("linux", |part| part.text("cgroup", cgroup.as_deref()));
+        part.object(key!("linux"), |part| {
+            part.text(key!("cgroup"), cgroup.as_deref());
+        });
     });
-    line.object("thread", |part| part.number("id", *tid));
+    line.object(key!("thread"), |part| part.number(key!("id"), *tid));
     if let Some(Container { id, runtime }) = container {
-        line.object("container", |part| {
-            part.text("id", id.as_str());
-            part.object("runtime", |part| part.word("name", *runtime));
+        line.object(key!("container"), |part| {
+            part.text(key!("id"), id.as_str());
+            part.object(key!("runtime"), |part| part.word(key!("name"), *runtime));
         });
     }
-    line.object("systemd", |part| part.text("unit", systemd_unit.as_deref()));
+    line.object(key!("systemd"), |part| {
+        part.text(key!("unit"), systemd_unit.as_deref());
+    });
 }
 
 fn conflict(line: &mut Object<'_>, conflict: &Conflict) {
@@ -283,12 +295,12 @@ fn conflict(line: &mut Object<'_>, conflict: &Conflict) {
         total,
         truncated,
     } = conflict;
-    line.object("conflict", |part| {
-        part.list("holders", holders, |out, item| {
+    line.object(key!("conflict"), |part| {
+        part.list(key!("holders"), holders, |out, item| {
             Object::write(out, |part| holder(part, item));
         });
-        part.number("holders_total", *total);
-        part.flag("truncated", *truncated);
+        part.number(key!("holders_total"), *total);
+        part.flag(key!("truncated"), *truncated);
     });
 }
 
@@ -306,15 +318,17 @@ fn holder(part: &mut Object<'_>, holder: &Holder) {
         class: endpoint.port.map(PortClass::of),
         ..PortFacts::default()
     };
-    part.object("network", |part| {
+    part.object(key!("network"), |part| {
         network(part, *transport, *family);
-        part.object("connection", |part| part.word("state", state.as_str()));
-        side(part, "local", local, &facts(local));
+        part.object(key!("connection"), |part| {
+            part.word(key!("state"), state.as_str());
+        });
+        side(part, key!("local"), local, &facts(local));
         if let Some(peer) = peer {
-            side(part, "peer", peer, &facts(peer));
+            side(part, key!("peer"), peer, &facts(peer));
         }
     });
-    part.object("socket", |part| {
+    part.object(key!("socket"), |part| {
         identity(part, socket);
         options(part, socket);
     });

@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 
 use super::{Sink, clock::Clock, kept::Kept, pending::Pending};
 use crate::event::{End, Item, Lost, Start};
-use object::Object;
+use object::{Object, key};
 
 /// The name and version of the schema.
 pub const SCHEMA: &str = "portwatch/1";
@@ -61,10 +61,10 @@ impl<W: Write> Sink for Json<W> {
             | Item::End(End { time, .. }) => *time,
         };
         Object::write(&mut pending.bytes, |line| {
-            line.word("schema", SCHEMA);
-            line.number("seq", *lines);
-            line.time("time", clock, time.utc);
-            line.number("time_boot", time.boot);
+            line.word(key!("schema"), SCHEMA);
+            line.number(key!("seq"), *lines);
+            line.time(key!("time"), clock, time.utc);
+            line.number(key!("time_boot"), time.boot);
             match item {
                 Item::Event(sighting) => {
                     line::event(line, sighting, *args, creation_clock, callers);

@@ -1,11 +1,23 @@
 //! Objects, written straight into the batch.
 //!
-//! serde_json costs 14,000 instructions a line here, most of them to check our own keys for
-//! characters that need escaping, byte by byte; this costs a tenth.
+//! serde_json takes 14,200 instructions for a bind here, most of them to look for characters to
+//! escape in our own keys; this takes 3,100.
 
 use jiff::Timestamp;
 
 use crate::sink::{clock::Clock, digits};
+
+/// The key of a field, with its quotes and colon: one piece to copy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key(pub(super) &'static str);
+
+/// A [`Key`] from its name.
+macro_rules! key {
+    ($name:literal) => {
+        $crate::sink::json::object::Key(concat!("\"", $name, "\":"))
+    };
+}
+pub(super) use key;
 
 /// An object that is being written. Fields end with a comma; closing the object takes the last one
 /// away. A field without a value, and an object without fields, is left out.
@@ -33,7 +45,7 @@ impl<'a> Object<'a> {
     }
 
     /// One of our own words: nothing to escape.
-    pub(super) fn word(&mut self, key: &str, value: impl Into<Option<&'static str>>) {
+    pub(super) fn word(&mut self, key: Key, value: impl Into<Option<&'static str>>) {
         if let Some(value) = value.into() {
             self.key(key);
             self.out.push(b'"');
@@ -43,7 +55,7 @@ impl<'a> Object<'a> {
     }
 
     /// A string of whatever origin.
-    pub(super) fn text<'t>(&mut self, key: &str, value: impl Into<Option<&'t str>>) {
+    pub(super) fn text<'t>(&mut self, key: Key, value: impl Into<Option<&'t str>>) {
         if let Some(value) = value.into() {
             self.key(key);
             string(self.out, value);
@@ -51,19 +63,19 @@ impl<'a> Object<'a> {
         }
     }
 
-    pub(super) fn number(&mut self, key: &str, value: impl itoa::Integer) {
+    pub(super) fn number(&mut self, key: Key, value: impl itoa::Integer) {
         self.key(key);
         digits::number(self.out, value);
         self.out.push(b',');
     }
 
-    pub(super) fn maybe_number(&mut self, key: &str, value: Option<impl itoa::Integer>) {
+    pub(super) fn maybe_number(&mut self, key: Key, value: Option<impl itoa::Integer>) {
         if let Some(value) = value {
             self.number(key, value);
         }
     }
 
-    pub(super) fn flag(&mut self, key: &str, value: impl Into<Option<bool>>) {
+    pub(super) fn flag(&mut self, key: Key, value: impl Into<Option<bool>>) {
         if let Some(value) = value.into() {
             self.key(key);
             self.out
@@ -72,18 +84,18 @@ impl<'a> Object<'a> {
     }
 
     /// A string that `write` appends, which needs no escaping.
-    pub(super) fn plain(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn plain(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
         self.key(key);
         self.out.push(b'"');
         write(self.out);
         self.out.extend_from_slice(b"\",");
     }
 
-    pub(super) fn time(&mut self, key: &str, clock: &mut Clock, moment: Timestamp) {
+    pub(super) fn time(&mut self, key: Key, clock: &mut Clock, moment: Timestamp) {
         self.plain(key, |out| clock.stamp(out, moment));
     }
 
-    pub(super) fn object(&mut self, key: &str, fields: impl FnOnce(&mut Object<'_>)) {
+    pub(super) fn object(&mut self, key: Key, fields: impl FnOnce(&mut Object<'_>)) {
         let before = self.out.len();
         self.key(key);
         self.out.push(b'{');
@@ -98,7 +110,7 @@ impl<'a> Object<'a> {
 
     pub(super) fn list<T>(
         &mut self,
-        key: &str,
+        key: Key,
         items: impl IntoIterator<Item = T>,
         mut write: impl FnMut(&mut Vec<u8>, T),
     ) {
@@ -112,10 +124,8 @@ impl<'a> Object<'a> {
         self.out.push(b',');
     }
 
-    fn key(&mut self, key: &str) {
-        self.out.push(b'"');
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
+    fn key(&mut self, key: Key) {
+        self.out.extend_from_slice(key.0.as_bytes());
     }
 }
 
@@ -176,13 +186,13 @@ mod tests {
     fn commas_stand_between_fields_only() {
         assert_eq!(parsed(|_| {}), json!({}));
         let value = parsed(|object| {
-            object.word("a", "x");
-            object.object("b", |object| {
-                object.number("c", 1u8);
-                object.flag("d", true);
+            object.word(key!("a"), "x");
+            object.object(key!("b"), |object| {
+                object.number(key!("c"), 1u8);
+                object.flag(key!("d"), true);
             });
-            object.list("e", [1, 2], |out, item| digits::number(out, item));
-            object.list("f", [0u8; 0], |_, _| {});
+            object.list(key!("e"), [1, 2], digits::number);
+            object.list(key!("f"), [0u8; 0], |_, _| {});
         });
         assert_eq!(
             value,
@@ -193,11 +203,11 @@ mod tests {
     #[test]
     fn what_has_no_value_is_left_out() {
         let value = parsed(|object| {
-            object.text("a", None);
-            object.maybe_number("b", None::<u32>);
-            object.flag("c", None);
-            object.word("d", None);
-            object.object("e", |object| object.text("f", None));
+            object.text(key!("a"), None);
+            object.maybe_number(key!("b"), None::<u32>);
+            object.flag(key!("c"), None);
+            object.word(key!("d"), None);
+            object.object(key!("e"), |object| object.text(key!("f"), None));
         });
         assert_eq!(value, json!({}));
     }

@@ -1,7 +1,6 @@
 //! One event, one row; a second where something does not fit or stood in the way.
 //!
-//! This is the hot path: bytes are appended to the batch in place, padding is copied from a
-//! constant, nothing is formatted twice.
+//! This is the hot path: bytes are appended to the batch in place and nothing is formatted twice.
 
 use std::{borrow::Cow, io::Write};
 
@@ -29,14 +28,9 @@ struct Row<'a> {
 impl Row<'_> {
     /// Spaces up to a column, at least one.
     fn to(&mut self, column: usize) {
-        const SPACES: [u8; 64] = [b' '; 64];
-        let mut missing = column.saturating_sub(self.column).max(1);
+        let missing = column.saturating_sub(self.column).max(1);
+        self.bytes.resize(self.bytes.len() + missing, b' ');
         self.column += missing;
-        while missing > 0 {
-            let some = missing.min(SPACES.len());
-            self.bytes.extend_from_slice(&SPACES[..some]);
-            missing -= some;
-        }
     }
 
     /// ASCII.
