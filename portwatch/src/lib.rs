@@ -12,11 +12,19 @@
 //! and `decode` knows the wire layout.
 
 pub mod child;
+pub mod cli;
+pub mod commands;
 pub mod decode;
 pub mod enrich;
+pub mod errno;
 pub mod event;
+pub mod failure;
+pub mod filter;
 pub mod host;
 pub mod load;
 pub mod plan;
+#[cfg(test)]
+mod sample;
 pub mod selection;
+pub mod sink;
 pub mod source;

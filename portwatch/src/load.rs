@@ -1,15 +1,23 @@
 //! Carries a plan out: loads the programs it names, fills their maps, attaches them.
 
-use std::ops::RangeInclusive;
+use std::{
+    io,
+    ops::RangeInclusive,
+    os::fd::{AsFd as _, AsRawFd as _},
+    rc::Rc,
+};
 
 use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{Program, ProgramError},
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
 };
+use portwatch_ebpf::abi::record::{loss, SocketRecord};
 use thiserror::Error;
 
 use crate::{
+    decode,
+    event::{Event, LostReason},
     host::facts::Gathered,
     plan::{hooks::Way, Attachment, Plan},
     selection::Selection,
@@ -56,22 +64,23 @@ pub enum LoadError {
     },
 }
 
-/// Attached programs. Dropping it detaches them.
+/// Loaded programs and their maps. Dropping it detaches them.
 pub struct Loaded {
     /// Keeps programs and links.
     ebpf: Ebpf,
-    /// Records.
-    pub ring: RingBuf<MapData>,
-    /// Losses per CPU, see `portwatch_ebpf::abi::record::loss`.
-    pub lost: PerCpuArray<MapData, u64>,
-    /// Connection attempts whose outcome is open.
-    pub connecting: HashMap<MapData, u64, [u8; CONNECTING_LEN]>,
-    /// The command that is followed.
-    pub descendants: HashMap<MapData, u32, u8>,
+    ring: Option<RingBuf<MapData>>,
+    connecting: HashMap<MapData, u64, [u8; CONNECTING_LEN]>,
+    descendants: HashMap<MapData, u32, u8>,
+    lost: Rc<PerCpuArray<MapData, u64>>,
 }
 
-/// A socket record and where the attempt stands (`state.rs` of the kernel programs).
-pub const CONNECTING_LEN: usize = size_of::<portwatch_ebpf::abi::record::SocketRecord>() + 8;
+/// Size of a value of `CONNECTING`: a socket record and where the attempt stands (`state.rs` of the
+/// kernel programs).
+const CONNECTING_LEN: usize = size_of::<SocketRecord>() + 8;
+/// Where in it the attempt stands.
+const PHASE_AT: usize = size_of::<SocketRecord>();
+/// `state::phase::TOLD`: the outcome is told, the call has not returned.
+const PHASE_TOLD: u32 = 3;
 
 /// Values for the kernel's filters that the plan's constants do not hold.
 #[derive(Debug, Default)]
@@ -101,20 +110,35 @@ pub fn load(
     fill_filters(&mut ebpf, selection, values)?;
     for attachment in &plan.attachments {
         load_program(&mut ebpf, *attachment, &btf)?;
-        if std::env::var_os("PW_DEBUG").is_some() { let info = find(&mut ebpf, attachment.program, attachment.bounded).unwrap().info().unwrap(); eprintln!("{} {:?} {:?}", attachment.program, info.verified_instruction_count(), info.size_jitted()); }
     }
     Ok(Loaded {
-        ring: RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|source| failed("EVENTS", source))?,
-        lost: PerCpuArray::try_from(take(&mut ebpf, "LOST")?).map_err(|source| failed("LOST", source))?,
-        connecting: HashMap::try_from(take(&mut ebpf, "CONNECTING")?)
-            .map_err(|source| failed("CONNECTING", source))?,
-        descendants: HashMap::try_from(take(&mut ebpf, "DESCENDANTS")?)
-            .map_err(|source| failed("DESCENDANTS", source))?,
+        ring: Some(map(&mut ebpf, "EVENTS")?),
+        lost: Rc::new(map(&mut ebpf, "LOST")?),
+        connecting: map(&mut ebpf, "CONNECTING")?,
+        descendants: map(&mut ebpf, "DESCENDANTS")?,
         ebpf,
     })
 }
 
 impl Loaded {
+    /// The ring buffer, once.
+    ///
+    /// # Errors
+    /// When it was taken before.
+    pub fn take_ring(&mut self) -> Result<RingBuf<MapData>, LoadError> {
+        self.ring.take().ok_or(LoadError::Lacks("EVENTS"))
+    }
+
+    /// Makes the programs follow a process and its descendants.
+    ///
+    /// # Errors
+    /// When the kernel refuses the entry.
+    pub fn follow(&mut self, pid: u32) -> Result<(), LoadError> {
+        self.descendants
+            .insert(pid, 1, 0)
+            .map_err(|source| failed("DESCENDANTS", source))
+    }
+
     /// Attaches the loaded programs in the order of the plan.
     ///
     /// # Errors
@@ -126,27 +150,92 @@ impl Loaded {
         Ok(())
     }
 
-    /// The ring, and what must be kept while it is read.
+    /// Detaches them: from now on no record is added.
+    pub fn detach(&mut self, plan: &Plan) {
+        for attachment in &plan.attachments {
+            if let Some(program) = find(&mut self.ebpf, attachment.program, attachment.bounded) {
+                let _ = detach_program(program);
+            }
+        }
+    }
+
+    /// Counters of lost events.
     #[must_use]
-    pub fn split(self) -> (RingBuf<MapData>, Ebpf) {
-        (self.ring, self.ebpf)
+    pub fn losses(&self) -> Losses {
+        Losses { map: Rc::clone(&self.lost), told: [0; REASONS.len()] }
+    }
+
+    /// Connection attempts whose outcome is open. To be read after [`Loaded::detach`].
+    pub fn pending(&mut self) -> Vec<Event> {
+        let attempts = self.connecting.iter().filter_map(Result::ok);
+        attempts
+            .filter(|(_, value)| {
+                let phase = value.get(PHASE_AT..PHASE_AT + 4).and_then(|word| word.try_into().ok());
+                phase.map(u32::from_ne_bytes) != Some(PHASE_TOLD)
+            })
+            .filter_map(|(_, value)| decode::pending(&value[..PHASE_AT]).ok())
+            .collect()
     }
 
     /// Times the kernel skipped a program because it was running already on that CPU. 0 where the
-    /// kernel (before 5.12) does not count them.
+    /// kernel does not count them (before 5.12).
     #[must_use]
-    pub fn recursion_misses(&self, plan: &Plan) -> u64 {
-        let _ = plan;
-        0
+    pub fn skipped(&self) -> u64 {
+        let programs = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok());
+        programs
+            .filter_map(|fd| {
+                let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+                let text = std::fs::read_to_string(path).ok()?;
+                let line = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
+                line.trim().parse::<u64>().ok()
+            })
+            .sum()
     }
+}
+
+/// Reasons in the order of `portwatch_ebpf::abi::record::loss`.
+const REASONS: [LostReason; 3] =
+    [LostReason::RingFull, LostReason::TableFull, LostReason::Unreadable];
+
+const _: () = assert!(
+    loss::RING_FULL == 0 && loss::TABLE_FULL == 1 && loss::UNREADABLE == 2 && loss::ALL == 3
+);
+
+/// What the programs could not hand over.
+pub struct Losses {
+    map: Rc<PerCpuArray<MapData, u64>>,
+    told: [u64; REASONS.len()],
+}
+
+impl Losses {
+    /// What was lost since the last call, by reason.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn since_last(&mut self) -> io::Result<Vec<(LostReason, u64)>> {
+        let mut news = Vec::new();
+        for (index, reason) in REASONS.into_iter().enumerate() {
+            let counts = self.map.get(&(index as u32), 0).map_err(io::Error::other)?;
+            let total: u64 = counts.iter().sum();
+            if total > self.told[index] {
+                news.push((reason, total - self.told[index]));
+                self.told[index] = total;
+            }
+        }
+        Ok(news)
+    }
+}
+
+fn map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>
+where
+    M: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(LoadError::Lacks(name))?;
+    M::try_from(map).map_err(|source| failed(name, source))
 }
 
 fn failed(map: &'static str, source: aya::maps::MapError) -> LoadError {
     LoadError::Map { map, source }
-}
-
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, LoadError> {
-    ebpf.take_map(name).ok_or(LoadError::Lacks(name))
 }
 
 fn way_name(way: Way) -> &'static str {
@@ -204,6 +293,18 @@ fn attach_program(ebpf: &mut Ebpf, attachment: Attachment) -> Result<(), LoadErr
         Program::RawTracePoint(program) => program.attach(target).map(drop),
         _ => Err(ProgramError::UnexpectedProgramType),
     })
+}
+
+/// Dropping a link detaches; aya keeps the links, so the program is unloaded with them.
+fn detach_program(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
+        Program::BtfTracePoint(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
+        Program::RawTracePoint(program) => program.unload(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
 }
 
 fn fill_filters(

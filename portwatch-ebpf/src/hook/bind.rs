@@ -7,7 +7,7 @@ use crate::{
     emit, filter,
     kernel::{
         image,
-        memory::{set, Ptr},
+        memory::{number, set, Ptr},
         repeat::Repeat as _,
         request::Request,
         sock::{self, Kind},
@@ -88,7 +88,7 @@ pub(crate) fn explain<B: Backend>(sk: Ptr, kind: Kind, error: u32, port: u16) {
         && let Some(net) = sock::net::<B::Memory>(sk)
         && (kind.is_tcp() || kind.is_udp())
     {
-        B::Repeat::send_owners(sk as u64, net as u64, u64::from(port), u64::from(kind.is_tcp()));
+        B::Repeat::send_owners(number(sk), number(net), u64::from(port), u64::from(kind.is_tcp()));
     }
 }
 

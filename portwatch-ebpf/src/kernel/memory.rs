@@ -47,6 +47,14 @@ pub(crate) fn set(word: &mut u32, bits: u32) {
     unsafe { word.write_volatile(word.read_volatile() | bits) };
 }
 
+/// The address of a BTF pointer as a plain number, as global functions take it. Read back through a
+/// helper: the verifier does not let arithmetic make a number of a pointer.
+#[inline(always)]
+pub(crate) fn number(pointer: Ptr) -> u64 {
+    // SAFETY: reads our own stack.
+    unsafe { bpf_probe_read_kernel((&raw const pointer).cast::<u64>()) }.unwrap_or(0)
+}
+
 /// How a pointer may be followed.
 pub(crate) trait Memory {
     /// Reads a value of 1, 2, 4 or 8 bytes at `base + offset`.

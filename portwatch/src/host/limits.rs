@@ -17,6 +17,28 @@ pub fn memlock() -> Option<Limit> {
     parse_memlock(&fs::read_to_string("/proc/self/limits").ok()?)
 }
 
+/// Raises the soft limit as far as it goes, for kernels that count BPF maps against it. Where that is
+/// not far enough, creating a map says so.
+pub fn raise_memlock() {
+    let wanted = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: a valid struct; the call changes nothing but this limit.
+    let raised = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const wanted) } == 0;
+    if let Some(Limit { hard, .. }) = memlock()
+        && !raised
+    {
+        let hard = hard.unwrap_or(libc::RLIM_INFINITY);
+        let allowed = libc::rlimit {
+            rlim_cur: hard,
+            rlim_max: hard,
+        };
+        // SAFETY: as above. That it fails shows when a map is created.
+        let _ = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const allowed) };
+    }
+}
+
 /// RLIMIT_MEMLOCK from the text of `/proc/PID/limits` (fs/proc/base.c, `proc_pid_limits`).
 #[must_use]
 pub fn parse_memlock(limits: &str) -> Option<Limit> {

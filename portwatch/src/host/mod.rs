@@ -2,6 +2,7 @@
 //! be read is `None`, never a guess.
 
 pub mod btf;
+pub mod cgroup;
 pub mod facts;
 pub mod fields;
 pub mod kernel;

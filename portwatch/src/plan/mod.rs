@@ -52,6 +52,18 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Notes that a way in does not work after all.
+    pub fn refuse(&mut self, backend: Backend, reason: String) {
+        let fact = match backend {
+            Backend::Tracing => &mut self.tracing,
+            Backend::Kprobe => &mut self.kprobe,
+            Backend::RawTp => &mut self.raw_tp,
+        };
+        *fact = Err(reason);
+    }
+}
+
 /// Which way in the user wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Attach {

@@ -1,3 +1,4 @@
 //! Where events come from.
 
+pub mod assemble;
 pub mod ring;

@@ -1,0 +1,116 @@
+//! The sections that stand behind the options, in `--help` and in the man page. Lines that begin
+//! with two spaces are kept as they are; the others flow.
+
+use std::fmt::Write as _;
+
+/// A section of help text.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// In capitals.
+    pub title: &'static str,
+    /// Paragraphs, separated by empty lines.
+    pub body: &'static str,
+}
+
+/// Sections of the whole program.
+pub const PORTWATCH: &[Section] = &[
+    Section {
+        title: "EXIT STATUS",
+        body: "  0  done; a trace in which nothing happened, or that was interrupted, is done
+  1  nothing found, not free
+  2  wrong usage
+  3  not permitted, or not possible on this kernel
+  4  anything else
+
+portwatch trace -- COMMAND exits with the status of COMMAND: 128 and the number of the signal that \
+ended it, 126 if it cannot be run, 127 if it is not found. When portwatch itself fails before \
+COMMAND starts, it is 2, 3 or 4, and COMMAND is not run.",
+    },
+    Section {
+        title: "ENVIRONMENT",
+        body: "  NO_COLOR    no colours where it is set, unless --color always is given
+  SUDO_UID    runs the COMMAND of trace as this user; then DOAS_USER, PKEXEC_UID",
+    },
+];
+
+/// Sections of `trace`.
+pub const TRACE: &[Section] = &[
+    Section {
+        title: "HOW FILTERS COMBINE",
+        body: "\
+Kinds of filter are joined by AND, the values of one kind by OR: --port 80 --port 443 --failed shows \
+failures on either port. -t and -u are one kind, -4 and -6 another. A fact that is not known matches \
+no value.",
+    },
+    Section {
+        title: "FOLLOWING A COMMAND",
+        body: "\
+With -- COMMAND only this command and its descendants are shown, also after they have forked twice \
+into the background. Processes that others start on its behalf are not descendants: a service that \
+systemctl asks systemd to start, a container that docker asks dockerd to start. To see those, use \
+--cgroup, --container or --comm.
+
+COMMAND runs as the user who called sudo, doas or pkexec, with that user's groups and HOME. Ctrl-C \
+reaches both, and portwatch ends after it; SIGTERM is passed on to it.",
+    },
+    Section {
+        title: "WHAT IS PRINTED",
+        body: "\
+Data goes to stdout, one line for each event as it happens; header, totals and notes go to stderr. \
+Under a failed call a line marked with an arrow says why and what stood in the way. Events that the \
+kernel could not hand over show as LOST where they are missing, and in the totals.
+
+Text is for people and may change. Scripts should use -o json: one object a line, the first is named \
+start, the last end. What is not known is absent there, never null, 0 or empty. The schema, \
+portwatch/1, is docs/schema/portwatch-1.json in the sources.",
+    },
+    Section {
+        title: "EXIT STATUS",
+        body: "  0  done, also when nothing happened or it was interrupted
+  2  wrong usage
+  3  not permitted, or not possible on this kernel
+  4  anything else
+
+With -- COMMAND the status of COMMAND: 128+N after signal N, 126 if it cannot be run, 127 if it is \
+not found. When portwatch fails before COMMAND starts, it is 2, 3 or 4, and COMMAND is not run.",
+    },
+    Section {
+        title: "EXAMPLES",
+        body: "\
+Who takes port 8080, and who would like to?
+
+  portwatch trace --port 8080
+
+Every failure on this machine, for a minute:
+
+  portwatch trace --failed --duration 1m
+
+Why does my server not start?
+
+  portwatch trace --conflicts -- ./server --listen 0.0.0.0:8080
+
+What does nginx listen on, once it is restarted?
+
+  portwatch trace -e bind,listen --comm nginx
+
+Who connects to the database, as JSON for a script?
+
+  portwatch trace -e connect --peer-port 5432 -o json | jq .process
+
+The first UDP port that anybody takes, without asking for it:
+
+  portwatch trace -u -e autobind -c 1",
+    },
+];
+
+/// Sections as `--help` shows them.
+#[must_use]
+pub fn text(sections: &[Section]) -> String {
+    let mut text = String::new();
+    for Section { title, body } in sections {
+        let gap = if text.is_empty() { "" } else { "\n\n" };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{gap}{title}\n{body}");
+    }
+    text
+}

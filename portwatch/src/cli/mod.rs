@@ -1,0 +1,119 @@
+//! The command line, in two steps: what was typed ([`Cli`], clap) and what it means
+//! ([`resolve`]). The doc comments here are the text of `-h`, `--help`, the man page and the
+//! completions.
+
+pub mod help;
+mod parse;
+pub mod resolve;
+mod system;
+mod trace;
+
+use std::path::PathBuf;
+
+use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+pub use resolve::{Destination, Names, OutputOptions, TraceOptions, UsageError};
+pub use system::System;
+pub use trace::{Attach, NetnsArg, TraceArgs, UserArg};
+
+/// Which process bound or grabbed which port, who failed, who holds it, and why
+///
+/// portwatch watches the kernel: every bind, listen, connect and automatically taken port of every
+/// process appears the moment it happens, failures with the address and port that were asked for.
+#[derive(Debug, Parser)]
+#[command(
+    name = "portwatch",
+    version,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    max_term_width = 100,
+    after_help = "portwatch trace --help explains the filters, with examples.",
+    after_long_help = help::text(help::PORTWATCH)
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// What to print, and where.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Print who binds, listens on, connects from or grabs which port, as it happens
+    ///
+    /// Every process of the machine, whichever user or container it belongs to. One line for each
+    /// call, when its outcome is known: a connection is reported once it is established or has
+    /// failed. A failed call shows the address and port that were asked for. Ends with Ctrl-C,
+    /// --duration, --count, or the COMMAND.
+    Trace(Box<TraceArgs>),
+    /// Say what portwatch can see on this machine, what it cannot, and what would help
+    ///
+    /// Tries what trace would use, without tracing: the way into the kernel that would be chosen
+    /// and why not a better one, privileges, lockdown, type information of the kernel (BTF), the
+    /// state of every hook and field. Works without root as far as that goes.
+    Doctor,
+    /// Print the completion script for a shell
+    ///
+    /// For example: portwatch completions bash > /etc/bash_completion.d/portwatch
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    ///
+    /// For example: portwatch man | man -l -
+    Man,
+}
+
+/// The options that every verb takes.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// How to print: text for people, json for programs
+    #[arg(
+        short = 'o',
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        global = true
+    )]
+    pub output: Format,
+
+    /// Where to print: a file, which is overwritten; - is standard output
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, global = true)]
+    pub write: Option<PathBuf>,
+
+    /// Print numbers: no names of services, users or hosts
+    #[arg(short, long, global = true)]
+    pub numeric: bool,
+
+    /// When to use colours; auto means on a terminal and without NO_COLOR in the environment
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto, global = true)]
+    pub color: ColorChoice,
+
+    /// Data and errors only: no header, no totals, no notes
+    #[arg(short, long, conflicts_with = "verbose", global = true)]
+    pub quiet: bool,
+
+    /// Say what is done and why; twice: with the diagnostics of the kernel programs
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns for people; the layout may change
+    #[default]
+    Text,
+    /// JSON Lines, one object a line, for programs: the schema portwatch/1
+    Json,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+#![expect(clippy::unwrap_used, reason = "tests panic")]
+
+use std::{path::Path, time::Duration};
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+
+use super::*;
+use crate::event::{Backend, Family, Op, Transport};
+
+/// A system with one user and one network namespace.
+struct Known;
+
+impl Names for Known {
+    fn user(&self, name: &str) -> Result<u32, String> {
+        match name {
+            "alice" => Ok(1000),
+            _ => Err("there is no such user".to_owned()),
+        }
+    }
+
+    fn netns(&self, path: &Path) -> Result<u32, String> {
+        match path.to_str() {
+            Some("/run/netns/blue") => Ok(4_026_532_000),
+            _ => Err("cannot open it".to_owned()),
+        }
+    }
+
+    fn page_size(&self) -> u64 {
+        4096
+    }
+}
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("portwatch").chain(line.split_whitespace()))
+}
+
+fn trace(line: &str) -> TraceOptions {
+    try_trace(line).unwrap()
+}
+
+fn try_trace(line: &str) -> Result<TraceOptions, UsageError> {
+    let Cli {
+        verb: Verb::Trace(args),
+        output,
+    } = parse(&format!("trace {line}")).unwrap()
+    else {
+        panic!("not trace");
+    };
+    args.resolve(output, &Known)
+}
+
+fn refusal(line: &str) -> String {
+    let error = parse(line).unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{line}");
+    assert!(error.use_stderr(), "{line}");
+    error.to_string()
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn nothing_typed_traces_the_default_events_of_everything() {
+    let options = trace("");
+    assert_eq!(
+        options.selection,
+        crate::selection::Selection {
+            events: vec![Op::Bind, Op::Listen, Op::Connect, Op::Autobind],
+            ..Default::default()
+        }
+    );
+    assert_eq!(options.backend, None);
+    assert_eq!(options.buffer, 8 << 20);
+    assert_eq!((options.duration, options.count), (None, None));
+    assert!(options.args);
+    assert_eq!(options.command, None);
+    assert_eq!(
+        options.output,
+        OutputOptions {
+            format: Format::Text,
+            destination: Destination::Stdout,
+            numeric: false,
+            color: ColorChoice::Auto,
+            quiet: false,
+            verbosity: 0,
+        }
+    );
+    assert!(options.notes.is_empty());
+}
+
+#[test]
+fn filters_repeat() {
+    let options = trace(
+        "--port 80 --port 8000-8100,443 --peer-port 5432 --pid 1 --pid 2 --comm nginx \
+         --comm victoria-metrics --uid 33 --uid alice --netns 4026531840 --netns blue \
+         --cgroup /sys/fs/cgroup/a.slice/ --cgroup b/c --cgroup 0::/d --cgroup / \
+         --container 0a1b -t -u -4 -6 -e bind -e listen,connect --failed --conflicts",
+    );
+    let selection = options.selection;
+    assert_eq!(selection.ports, [80..=80, 8000..=8100, 443..=443]);
+    assert_eq!(selection.peer_ports, [5432..=5432]);
+    assert_eq!(selection.pids, [1, 2]);
+    assert_eq!(selection.comms, ["nginx", "victoria-metric"]);
+    assert_eq!(selection.uids, [33, 1000]);
+    assert_eq!(selection.netns, [4_026_531_840, 4_026_532_000]);
+    assert_eq!(selection.cgroups, ["/a.slice", "/b/c", "/d", "/"]);
+    assert_eq!(selection.containers, ["0a1b"]);
+    assert_eq!(selection.transports, [Transport::Tcp, Transport::Udp]);
+    assert_eq!(selection.families, [Family::Ipv4, Family::Ipv6]);
+    assert_eq!(selection.events, [Op::Bind, Op::Listen, Op::Connect]);
+    assert!(selection.failed && selection.conflicts && !selection.descendants);
+}
+
+#[test]
+fn ends_and_kernel_options() {
+    let options = trace("--duration 1h30m -c 5 --attach raw_tp --buffer 256K --no-args");
+    assert_eq!(options.duration, Some(Duration::from_secs(5400)));
+    assert_eq!(options.count, Some(5));
+    assert_eq!(options.backend, Some(Backend::RawTp));
+    assert_eq!(options.buffer, 256 << 10);
+    assert!(!options.args);
+    assert!(options.notes.is_empty());
+}
+
+#[test]
+fn a_buffer_is_rounded_up_and_that_is_said() {
+    let options = trace("--buffer 300K");
+    assert_eq!(options.buffer, 512 << 10);
+    assert_eq!(
+        options.notes,
+        ["--buffer 307200 is rounded up to 524288 bytes"]
+    );
+    assert_eq!(trace("--buffer 1").buffer, 4096);
+    assert_eq!(trace("--buffer 2G").buffer, 1 << 31);
+}
+
+#[test]
+fn output_options_stand_before_or_after_the_verb() {
+    for line in [
+        "-o json -w out.jsonl -n --color never -vv trace",
+        "trace -o json -w out.jsonl -n --color never -v -v",
+    ] {
+        let output = parse(line).unwrap().output.resolve(Destination::Stdout);
+        assert_eq!(output.format, Format::Json);
+        assert_eq!(output.destination, Destination::File("out.jsonl".into()));
+        assert!(output.numeric);
+        assert_eq!(output.color, ColorChoice::Never);
+        assert_eq!(output.verbosity, 2);
+    }
+}
+
+#[test]
+fn a_command_keeps_its_stdout_and_options() {
+    let options = trace("--failed -- nc -l -p 80");
+    assert_eq!(options.command.unwrap(), ["nc", "-l", "-p", "80"]);
+    assert!(options.selection.descendants);
+    assert_eq!(options.output.destination, Destination::Stderr);
+
+    let destination = |line| trace(line).output.destination;
+    assert_eq!(destination("-w f -- true"), Destination::File("f".into()));
+    assert_eq!(destination("-w - -- true"), Destination::Stdout);
+}
+
+#[test]
+fn wrong_usage_is_refused_in_words() {
+    for (line, part) in [
+        ("trace --port 0", "port 0 only asks the kernel"),
+        (
+            "trace --port 65536",
+            "65536 is too large: ports are 1 to 65535",
+        ),
+        ("trace --port 90-80", "did you mean 80-90?"),
+        ("trace --peer-port http", "\"http\" is not a port number"),
+        (
+            "trace -e bind,accept",
+            "[possible values: bind, listen, connect, autobind]",
+        ),
+        (
+            "trace --attach uprobe",
+            "[possible values: auto, tracing, kprobe, raw_tp]",
+        ),
+        ("trace --pid 0", "0 is not in 1..=4194304"),
+        ("trace --duration soon", "10s, 2m or 1h30m"),
+        ("trace --buffer 0", "cannot be empty"),
+        ("trace -c 0", "0 is not in 1.."),
+        ("trace -o xml", "[possible values: text, json]"),
+        ("trace -q -v", "cannot be used with"),
+        ("trace nc -l", "unexpected argument 'nc'"),
+        ("trace --comm", "a value is required"),
+        ("frobnicate", "unrecognized subcommand"),
+        (
+            "completions tcsh",
+            "[possible values: bash, elvish, fish, powershell, zsh]",
+        ),
+    ] {
+        let refusal = refusal(line);
+        assert!(refusal.contains(part), "{line}: {refusal}");
+    }
+}
+
+#[test]
+fn unknown_names_are_wrong_usage() {
+    let error = try_trace("--uid bob").unwrap_err().into_clap();
+    assert_eq!(error.exit_code(), 2);
+    assert!(
+        error
+            .to_string()
+            .contains("invalid value 'bob' for '--uid <USER>': there is no such user")
+    );
+    let error = try_trace("--netns green").unwrap_err();
+    assert_eq!(error.value, "/run/netns/green");
+}
+
+#[test]
+fn nothing_typed_at_all_prints_help_as_wrong_usage() {
+    let error = Cli::try_parse_from(["portwatch"]).unwrap_err();
+    assert_eq!(
+        error.kind(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.use_stderr());
+}
+
+fn help(arguments: &[&str]) -> String {
+    let error = Cli::command()
+        .term_width(80)
+        .try_get_matches_from(std::iter::once(&"portwatch").chain(arguments))
+        .unwrap_err();
+    assert_eq!(error.exit_code(), 0);
+    error.to_string()
+}
+
+#[test]
+fn help_texts() {
+    insta::assert_snapshot!("short", help(&["-h"]));
+    insta::assert_snapshot!("long", help(&["--help"]));
+    insta::assert_snapshot!("trace_short", help(&["trace", "-h"]));
+    insta::assert_snapshot!("trace_long", help(&["trace", "--help"]));
+    insta::assert_snapshot!("doctor_long", help(&["doctor", "--help"]));
+}

@@ -1,0 +1,328 @@
+//! Sightings for the tests of filters and sinks.
+
+#![expect(clippy::unwrap_used, reason = "tests panic")]
+
+use std::sync::Arc;
+
+use crate::event::*;
+
+/// `127.0.0.1:80`, `[::1]:80`
+pub(crate) fn endpoint(text: &str) -> Endpoint {
+    let socket: std::net::SocketAddr = text.parse().unwrap();
+    Endpoint {
+        address: Some(socket.ip()),
+        port: Some(socket.port()),
+    }
+}
+
+pub(crate) fn time() -> Time {
+    Time {
+        boot: 5_482_000_000,
+        utc: "2026-11-22T12:03:11.482Z".parse().unwrap(),
+    }
+}
+
+fn facts(endpoint: &Endpoint) -> PortFacts {
+    let port = endpoint.port;
+    let service = match port {
+        Some(80) => Some("http"),
+        Some(443) => Some("https"),
+        Some(5353) => Some("mdns"),
+        Some(8080) => Some("http-alt"),
+        _ => None,
+    };
+    PortFacts {
+        service: service.map(Arc::from),
+        class: port.map(PortClass::of),
+        ephemeral: port.map(|port| (32768..=60999).contains(&port)),
+    }
+}
+
+/// `node server.js` did `op` on `local` and it worked.
+pub(crate) fn sighting(op: Op, local: &str) -> Sighting {
+    let local = endpoint(local);
+    let is_v6 = local.address.unwrap().is_ipv6();
+    Sighting {
+        local: facts(&local),
+        event: Event {
+            time_boot: time().boot,
+            duration: Some(12_345),
+            op,
+            outcome: Outcome::Success,
+            via: Some(if op == Op::Autobind {
+                Via::Implicit
+            } else {
+                Via::Syscall
+            }),
+            transport: if op == Op::Autobind {
+                Transport::Udp
+            } else {
+                Transport::Tcp
+            },
+            family: if is_v6 { Family::Ipv6 } else { Family::Ipv4 },
+            local,
+            peer: None,
+            auto_port: op == Op::Autobind,
+            backlog: (op == Op::Listen).then_some(511),
+            socket: Socket {
+                cookie: Some(0x1a2b),
+                inode: Some(98765),
+                netns: Some(4_026_531_840),
+                device: None,
+                uid: Some(1000),
+                options: SocketOptions {
+                    reuseaddr: Some(true),
+                    reuseport: Some(false),
+                    v6only: is_v6.then_some(false),
+                    freebind: Some(false),
+                    transparent: Some(false),
+                    bind_no_port: Some(false),
+                    mptcp: Some(false),
+                },
+            },
+            task: Task {
+                pid: 2214,
+                tid: 2214,
+                parent_pid: Some(2000),
+                vpid: Some(2214),
+                uid: 1000,
+                comm: Some("node".into()),
+                start_boot: Some(5_000_000_000),
+                key: Some(77),
+                cgroup: Some(4242),
+            },
+            refused_by_policy: false,
+            conflict: None,
+        },
+        time: time(),
+        process: Arc::new(process("/usr/bin/node", &["node", "server.js"])),
+        peer: PortFacts::default(),
+        interface: None,
+        missing: Vec::new(),
+    }
+}
+
+pub(crate) fn process(path: &str, args: &[&str]) -> Process {
+    Process {
+        executable_path: Some(path.into()),
+        args: Some(args.iter().map(|&arg| arg.to_owned()).collect()),
+        creation: Some("2026-11-22T12:03:11Z".parse().unwrap()),
+        user_name: Some("alice".into()),
+        cgroup: Some("/system.slice/web.service".into()),
+        container: None,
+        systemd_unit: Some("web.service".into()),
+    }
+}
+
+/// A process and the kernel's name of it.
+pub(crate) fn by(mut sighting: Sighting, comm: &str, path: &str, args: &[&str]) -> Sighting {
+    sighting.event.task.comm = Some(comm.into());
+    sighting.process = Arc::new(process(path, args));
+    sighting
+}
+
+pub(crate) fn failed(mut sighting: Sighting, errno: i32) -> Sighting {
+    sighting.event.outcome = Outcome::Failure(Errno(errno.unsigned_abs()));
+    sighting
+}
+
+/// A connect, by curl.
+pub(crate) fn connect(local: &str, peer: &str) -> Sighting {
+    let mut sighting = by(
+        sighting(Op::Connect, local),
+        "curl",
+        "/usr/bin/curl",
+        &["curl", "-s", "https://example.org/"],
+    );
+    let peer = endpoint(peer);
+    sighting.peer = facts(&peer);
+    sighting.event.peer = Some(peer);
+    sighting.event.auto_port = true;
+    sighting
+}
+
+/// A failed bind to 0.0.0.0:8080, and `holders` of the `total` sockets in the way.
+pub(crate) fn conflict(holders: usize, total: u32, truncated: bool) -> Sighting {
+    let mut sighting = failed(sighting(Op::Bind, "0.0.0.0:8080"), libc::EADDRINUSE);
+    let listener = Holder {
+        transport: Transport::Tcp,
+        family: Family::Ipv4,
+        state: TcpState::Listen,
+        local: endpoint("127.0.0.1:8080"),
+        peer: None,
+        socket: Socket {
+            cookie: Some(0x2001),
+            inode: Some(12345),
+            netns: Some(4_026_531_840),
+            device: None,
+            uid: Some(0),
+            options: SocketOptions {
+                reuseaddr: Some(true),
+                ..SocketOptions::default()
+            },
+        },
+    };
+    let waiting = Holder {
+        state: TcpState::TimeWait,
+        peer: Some(endpoint("127.0.0.1:40000")),
+        socket: Socket {
+            cookie: Some(0x2002),
+            ..Socket::default()
+        },
+        ..listener.clone()
+    };
+    sighting.event.conflict = Some(Conflict {
+        holders: [listener, waiting]
+            .into_iter()
+            .cycle()
+            .take(holders)
+            .collect(),
+        total,
+        truncated,
+    });
+    sighting
+}
+
+pub(crate) fn event(sighting: Sighting) -> Item {
+    Item::Event(Box::new(sighting))
+}
+
+pub(crate) fn start() -> Item {
+    Item::Start(Start {
+        version: "0.1.0".into(),
+        kernel_release: "6.18.44".into(),
+        host_name: "box".into(),
+        backend: Backend::RawTp,
+        degraded: vec!["io_uring".into(), "automatic binds by sendto".into()],
+        time: time(),
+    })
+}
+
+pub(crate) fn lost(count: u64, reason: LostReason) -> Item {
+    Item::Lost(Lost {
+        count,
+        reason,
+        time: time(),
+    })
+}
+
+pub(crate) fn end(events: u64, failures: u64, lost: u64) -> Item {
+    Item::End(End {
+        events,
+        failures,
+        lost,
+        time: time(),
+    })
+}
+
+/// One of everything, as it may come in a trace.
+pub(crate) fn stream() -> Vec<Item> {
+    let mut mptcp = sighting(Op::Listen, "0.0.0.0:443");
+    mptcp.event.socket.options.mptcp = Some(true);
+    let mut unknown = connect("127.0.0.1:43212", "10.0.0.9:443");
+    unknown.event.outcome = Outcome::Unknown(UnknownReason::Closed);
+    let mut open = connect("127.0.0.1:43213", "10.0.0.9:443");
+    open.event.outcome = Outcome::Unknown(UnknownReason::TraceEnded);
+    let mut random = sighting(Op::Listen, "0.0.0.0:42421");
+    random.event.auto_port = true;
+    let mut no_port = sighting(Op::Bind, "10.0.0.1:1");
+    no_port.event.local.port = None;
+    no_port.local = PortFacts::default();
+    let mut policy = failed(sighting(Op::Bind, "0.0.0.0:81"), libc::EPERM);
+    policy.event.refused_by_policy = true;
+    let mut bare = sighting(Op::Bind, "0.0.0.0:2049");
+    bare.event.via = Some(Via::Kernel);
+    bare.event.duration = None;
+    bare.event.socket = Socket::default();
+    bare.event.task = Task {
+        pid: 612,
+        tid: 612,
+        ..Task::default()
+    };
+    bare.process = Arc::default();
+    bare.missing = vec!["process.comm", "process.executable.path"];
+    let mut container = by(
+        sighting(Op::Autobind, "0.0.0.0:51820"),
+        "java",
+        "/opt/java/bin/java",
+        &[
+            "java",
+            "-Xmx4g",
+            "-jar",
+            "/srv/app/service-with-a-long-name.jar",
+        ],
+    );
+    container.event.task.pid = 4_194_303;
+    container.process = Arc::new(Process {
+        container: Some(Container {
+            id: "0a1b2c3d4e5f".repeat(5),
+            runtime: Some("docker"),
+        }),
+        ..(*container.process).clone()
+    });
+    let mut link_local = sighting(Op::Bind, "[fe80::1234:5678:9abc:def0]:5353");
+    link_local.event.transport = Transport::Udp;
+    link_local.interface = Some("eth0".into());
+
+    vec![
+        start(),
+        event(sighting(Op::Bind, "0.0.0.0:8080")),
+        event(sighting(Op::Listen, "[::]:8080")),
+        event(conflict(2, 4, false)),
+        event(conflict(1, 1, false)),
+        event(conflict(8, 8, true)),
+        event(conflict(0, 0, false)),
+        event(connect("127.0.0.1:43210", "127.0.0.1:443")),
+        event(connect("192.168.178.20:43211", "142.250.184.206:443")),
+        event(failed(
+            connect("127.0.0.1:43211", "127.0.0.1:8080"),
+            libc::ECONNREFUSED,
+        )),
+        event(failed(
+            connect("[2001:db8::1]:40000", "[2001:db8:1:2:3:4:5:6]:443"),
+            libc::ETIMEDOUT,
+        )),
+        event(connect("[::ffff:10.0.0.1]:40001", "[::ffff:10.0.0.9]:443")),
+        event(unknown),
+        event(open),
+        event(container),
+        event(mptcp),
+        event(random),
+        event(no_port),
+        event(link_local),
+        event(failed(sighting(Op::Bind, "0.0.0.0:80"), libc::EACCES)),
+        event(failed(
+            sighting(Op::Bind, "192.0.2.1:8080"),
+            libc::EADDRNOTAVAIL,
+        )),
+        event(failed(sighting(Op::Bind, "0.0.0.0:82"), 530)),
+        event(policy),
+        event(bare),
+        lost(1204, LostReason::RingFull),
+        lost(1, LostReason::Recursion),
+        end(22, 11, 1205),
+    ]
+}
+
+/// What hostile processes call themselves.
+pub(crate) fn hostile() -> Vec<Item> {
+    [
+        "\x1b[2J\x1b[1;1Hroot",
+        "two\nlines",
+        "\"quotes\" and \\ and \t",
+        "\u{202e}gpj.exe",
+        "bad \u{fffd} utf-8",
+        "\u{9b}31m\u{7f}",
+        "日本語の名前",
+    ]
+    .into_iter()
+    .map(|name| {
+        event(by(
+            sighting(Op::Bind, "0.0.0.0:8080"),
+            name,
+            &format!("/tmp/{name}"),
+            &[name, "--like", name],
+        ))
+    })
+    .collect()
+}

@@ -1,0 +1,191 @@
+//! The outputs. A sink knows items, not where they come from.
+//!
+//! Sinks collect what is printed and hand it on when they are flushed, once for each batch that
+//! the source had, so that an event costs no system call. None allocates for an event.
+
+pub mod escape;
+pub mod json;
+pub mod text;
+
+mod clock;
+mod digits;
+mod kept;
+mod pending;
+#[cfg(test)]
+pub(crate) mod schema;
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal},
+    os::fd::AsFd,
+    path::PathBuf,
+};
+
+use anstream::AutoStream;
+use clap::ColorChoice;
+use jiff::tz::TimeZone;
+use thiserror::Error;
+
+use crate::{
+    cli::{Destination, Format, OutputOptions},
+    event::Item,
+};
+use json::Json;
+use text::{Text, TextOptions};
+
+/// Something that prints a stream.
+pub trait Sink {
+    /// Takes the next item of the stream.
+    ///
+    /// # Errors
+    ///
+    /// When what was collected cannot be written; [`io::ErrorKind::BrokenPipe`] when nobody reads
+    /// any more.
+    fn item(&mut self, item: &Item) -> io::Result<()>;
+
+    /// Writes everything that was collected.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sink::item`].
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+/// Why a sink could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The file of `-w`.
+    #[error("cannot write to {}", path.display())]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A standard stream.
+    #[error("cannot write to {stream}")]
+    Stream {
+        /// Which.
+        stream: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Opens the sink that the options ask for. `args`: whether arguments of processes are shown.
+///
+/// # Errors
+///
+/// When the destination cannot be opened.
+pub fn open(options: &OutputOptions, args: bool) -> Result<Box<dyn Sink>, OpenError> {
+    let OutputOptions {
+        format,
+        destination,
+        numeric: _, // enrich looks no names up
+        color,
+        quiet,
+        verbosity: _,
+    } = options;
+    // A file of our own on the same open file: std's handles search every write for newlines.
+    let out = match destination {
+        Destination::Stdout => duplicate(io::stdout(), "standard output")?,
+        Destination::Stderr => duplicate(io::stderr(), "standard error")?,
+        Destination::File(path) => File::create(path).map_err(|source| OpenError::File {
+            path: path.clone(),
+            source,
+        })?,
+    };
+    Ok(match format {
+        Format::Json => Box::new(Json::new(out, args)),
+        Format::Text => {
+            let options = TextOptions {
+                width: width(&out),
+                color: colored(*color, &out),
+                args,
+                quiet: *quiet,
+                zone: TimeZone::system(),
+            };
+            Box::new(Text::new(out, io::stderr(), options))
+        }
+    })
+}
+
+fn duplicate(stream: impl AsFd, name: &'static str) -> Result<File, OpenError> {
+    stream
+        .as_fd()
+        .try_clone_to_owned()
+        .map(File::from)
+        .map_err(|source| OpenError::Stream {
+            stream: name,
+            source,
+        })
+}
+
+/// Columns of the terminal that `out` is, `None` if it is none.
+fn width(out: &File) -> Option<usize> {
+    if !out.is_terminal() {
+        return None;
+    }
+    // A terminal that does not know its size (0 × 0, serial lines) is taken for the usual one.
+    Some(match terminal_size::terminal_size_of(out) {
+        Some((terminal_size::Width(width), _)) if width > 0 => usize::from(width),
+        _ => 80,
+    })
+}
+
+fn colored(choice: ColorChoice, out: &File) -> bool {
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        // NO_COLOR, CLICOLOR_FORCE, TERM=dumb and whether it is a terminal.
+        ColorChoice::Auto => AutoStream::choice(out) != anstream::ColorChoice::Never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+    use super::*;
+
+    fn options(format: Format, path: PathBuf) -> OutputOptions {
+        OutputOptions {
+            format,
+            destination: Destination::File(path),
+            numeric: false,
+            color: ColorChoice::Auto,
+            quiet: true,
+            verbosity: 0,
+        }
+    }
+
+    #[test]
+    fn a_file_is_overwritten_with_uncoloured_uncut_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        for (format, part) in [
+            (Format::Json, "{\"schema\":\"portwatch/1\",\"seq\":1,"),
+            (Format::Text, " BIND     tcp   0.0.0.0:8080"),
+        ] {
+            std::fs::write(&path, "previous").unwrap();
+            let mut sink = open(&options(format, path.clone()), true).unwrap();
+            for item in crate::sample::stream() {
+                sink.item(&item).unwrap();
+            }
+            sink.flush().unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains(part), "{text}");
+            assert!(!text.contains("previous") && !text.contains('\x1b'));
+            assert!(text.contains("service-with-a-long-name.jar"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_created_is_named() {
+        let path = PathBuf::from("/no/such/folder/out");
+        let Err(error) = open(&options(Format::Text, path), true) else {
+            panic!("opened");
+        };
+        assert_eq!(error.to_string(), "cannot write to /no/such/folder/out");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}
