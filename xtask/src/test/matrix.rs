@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::Selection;
 use super::scenario;
-use super::tier::{Counts, Failure, Tier, printable};
+use super::tier::{Counts, Failure, Tier, chain, printable};
 use crate::cargo;
 use crate::say::{Step, duration, say};
 use crate::toolchain::{self, GUEST_TARGET};
@@ -51,7 +51,10 @@ pub(crate) fn run(selection: &Selection) -> Vec<Tier> {
                 tiers.extend(of_backends);
                 rest
             }
-            Err(error) => Counts::one_failed("boot", format!("{error:#}")),
+            Err(error) => {
+                say(format_args!("vm/{}: {}", line.tag, chain(&error)));
+                Counts::one_failed("boot", chain(&error))
+            }
         };
         // The boot itself is a tier too: what belongs to no backend stands there.
         let elapsed = since.elapsed();
@@ -128,7 +131,7 @@ fn boot(
     Ok(collector.finish(
         ending
             .trouble
-            .map(|trouble| format!("{trouble}\nlogs: {}", logs.display())),
+            .map(|trouble| format!("{trouble} (logs: {})", logs.display())),
     ))
 }
 
@@ -309,6 +312,7 @@ impl<'a> Collector<'a> {
     fn finish(mut self, trouble: Option<String>) -> Results {
         self.end(&End::Other("the end of its machine".into()), Instant::now());
         if let Some(why) = trouble {
+            say(format_args!("vm/{}: {}", self.kernel.tag, printable(&why)));
             self.rest.failures.push(Failure {
                 name: "boot".into(),
                 why,

@@ -42,24 +42,18 @@ pub(crate) fn render(tiers: &[Tier], comparison: &Comparison, strict: bool) -> S
         .iter()
         .flat_map(|tier| tier.counts.skips.iter().map(move |skip| (tier, skip)))
     {
-        line(
-            &mut text,
-            format_args!(
-                "skip: {} {}: {}",
-                tier.name,
-                skip.name,
-                printable(&skip.reason)
-            ),
-        );
-    }
-    for skip in &comparison.unexpected {
-        line(
-            &mut text,
-            format_args!("unexpected skip: {}", printable(skip)),
-        );
+        let known = format!("{} {}: {}", tier.name, skip.name, skip.reason);
+        let label = match comparison.unexpected.contains(&known) {
+            true => "skip (not in tests/expected-skips.txt)",
+            false => "skip",
+        };
+        line(&mut text, format_args!("{label}: {}", printable(&known)));
     }
     for skip in &comparison.missing {
-        line(&mut text, format_args!("expected, but not skipped: {skip}"));
+        line(
+            &mut text,
+            format_args!("in tests/expected-skips.txt, but not skipped: {skip}"),
+        );
     }
     for (tier, failure) in tiers.iter().flat_map(|tier| {
         tier.counts
@@ -157,7 +151,14 @@ mod tests {
         let text = render(&run(), &Comparison::default(), false);
         assert_eq!(text.lines().last(), Some("4 passed, 1 failed, 1 skipped"));
         assert!(text.contains("FAILED vm/6.1/kprobe listen: one\n    two\u{fffd}\n"));
-        assert!(text.contains("skip: vm/6.1/kprobe sctp: no\n"));
+        assert!(text.contains("\nskip: vm/6.1/kprobe sctp: no\n"));
+        let unexpected = vec!["vm/6.1/kprobe sctp: no".into()];
+        let comparison = Comparison {
+            unexpected,
+            missing: Vec::new(),
+        };
+        let text = render(&run(), &comparison, true);
+        assert!(text.contains("skip (not in tests/expected-skips.txt): vm/6.1/kprobe sctp: no\n"));
     }
 
     #[test]

@@ -91,7 +91,10 @@ impl Tier {
     pub(crate) fn time(name: &str, work: impl FnOnce() -> Result<Counts>) -> Tier {
         say(format_args!("--- {name}"));
         let since = Instant::now();
-        let counts = work().unwrap_or_else(|error| Counts::one_failed(name, chain(&error)));
+        let counts = work().unwrap_or_else(|error| {
+            say(format_args!("{name}: {}", chain(&error)));
+            Counts::one_failed(name, chain(&error))
+        });
         let tier = Tier {
             name: name.into(),
             elapsed: since.elapsed(),
@@ -119,7 +122,7 @@ impl Tier {
 }
 
 /// An error with its causes, as a failure's reason.
-fn chain(error: &Error) -> String {
+pub(super) fn chain(error: &Error) -> String {
     format!("{error:#}")
 }
 
