@@ -19,8 +19,8 @@ pub(crate) fn tools() -> PathBuf {
     root().join(".tools")
 }
 
-/// Where logs of test runs go: a folder that git ignores and `cargo clean` removes.
-pub(crate) fn logs() -> PathBuf {
+/// Where our own leftovers go, logs above all: a folder that git ignores and `cargo clean` removes.
+pub(crate) fn scratch() -> PathBuf {
     let target =
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     target.join("xtask")

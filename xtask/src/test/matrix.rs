@@ -91,7 +91,7 @@ fn boot(
     kernel: &Kernel,
     programs: &Programs,
 ) -> Result<Results> {
-    let logs = workspace::logs().join("vm").join(kernel.tag);
+    let logs = workspace::scratch().join("vm").join(kernel.tag);
     fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     let initramfs = logs.join("initramfs.cpio");
     let files = [
@@ -111,7 +111,8 @@ fn boot(
     // Slow disks and busy neighbours stretch a boot of two seconds, but not to two minutes.
     let patience = Patience {
         boot: Duration::from_secs(120),
-        silence: limit,
+        // PID 1 ends a job that takes too long; this is for a guest in which PID 1 is stuck.
+        silence: limit + Duration::from_secs(60),
     };
     let machine = Machine {
         qemu,

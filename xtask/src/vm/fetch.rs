@@ -127,8 +127,10 @@ impl Apt {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
+        // Read after the machine's own configuration, so that ours has the last word.
         command
-            .env("APT_CONFIG", self.folder.join("apt.conf"))
+            .arg("--config-file")
+            .arg(self.folder.join("apt.conf"))
             .env("LC_ALL", "C")
             .env("DEBIAN_FRONTEND", "noninteractive");
         command
@@ -277,7 +279,8 @@ fn sources_list(from: &[(Archive, &str)], mirror: &Mirror, keyring: Option<&Path
     from.iter().map(line).collect()
 }
 
-/// The machine's own settings (a proxy, say) stay in force; places and architecture are ours.
+/// The machine's own settings (a proxy, say) stay in force; places and architecture are ours, and
+/// its hooks, which clean up after installations, have nothing to do here.
 fn apt_conf(folder: &Path, expired: bool) -> String {
     let folder = folder.display();
     let mut text = format!(
@@ -293,9 +296,12 @@ fn apt_conf(folder: &Path, expired: bool) -> String {
          Dir::Cache::srcpkgcache \"\";\n\
          Dir::Log \"{folder}\";\n\
          APT::Architecture \"amd64\";\n\
+         #clear APT::Architectures;\n\
          APT::Architectures {{ \"amd64\"; }};\n\
          APT::Sandbox::User \"root\";\n\
-         APT::Update::Post-Invoke-Success {{}};\n\
+         #clear APT::Update::Post-Invoke;\n\
+         #clear APT::Update::Post-Invoke-Success;\n\
+         #clear DPkg::Post-Invoke;\n\
          Acquire::Languages \"none\";\n\
          Acquire::Retries \"3\";\n\
          Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n\

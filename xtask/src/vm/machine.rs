@@ -2,12 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 
 use super::console::{Health, Line, Patience, Splitter, Watch, judge};
 use super::kernel::Kernel;
@@ -89,6 +92,8 @@ impl Machine<'_> {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
+        // SAFETY: the closure makes one system call and touches no memory that is shared.
+        unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
         let child = command
             .spawn()
             .with_context(|| format!("cannot run `{}`", shown(&command)))?;
@@ -186,7 +191,7 @@ impl Machine<'_> {
     }
 }
 
-/// QEMU does not outlive us.
+/// QEMU does not outlive this value; nor, by its parent-death signal, us when we are killed.
 struct Running(Child);
 
 impl Drop for Running {
