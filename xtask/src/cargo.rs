@@ -12,9 +12,10 @@ use serde_json::Value;
 use crate::exec::shown;
 use crate::workspace;
 
-/// A cargo command for this workspace that finds the project's own tools first.
+/// A cargo command for this workspace that finds the project's own tools first. Under rustup it is
+/// the toolchain that runs us: rustup hands its choice down in RUSTUP_TOOLCHAIN.
 pub(crate) fn cargo(verb: &str) -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = Command::new("cargo");
     command.arg(verb).env("PATH", path_with_tools());
     command
 }
