@@ -1,2 +1,47 @@
-//! Development tasks: `cargo xtask run`, `cargo xtask test`, `cargo xtask bench`.
-fn main() {}
+//! Development tasks: `cargo xtask run`, `cargo xtask test`.
+//!
+//! One verb a file ([`run`], [`test`]); what they share: the toolchain ([`toolchain`]), building
+//! ([`cargo`]), and virtual machines with Debian's kernels ([`vm`]).
+
+mod cargo;
+mod exec;
+mod privilege;
+mod run;
+mod say;
+mod test;
+mod toolchain;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, run and test portwatch
+///
+/// Two commands are all it takes: `cargo xtask run` to see it work, `cargo xtask test` to know that
+/// it does. Both get what they lack (after saying what, how big and where to) and are quick the
+/// second time.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Run(run::Run),
+    Test(test::Test),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Run(options) => run::run(options).map(|()| ExitCode::SUCCESS),
+        Verb::Test(options) => test::run(options),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

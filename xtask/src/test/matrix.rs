@@ -1,0 +1,450 @@
+//! The scenarios on Debian's kernels, in virtual machines: one boot a kernel, all its backends.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::Selection;
+use super::scenario;
+use super::tier::{Counts, Failure, Tier, chain, printable};
+use crate::cargo;
+use crate::say::{Step, duration, say};
+use crate::toolchain::{self, GUEST_TARGET};
+use crate::vm::console::{End, Line, Patience};
+use crate::vm::initramfs::{self, Contents, Job, NETWORK_MODULES};
+use crate::vm::kernel::{self, Kernel};
+use crate::vm::machine::Machine;
+use crate::vm::qemu::Qemu;
+use crate::workspace::{self, Cache};
+
+/// The guest's programs.
+struct Programs {
+    init: PathBuf,
+    portwatch: PathBuf,
+    runner: PathBuf,
+}
+
+/// Runs the chosen kernels one after the other.
+pub(crate) fn run(selection: &Selection) -> Vec<Tier> {
+    let prepared = Cache::open().and_then(|cache| {
+        let qemu = Qemu::find_or_fetch(&cache)?;
+        say(format_args!("QEMU {}.{}", qemu.version.0, qemu.version.1));
+        Ok((cache, qemu, programs()?))
+    });
+    let (cache, qemu, programs) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return vec![Tier::time("vm", || Err(error))],
+    };
+    let mut tiers = Vec::new();
+    for line in kernel::MATRIX
+        .iter()
+        .filter(|line| selection.wants_kernel(line.tag))
+    {
+        let since = Instant::now();
+        say(format_args!("--- vm/{}", line.tag));
+        let run = Kernel::find_or_fetch(&cache, line)
+            .and_then(|kernel| boot(selection, &qemu, &kernel, &programs));
+        let counts = match run {
+            Ok((of_backends, rest)) => {
+                tiers.extend(of_backends);
+                rest
+            }
+            Err(error) => {
+                say(format_args!("vm/{}: {}", line.tag, chain(&error)));
+                Counts::one_failed("boot", chain(&error))
+            }
+        };
+        // The boot itself is a tier too: what belongs to no backend stands there.
+        let elapsed = since.elapsed();
+        let tier = Tier {
+            name: format!("vm/{}", line.tag),
+            elapsed,
+            counts,
+        };
+        say(tier.summary());
+        tiers.push(tier);
+    }
+    tiers
+}
+
+fn programs() -> Result<Programs> {
+    toolchain::ensure_guest_target()?;
+    let step = Step::begin("building the guest's programs (static, profile guest)");
+    let portwatch = cargo::build("portwatch", "guest", Some(GUEST_TARGET))?;
+    let tests = cargo::build("portwatch-tests", "guest", Some(GUEST_TARGET))?;
+    step.done();
+    Ok(Programs {
+        init: tests.executable("vm-init")?.to_path_buf(),
+        portwatch: portwatch.executable("portwatch")?.to_path_buf(),
+        runner: tests.executable("portwatch-tests")?.to_path_buf(),
+    })
+}
+
+/// Results by backend, and those of the boot as such.
+type Results = (Vec<Tier>, Counts);
+
+fn boot(
+    selection: &Selection,
+    qemu: &Qemu,
+    kernel: &Kernel,
+    programs: &Programs,
+) -> Result<Results> {
+    let logs = workspace::scratch().join("vm").join(kernel.tag);
+    fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    let initramfs = logs.join("initramfs.cpio");
+    let files = [
+        ("/bin/portwatch".to_string(), programs.portwatch.clone()),
+        ("/bin/portwatch-tests".to_string(), programs.runner.clone()),
+    ];
+    let jobs = jobs(selection, kernel);
+    let contents = Contents {
+        init: &programs.init,
+        files: &files,
+        modules: NETWORK_MODULES,
+        jobs: &jobs,
+    };
+    fs::write(&initramfs, initramfs::pack(kernel, &contents)?)
+        .with_context(|| format!("cannot write {}", initramfs.display()))?;
+    let limit = Duration::from_secs(selection.limit());
+    // Slow disks and busy neighbours stretch a boot of two seconds, but not to two minutes.
+    let patience = Patience {
+        boot: Duration::from_secs(120),
+        // PID 1 ends a job that takes too long; this is for a guest in which PID 1 is stuck.
+        silence: limit + Duration::from_secs(60),
+    };
+    let machine = Machine {
+        qemu,
+        kernel,
+        initramfs: &initramfs,
+        logs: &logs,
+        cpus: 2,
+        memory: 2048,
+        icount: None,
+        patience,
+    };
+    let mut collector = Collector::new(kernel);
+    let ending = machine.run(|line| collector.line(line, Instant::now()))?;
+    for note in &ending.notes {
+        say(format_args!("vm/{}: {}", kernel.tag, printable(note)));
+    }
+    Ok(collector.finish(
+        ending
+            .trouble
+            .map(|trouble| format!("{trouble} (logs: {})", logs.display())),
+    ))
+}
+
+/// What PID 1 is to run: the backends that were asked for, else those that the runner lists there.
+fn jobs(selection: &Selection, kernel: &Kernel) -> Vec<Job> {
+    let words = |words: &[&str]| {
+        words
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<String>>()
+    };
+    let run = |backend: &str| {
+        let mut argv = words(&[
+            "/bin/portwatch-tests",
+            "run",
+            "--portwatch",
+            "/bin/portwatch",
+            "--attach",
+            backend,
+        ]);
+        argv.extend(words(&["--kernel-tag", kernel.version()]));
+        argv.extend(selection.scenario_options());
+        argv
+    };
+    let limit = selection.limit();
+    if selection.attach.is_empty() {
+        let list = words(&[
+            "/bin/portwatch-tests",
+            "backends",
+            "--portwatch",
+            "/bin/portwatch",
+        ]);
+        return vec![Job::Each {
+            limit,
+            list,
+            argv: run("{}"),
+        }];
+    }
+    selection
+        .attach
+        .iter()
+        .map(|backend| Job::Run {
+            id: backend.clone(),
+            limit,
+            argv: run(backend),
+        })
+        .collect()
+}
+
+/// Sorts what a guest says into tiers.
+struct Collector<'a> {
+    kernel: &'a Kernel,
+    tiers: Vec<Tier>,
+    rest: Counts,
+    job: Option<Running>,
+    started: Instant,
+}
+
+struct Running {
+    id: String,
+    since: Instant,
+    output: scenario::Output,
+    /// The last of what it wrote to stderr: shown if it fails.
+    errors: Vec<String>,
+}
+
+/// The job in which PID 1 asks for the backends.
+const LIST: &str = "list";
+
+/// Lines of stderr kept for a job.
+const KEPT: usize = 20;
+
+impl<'a> Collector<'a> {
+    fn new(kernel: &'a Kernel) -> Collector<'a> {
+        Collector {
+            kernel,
+            tiers: Vec::new(),
+            rest: Counts::default(),
+            job: None,
+            started: Instant::now(),
+        }
+    }
+
+    fn line(&mut self, line: &Line, now: Instant) {
+        let tag = self.kernel.tag;
+        match line {
+            Line::Hello => {}
+            Line::Kernel(release) => {
+                let release = printable(release);
+                say(format_args!(
+                    "vm/{tag}: {release} booted in {}",
+                    duration(now - self.started)
+                ));
+                if release == self.kernel.release {
+                    self.rest.passed += 1;
+                } else {
+                    let why = format!("{release} booted, but {} was meant", self.kernel.release);
+                    self.rest.failures.push(Failure {
+                        name: "boot".into(),
+                        why,
+                    });
+                }
+            }
+            Line::Note(text) | Line::Unknown(text) => {
+                say(format_args!("vm/{tag}: {}", printable(text)));
+            }
+            Line::Begin(id) => {
+                let (id, output) = (printable(id), scenario::Output::default());
+                self.job = Some(Running {
+                    id,
+                    since: now,
+                    output,
+                    errors: Vec::new(),
+                });
+            }
+            Line::Out(text) => {
+                if let Some(job) = &mut self.job
+                    && let Some(news) = job.output.line(text)
+                {
+                    say(format_args!("vm/{tag}/{}: {news}", job.id));
+                }
+            }
+            Line::Err(text) => {
+                if let Some(job) = &mut self.job {
+                    if job.errors.len() == KEPT {
+                        job.errors.remove(0);
+                    }
+                    job.errors.push(printable(text));
+                }
+            }
+            Line::End(_, end) => self.end(end, now),
+            Line::Done => {}
+        }
+    }
+
+    fn end(&mut self, end: &End, now: Instant) {
+        let Some(Running {
+            id,
+            since,
+            output,
+            errors,
+        }) = self.job.take()
+        else {
+            return;
+        };
+        let said = || {
+            errors
+                .iter()
+                .map(|line| format!("\n    {line}"))
+                .collect::<String>()
+        };
+        if id == LIST {
+            if *end != End::Exit(0) {
+                let why = format!(
+                    "the runner could not list this kernel's backends ({end:?}){}",
+                    said()
+                );
+                self.rest.failures.push(Failure {
+                    name: "backends".into(),
+                    why,
+                });
+            }
+            return;
+        }
+        let mut counts = output.finish(end);
+        if let Some(failure) = counts.failures.last_mut() {
+            failure.why.push_str(&said());
+        }
+        let tier = Tier {
+            name: format!("vm/{}/{id}", self.kernel.tag),
+            elapsed: now - since,
+            counts,
+        };
+        say(tier.summary());
+        self.tiers.push(tier);
+    }
+
+    fn finish(mut self, trouble: Option<String>) -> Results {
+        self.end(&End::Other("the end of its machine".into()), Instant::now());
+        if let Some(why) = trouble {
+            say(format_args!("vm/{}: {}", self.kernel.tag, printable(&why)));
+            self.rest.failures.push(Failure {
+                name: "boot".into(),
+                why,
+            });
+        } else if self.tiers.is_empty() && self.rest.failures.is_empty() {
+            self.rest.failures.push(Failure {
+                name: "backends".into(),
+                why: "no backend was run".into(),
+            });
+        }
+        (self.tiers, self.rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel() -> Kernel {
+        Kernel {
+            tag: "6.1",
+            release: "6.1.0-50".into(),
+            vmlinuz: PathBuf::new(),
+            modules: PathBuf::new(),
+        }
+    }
+
+    fn collect(lines: &[&str], trouble: Option<&str>) -> Results {
+        let kernel = kernel();
+        let mut collector = Collector::new(&kernel);
+        for line in lines {
+            collector.line(&Line::parse(line), Instant::now());
+        }
+        collector.finish(trouble.map(String::from))
+    }
+
+    #[test]
+    fn each_backend_becomes_a_tier() {
+        let (tiers, rest) = collect(
+            &[
+                "hello 1",
+                "kernel 6.1.0-50",
+                "begin list",
+                "out tracing",
+                "out kprobe",
+                "end list exit 0",
+                "begin tracing",
+                "out ok a (1 ms)",
+                "out 1 passed, 0 failed, 0 skipped",
+                "end tracing exit 0",
+                "begin kprobe",
+                "out FAILED a: wrong port",
+                "err thread panicked",
+                "out 0 passed, 1 failed, 0 skipped",
+                "end kprobe exit 1",
+                "done ",
+            ],
+            None,
+        );
+        assert_eq!(
+            tiers
+                .iter()
+                .map(|tier| tier.name.as_str())
+                .collect::<Vec<_>>(),
+            ["vm/6.1/tracing", "vm/6.1/kprobe"]
+        );
+        let whys: Vec<_> = tiers
+            .iter()
+            .flat_map(|tier| &tier.counts.failures)
+            .map(|failure| failure.why.as_str())
+            .collect();
+        assert_eq!(whys, ["wrong port\n    thread panicked"]);
+        assert_eq!(rest, Counts::one_passed());
+    }
+
+    #[test]
+    fn a_machine_that_dies_fails_its_job_and_its_boot() {
+        let (tiers, rest) = collect(
+            &[
+                "hello 1",
+                "kernel 6.1.0-50",
+                "begin tracing",
+                "out ok a (1 ms)",
+            ],
+            Some("kernel: Oops"),
+        );
+        let whys: Vec<_> = tiers
+            .iter()
+            .flat_map(|tier| &tier.counts.failures)
+            .map(|failure| failure.why.as_str())
+            .collect();
+        assert_eq!(whys, ["ended by the end of its machine"]);
+        assert_eq!(
+            rest.failures,
+            [Failure {
+                name: "boot".into(),
+                why: "kernel: Oops".into()
+            }]
+        );
+    }
+
+    #[test]
+    fn a_machine_without_results_fails() {
+        assert_eq!(
+            collect(&["hello 1", "kernel 6.1.0-50", "done"], None)
+                .1
+                .failures
+                .len(),
+            1
+        );
+        assert_eq!(
+            collect(&["hello 1", "kernel 6.0.0-1", "done"], None)
+                .1
+                .failures
+                .len(),
+            1
+        );
+        assert_eq!(
+            collect(
+                &[
+                    "hello 1",
+                    "kernel 6.1.0-50",
+                    "begin list",
+                    "end list exit 3"
+                ],
+                None
+            )
+            .1
+            .failures
+            .len(),
+            1
+        );
+    }
+}

@@ -1,0 +1,207 @@
+//! `cargo xtask test`: every tier, from the format of the sources to four kernels in VMs.
+
+mod host;
+mod libtest;
+mod matrix;
+mod object;
+mod report;
+mod scenario;
+mod skips;
+mod sources;
+mod tier;
+
+use std::env;
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+
+use self::tier::Tier;
+use crate::say::Step;
+use crate::vm::kernel;
+use crate::{cargo, toolchain, workspace};
+
+/// Run the tests: all tiers, or the parts that are chosen
+///
+/// Without options everything runs, in this order: format, clippy (host code, eBPF code), unit
+/// (with documentation and command line tests), the eBPF object, the scenarios on this machine's
+/// kernel as root, and the scenarios in virtual machines with Debian's kernels 5.10, 6.1, 6.12 and
+/// the newest (7.x), for every backend that the kernel offers.
+///
+/// The VMs need no installation: QEMU (36 MB) and the kernels (20 to 35 MB each) are fetched as
+/// Debian packages from this machine's own mirror and unpacked into the cache, which is
+/// $PORTWATCH_CACHE, else $XDG_CACHE_HOME/portwatch, else ~/.cache/portwatch. A second run needs no
+/// network; remove a folder there to have it fetched anew. Logs: target/xtask/vm/KERNEL/.
+///
+/// The last line is always `N passed, N failed, N skipped`; the exit code is 0 if nothing failed.
+/// Skips are compared with tests/expected-skips.txt: with CI=true a surprise is a failure.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  cargo xtask test                                      everything
+  cargo xtask test --unit                               what needs neither root nor network
+  cargo xtask test --unit decode                        of that, tests with `decode` in their names
+  cargo xtask test --vm --kernel 6.1 --attach kprobe    one kernel, one backend
+  cargo xtask test --host --vm bind_v4                  scenarios with `bind_v4` in their names")]
+pub(crate) struct Test {
+    /// The tiers that need neither root nor network: format, clippy, unit and CLI tests, object
+    #[arg(long)]
+    unit: bool,
+    /// The scenarios on this machine's kernel; with sudo where not root
+    #[arg(long)]
+    host: bool,
+    /// The scenarios in virtual machines
+    #[arg(long)]
+    vm: bool,
+    /// Only this kernel (5.10, 6.1, 6.12, 7.x); may be repeated; implies --vm
+    #[arg(long, value_name = "VERSION", value_parser = parse_kernel)]
+    kernel: Vec<&'static str>,
+    /// Only this backend in the scenarios; may be repeated
+    #[arg(long, value_name = "BACKEND", value_parser = ["tracing", "kprobe", "raw_tp"])]
+    attach: Vec<String>,
+    /// The long versions of random and load tests
+    #[arg(long)]
+    long: bool,
+    /// Only tests and scenarios with this in their names
+    filter: Option<String>,
+}
+
+fn parse_kernel(text: &str) -> Result<&'static str, String> {
+    kernel::find(text).map(|line| line.tag).ok_or_else(|| {
+        let tags: Vec<&str> = kernel::MATRIX.iter().map(|line| line.tag).collect();
+        format!("not in the matrix, which has {}", tags.join(", "))
+    })
+}
+
+/// What the scenario tiers need to know of the options.
+#[derive(Debug)]
+struct Selection {
+    kernels: Vec<&'static str>,
+    attach: Vec<String>,
+    long: bool,
+    filter: Option<String>,
+}
+
+impl Selection {
+    fn wants_kernel(&self, tag: &str) -> bool {
+        self.kernels.is_empty() || self.kernels.contains(&tag)
+    }
+
+    /// Options that the scenario runner gets on the host and in every VM.
+    fn scenario_options(&self) -> Vec<String> {
+        let long = self.long.then(|| "--long".to_string());
+        let filter = self
+            .filter
+            .iter()
+            .flat_map(|filter| ["--filter".to_string(), filter.clone()]);
+        long.into_iter().chain(filter).collect()
+    }
+
+    /// How long one backend's scenarios may take in a VM, in seconds: several times what they do.
+    fn limit(&self) -> u64 {
+        if self.long { 3600 } else { 900 }
+    }
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// The tools for it are missing, or the list of expected skips cannot be read. Tests that fail are
+/// an exit code.
+pub(crate) fn run(options: Test) -> Result<ExitCode> {
+    let Test {
+        unit,
+        host,
+        vm,
+        kernel: kernels,
+        attach,
+        long,
+        filter,
+    } = options;
+    let vm = vm || !kernels.is_empty();
+    let all = !(unit || host || vm);
+    let expected = workspace::root().join("tests/expected-skips.txt");
+    let text = fs::read_to_string(&expected)
+        .with_context(|| format!("cannot read {}", expected.display()))?;
+    let expected = skips::parse(&text).map_err(|line| anyhow!("{}: {line}", expected.display()))?;
+    let complete = filter.is_none();
+    let selection = Selection {
+        kernels,
+        attach,
+        long,
+        filter,
+    };
+
+    toolchain::ensure_lints()?;
+    toolchain::ensure_ebpf()?;
+    let mut tiers = Vec::new();
+    if all || unit {
+        tiers.push(Tier::time("format", || Ok(sources::format())));
+        tiers.push(Tier::time("clippy", || Ok(sources::clippy())));
+        tiers.push(Tier::time("clippy-ebpf", || Ok(sources::clippy_ebpf())));
+        tiers.push(Tier::time("unit", || {
+            sources::unit(selection.filter.as_deref(), long)
+        }));
+    }
+    if all || unit || host {
+        tiers.extend(with_build(&selection, all || unit, all || host));
+    }
+    if all || vm {
+        tiers.extend(matrix::run(&selection));
+    }
+
+    let strict = env::var("CI").is_ok_and(|value| value == "true" || value == "1");
+    let comparison = skips::compare(&tiers, &expected, complete);
+    print!("{}", report::render(&tiers, &comparison, strict));
+    let failed = report::totals(&tiers, &comparison, strict).failed;
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The tiers that look at a finished portwatch. The scenarios get the release, as users do; the eBPF
+/// object is the same in every profile, so alone it does not wait for one.
+fn with_build(selection: &Selection, object: bool, host: bool) -> Vec<Tier> {
+    let profile = if host { "release" } else { "dev" };
+    let step = Step::begin(format!("building portwatch (profile {profile})"));
+    let built = match cargo::build("portwatch", profile, None) {
+        Ok(built) => built,
+        Err(error) => return vec![Tier::time("build", || Err(error))],
+    };
+    step.done();
+    let mut tiers = Vec::new();
+    if object {
+        tiers.push(Tier::time("object", || object::check(&built)));
+    }
+    if host {
+        tiers.extend(host::run(selection, &built));
+    }
+    tiers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runner_gets_what_was_chosen() {
+        let selection = Selection {
+            kernels: vec!["6.1"],
+            attach: Vec::new(),
+            long: true,
+            filter: Some("bind".into()),
+        };
+        assert_eq!(selection.scenario_options(), ["--long", "--filter", "bind"]);
+        assert!(selection.wants_kernel("6.1") && !selection.wants_kernel("5.10"));
+    }
+
+    #[test]
+    fn the_list_of_expected_skips_can_be_read() {
+        let text = fs::read_to_string(workspace::root().join("tests/expected-skips.txt"))
+            .unwrap_or_default();
+        assert!(!text.is_empty());
+        assert_eq!(skips::parse(&text).err(), None);
+    }
+}

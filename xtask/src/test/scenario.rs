@@ -1,0 +1,190 @@
+//! What the scenario runner (`portwatch-tests run`) prints:
+//!
+//! ```text
+//! ok NAME (123 ms)
+//! FAILED NAME: one line why
+//!     more lines, indented
+//! skip: NAME: REASON
+//! N passed, N failed, N skipped
+//! ```
+
+use super::tier::{Counts, Failure, Skip, printable};
+use crate::vm::console::End;
+
+/// The runner's output so far.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    counts: Counts,
+    totals: Option<String>,
+    last_was_failure: bool,
+}
+
+impl Output {
+    /// Takes in one line. Returns it if a person should see it at once.
+    pub(crate) fn line(&mut self, line: &str) -> Option<String> {
+        let line = printable(line);
+        let after_failure = std::mem::take(&mut self.last_was_failure);
+        if line.starts_with([' ', '\t']) {
+            let failure = self.counts.failures.last_mut().filter(|_| after_failure)?;
+            self.last_was_failure = true;
+            failure.why.push('\n');
+            failure.why.push_str(&line);
+            return Some(line);
+        }
+        if line.starts_with("ok ") {
+            self.counts.passed += 1;
+        } else if let Some(rest) = line.strip_prefix("FAILED ") {
+            let (name, why) = rest.split_once(": ").unwrap_or((rest, "no reason given"));
+            self.counts.failures.push(Failure {
+                name: name.into(),
+                why: why.into(),
+            });
+            self.last_was_failure = true;
+            return Some(line);
+        } else if let Some(rest) = line.strip_prefix("skip: ") {
+            let (name, reason) = rest.split_once(": ").unwrap_or((rest, "no reason given"));
+            self.counts.skips.push(Skip {
+                name: name.into(),
+                reason: reason.into(),
+            });
+        } else if line.contains(" passed, ") && line.ends_with(" skipped") {
+            self.totals = Some(line);
+        }
+        None
+    }
+
+    /// The counts, once the runner has ended. A runner that broke off, or whose totals or exit
+    /// status do not fit what it printed, is a failure more.
+    pub(crate) fn finish(self, end: &End) -> Counts {
+        let Output {
+            mut counts, totals, ..
+        } = self;
+        let (failed, skipped) = (counts.failures.len(), counts.skips.len());
+        let counted = format!(
+            "{} passed, {failed} failed, {skipped} skipped",
+            counts.passed
+        );
+        let expected = End::Exit(i32::from(failed > 0));
+        let wrong = match (end, totals) {
+            (End::Other(how), _) => Some(format!("ended by {how}")),
+            (End::Exit(code), None) => {
+                Some(format!("ended with exit code {code} before its totals"))
+            }
+            (_, Some(totals)) if totals != counted => {
+                Some(format!("says {totals:?}, but printed {counted}"))
+            }
+            (End::Exit(code), _) if *end != expected => {
+                Some(format!("exit code {code} with {failed} failed"))
+            }
+            _ => None,
+        };
+        if let Some(why) = wrong {
+            counts.failures.push(Failure {
+                name: "runner".into(),
+                why,
+            });
+        }
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(lines: &[&str], end: End) -> Counts {
+        let mut output = Output::default();
+        for line in lines {
+            output.line(line);
+        }
+        output.finish(&end)
+    }
+
+    #[test]
+    fn every_kind_of_line_is_counted() {
+        let counts = after(
+            &[
+                "ok bind_v4 (12 ms)",
+                "FAILED listen_backlog: backlog 0, expected 128",
+                "    {\"event\":…}",
+                "skip: sctp_bind: no module BTF: 5.10",
+                "1 passed, 1 failed, 1 skipped",
+            ],
+            End::Exit(1),
+        );
+        let failure = Failure {
+            name: "listen_backlog".into(),
+            why: "backlog 0, expected 128\n    {\"event\":…}".into(),
+        };
+        let skip = Skip {
+            name: "sctp_bind".into(),
+            reason: "no module BTF: 5.10".into(),
+        };
+        assert_eq!(
+            counts,
+            Counts {
+                passed: 1,
+                failures: vec![failure],
+                skips: vec![skip]
+            }
+        );
+    }
+
+    #[test]
+    fn a_runner_that_breaks_off_fails() {
+        let counts = after(&["ok a (1 ms)"], End::Exit(0));
+        assert_eq!(
+            counts.failures.first().map(|f| f.why.as_str()),
+            Some("ended with exit code 0 before its totals")
+        );
+        let counts = after(&["ok a (1 ms)"], End::Other("timeout".into()));
+        assert_eq!(
+            counts.failures.first().map(|f| f.why.as_str()),
+            Some("ended by timeout")
+        );
+    }
+
+    #[test]
+    fn totals_and_status_must_fit() {
+        assert_eq!(
+            after(
+                &["ok a (1 ms)", "2 passed, 0 failed, 0 skipped"],
+                End::Exit(0)
+            )
+            .failures
+            .len(),
+            1
+        );
+        assert_eq!(
+            after(
+                &["ok a (1 ms)", "1 passed, 0 failed, 0 skipped"],
+                End::Exit(1)
+            )
+            .failures
+            .len(),
+            1
+        );
+        assert_eq!(
+            after(
+                &["ok a (1 ms)", "1 passed, 0 failed, 0 skipped"],
+                End::Exit(0)
+            )
+            .failures
+            .len(),
+            0
+        );
+    }
+
+    #[test]
+    fn failures_are_shown_as_they_come() {
+        let mut output = Output::default();
+        assert_eq!(output.line("ok a (1 ms)"), None);
+        assert_eq!(
+            output.line("FAILED b: why").as_deref(),
+            Some("FAILED b: why")
+        );
+        assert_eq!(output.line("  detail").as_deref(), Some("  detail"));
+        assert_eq!(output.line("skip: c: no"), None);
+        assert_eq!(output.line("  nobody's detail"), None);
+    }
+}
