@@ -5,7 +5,9 @@ use serde_json::Value;
 use crate::expect::lookup;
 
 /// The names of `event.name` that this version prints.
-const NAMES: &[&str] = &["start", "bind", "listen", "connect", "autobind", "lost", "end"];
+const NAMES: &[&str] = &[
+    "start", "bind", "listen", "connect", "autobind", "lost", "end",
+];
 
 /// Checks a stream line by line.
 #[derive(Debug, Default)]
@@ -28,7 +30,11 @@ impl Stream {
         self.check_place(&line, &mut wrong);
         check_values(&line, "", &mut wrong);
         check_missing(&line, &mut wrong);
-        if wrong.is_empty() { Ok(line) } else { Err(wrong) }
+        if wrong.is_empty() {
+            Ok(line)
+        } else {
+            Err(wrong)
+        }
     }
 
     /// Events seen so far: (all, failures, lost).
@@ -50,15 +56,24 @@ impl Stream {
         let text = |path| lookup(line, path).and_then(Value::as_str);
         let number = |path| lookup(line, path).and_then(Value::as_u64);
         self.seq += 1;
-        expect(text("schema") == Some("portwatch/1"), "schema is not portwatch/1");
+        expect(
+            text("schema") == Some("portwatch/1"),
+            "schema is not portwatch/1",
+        );
         expect(
             number("seq") == Some(self.seq),
             &format!("seq is not {}, one more than before", self.seq),
         );
-        expect(text("time").is_some_and(is_utc), "time is no RFC 3339 UTC time with ns");
+        expect(
+            text("time").is_some_and(is_utc),
+            "time is no RFC 3339 UTC time with ns",
+        );
         expect(!self.ended, "a line after `end`");
         let name = text("event.name").unwrap_or_default();
-        expect(NAMES.contains(&name), &format!("event.name {name:?} is not in the contract"));
+        expect(
+            NAMES.contains(&name),
+            &format!("event.name {name:?} is not in the contract"),
+        );
         expect(
             (name == "start") == (self.seq == 1),
             "`start` is not the first line, or not alone",
@@ -66,7 +81,12 @@ impl Stream {
         let outcome = text("event.outcome");
         match name {
             "start" => {
-                for path in ["portwatch.version", "kernel.release", "host.name", "backend"] {
+                for path in [
+                    "portwatch.version",
+                    "kernel.release",
+                    "host.name",
+                    "backend",
+                ] {
                     expect(text(path).is_some(), &format!("`start` without {path}"));
                 }
                 expect(
@@ -76,7 +96,10 @@ impl Stream {
             }
             "lost" => {
                 expect(text("lost.reason").is_some(), "`lost` without lost.reason");
-                expect(number("lost.count").is_some_and(|n| n > 0), "`lost` of nothing");
+                expect(
+                    number("lost.count").is_some_and(|n| n > 0),
+                    "`lost` of nothing",
+                );
                 self.lost += number("lost.count").unwrap_or(0);
             }
             "end" => self.ended = true,
@@ -92,7 +115,10 @@ impl Stream {
                     "error without failure, or failure without error",
                 );
                 expect(number("time_boot").is_some(), "an event without time_boot");
-                expect(text("network.transport").is_some(), "an event without network.transport");
+                expect(
+                    text("network.transport").is_some(),
+                    "an event without network.transport",
+                );
             }
         }
     }
@@ -126,7 +152,12 @@ fn check_values(value: &Value, path: &str, wrong: &mut Vec<String>) {
 
 /// What is listed as missing is missing.
 fn check_missing(line: &Value, wrong: &mut Vec<String>) {
-    for path in line.get("missing").and_then(Value::as_array).into_iter().flatten() {
+    for path in line
+        .get("missing")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         match path.as_str() {
             Some(path) if lookup(line, path).is_none() => {}
             _ => wrong.push(format!("`missing` lists {path}, which is there")),
@@ -138,10 +169,13 @@ fn check_missing(line: &Value, wrong: &mut Vec<String>) {
 fn is_utc(text: &str) -> bool {
     const FORM: &str = "0000-00-00T00:00:00.000000000Z";
     text.len() == FORM.len()
-        && text.chars().zip(FORM.chars()).all(|(got, form)| match form {
-            '0' => got.is_ascii_digit(),
-            _ => got == form,
-        })
+        && text
+            .chars()
+            .zip(FORM.chars())
+            .all(|(got, form)| match form {
+                '0' => got.is_ascii_digit(),
+                _ => got == form,
+            })
 }
 
 #[cfg(test)]
@@ -163,7 +197,11 @@ mod tests {
     #[test]
     fn a_right_stream_passes_and_is_counted() {
         let mut stream = Stream::default();
-        assert!(stream.check(START).is_ok(), "{:?}", Stream::default().check(START));
+        assert!(
+            stream.check(START).is_ok(),
+            "{:?}",
+            Stream::default().check(START)
+        );
         assert!(stream.check(&bind(2)).is_ok());
         assert_eq!(stream.totals(), (1, 0, 0));
         assert!(!stream.ended());

@@ -56,23 +56,83 @@ pub(crate) enum Feature {
 
 /// Backend, feature, why.
 const TABLE: &[(Backend, Feature, &str)] = &[
-    (Backend::RawTp, Feature::IoUring, "makes no system call of the socket family"),
-    (Backend::RawTp, Feature::Socketcall, "its arguments lie in user memory"),
-    (Backend::RawTp, Feature::Autobind, "send calls are not looked at"),
+    (
+        Backend::RawTp,
+        Feature::IoUring,
+        "makes no system call of the socket family",
+    ),
+    (
+        Backend::RawTp,
+        Feature::Socketcall,
+        "its arguments lie in user memory",
+    ),
+    (
+        Backend::RawTp,
+        Feature::Autobind,
+        "send calls are not looked at",
+    ),
     (Backend::RawTp, Feature::KernelBind, "makes no system call"),
     (Backend::RawTp, Feature::Via, "a system call is all it sees"),
-    (Backend::RawTp, Feature::Duration, "the entry of a call is not looked at"),
-    (Backend::RawTp, Feature::NoSocket, "there is no socket to tell of"),
-    (Backend::RawTp, Feature::NoListen, "the protocol has no listen"),
-    (Backend::RawTp, Feature::SctpBeyondBind, "ends before the socket layer's own code"),
-    (Backend::Tracing, Feature::Early, "ends before the socket layer's own code"),
-    (Backend::Tracing, Feature::NoSocket, "ends before the socket layer's own code"),
-    (Backend::Tracing, Feature::NoListen, "ends before the socket layer's own code"),
-    (Backend::Tracing, Feature::SctpBeyondBind, "its functions lie in a module"),
-    (Backend::Kprobe, Feature::Early, "ends before the socket layer's own code"),
-    (Backend::Kprobe, Feature::NoSocket, "ends before the socket layer's own code"),
-    (Backend::Kprobe, Feature::NoListen, "ends before the socket layer's own code"),
-    (Backend::Kprobe, Feature::SctpBeyondBind, "its functions lie in a module"),
+    (
+        Backend::RawTp,
+        Feature::Duration,
+        "the entry of a call is not looked at",
+    ),
+    (
+        Backend::RawTp,
+        Feature::NoSocket,
+        "there is no socket to tell of",
+    ),
+    (
+        Backend::RawTp,
+        Feature::NoListen,
+        "the protocol has no listen",
+    ),
+    (
+        Backend::RawTp,
+        Feature::SctpBeyondBind,
+        "ends before the socket layer's own code",
+    ),
+    (
+        Backend::Tracing,
+        Feature::Early,
+        "ends before the socket layer's own code",
+    ),
+    (
+        Backend::Tracing,
+        Feature::NoSocket,
+        "ends before the socket layer's own code",
+    ),
+    (
+        Backend::Tracing,
+        Feature::NoListen,
+        "ends before the socket layer's own code",
+    ),
+    (
+        Backend::Tracing,
+        Feature::SctpBeyondBind,
+        "its functions lie in a module",
+    ),
+    (
+        Backend::Kprobe,
+        Feature::Early,
+        "ends before the socket layer's own code",
+    ),
+    (
+        Backend::Kprobe,
+        Feature::NoSocket,
+        "ends before the socket layer's own code",
+    ),
+    (
+        Backend::Kprobe,
+        Feature::NoListen,
+        "ends before the socket layer's own code",
+    ),
+    (
+        Backend::Kprobe,
+        Feature::SctpBeyondBind,
+        "its functions lie in a module",
+    ),
     (
         Backend::Kprobe,
         Feature::ConnectTooLate,
@@ -112,7 +172,9 @@ mod tests {
     fn no_row_stands_twice() {
         for (index, (backend, feature, _)) in TABLE.iter().enumerate() {
             assert!(
-                !TABLE[..index].iter().any(|(b, f, _)| (b, f) == (backend, feature)),
+                !TABLE[..index]
+                    .iter()
+                    .any(|(b, f, _)| (b, f) == (backend, feature)),
                 "{backend:?} {feature:?}"
             );
         }

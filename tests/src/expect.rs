@@ -1,6 +1,9 @@
 //! What a scenario wants to see, and whether lines of output are that. Pure.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -69,7 +72,9 @@ impl Want {
             (Self::OneOf(values), _) => fail(&format!("one of {}", Value::from(values.clone()))),
             (Self::Lists(value), Some(Value::Array(items))) if items.contains(value) => Ok(()),
             (Self::Lists(value), _) => fail(&format!("a list with {value}")),
-            (Self::Maybe(inner), Some(_)) | (Self::Known(inner), Some(_)) => inner.check(line, path),
+            (Self::Maybe(inner), Some(_)) | (Self::Known(inner), Some(_)) => {
+                inner.check(line, path)
+            }
             (Self::Known(inner), None) => {
                 let listed = line
                     .get("missing")
@@ -147,6 +152,16 @@ impl Expect {
         }
     }
 
+    /// The text wanted at a path.
+    pub(crate) fn text(&self, path: &str) -> Option<&str> {
+        self.exact(path)?.as_str()
+    }
+
+    /// The number wanted at a path.
+    pub(crate) fn number(&self, path: &str) -> Option<u64> {
+        self.exact(path)?.as_u64()
+    }
+
     /// The port wanted at a path.
     pub(crate) fn port(&self, path: &str) -> Option<u16> {
         self.exact(path)?.as_u64()?.try_into().ok()
@@ -154,10 +169,12 @@ impl Expect {
 
     /// What it is about, in a few words.
     pub(crate) fn title(&self) -> String {
-        let text = |path| self.exact(path).map(|value| match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        });
+        let text = |path| {
+            self.exact(path).map(|value| match value {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            })
+        };
         let mut title = text("event.name").unwrap_or_else(|| "a line".to_owned());
         for path in [
             "network.transport",
@@ -213,6 +230,14 @@ pub(crate) struct Mismatch {
     /// The rest of the story.
     pub(crate) details: Vec<String>,
 }
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for Mismatch {}
 
 /// Compares what came with what was expected.
 pub(crate) fn compare(expected: &Expected, got: &[Value]) -> Result<(), Mismatch> {
@@ -291,7 +316,10 @@ fn in_any_order(expected: &[Expect], got: &[Value]) -> Result<(), String> {
                     found = true;
                     break;
                 }
-                if best.as_ref().is_none_or(|(few, _)| differences.len() < few.len()) {
+                if best
+                    .as_ref()
+                    .is_none_or(|(few, _)| differences.len() < few.len())
+                {
                     best = Some((differences, want.title()));
                 }
             }
@@ -341,15 +369,29 @@ mod tests {
     #[test]
     fn the_same_lines_in_order_pass() {
         let expected = ordered(vec![want("bind", 1), want("listen", 1)]);
-        assert_eq!(compare(&expected, &[line("bind", 1), line("listen", 1)]), Ok(()));
+        assert_eq!(
+            compare(&expected, &[line("bind", 1), line("listen", 1)]),
+            Ok(())
+        );
     }
 
     #[test]
     fn a_wrong_value_names_its_path() {
         let mismatch = compare(&ordered(vec![want("bind", 1)]), &[line("bind", 2)])
             .expect_err("the ports differ");
-        assert!(mismatch.why.contains("network.local.port: expected 1, got 2"), "{}", mismatch.why);
-        assert!(mismatch.details.iter().any(|detail| detail.starts_with("got: ")));
+        assert!(
+            mismatch
+                .why
+                .contains("network.local.port: expected 1, got 2"),
+            "{}",
+            mismatch.why
+        );
+        assert!(
+            mismatch
+                .details
+                .iter()
+                .any(|detail| detail.starts_with("got: "))
+        );
     }
 
     #[test]
@@ -373,7 +415,10 @@ mod tests {
         io_uring.optional("raw_tp cannot see it");
         let expected = ordered(vec![io_uring, want("bind", 2)]);
         assert_eq!(compare(&expected, &[line("bind", 2)]), Ok(()));
-        assert_eq!(compare(&expected, &[line("bind", 1), line("bind", 2)]), Ok(()));
+        assert_eq!(
+            compare(&expected, &[line("bind", 1), line("bind", 2)]),
+            Ok(())
+        );
         assert!(compare(&expected, &[line("bind", 3), line("bind", 2)]).is_err());
     }
 
@@ -381,7 +426,10 @@ mod tests {
     fn any_order_means_any_order_and_nothing_more() {
         let mut expected = ordered(vec![want("bind", 1), want("bind", 2)]);
         expected.any_order = true;
-        assert_eq!(compare(&expected, &[line("bind", 2), line("bind", 1)]), Ok(()));
+        assert_eq!(
+            compare(&expected, &[line("bind", 2), line("bind", 1)]),
+            Ok(())
+        );
         assert!(compare(&expected, &[line("bind", 1), line("bind", 1)]).is_err());
         assert!(compare(&expected, &[line("bind", 1)]).is_err());
         assert!(compare(&expected, &[]).is_err());

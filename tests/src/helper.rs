@@ -6,6 +6,7 @@ use std::{
     io::{Read as _, Write as _},
     net::Ipv4Addr,
     os::unix::process::CommandExt as _,
+    path::PathBuf,
     process::{Command, ExitCode},
 };
 
@@ -30,6 +31,8 @@ pub(crate) enum Helper {
     Exit { code: u8 },
     /// Dies of this signal.
     Die { signal: i32 },
+    /// Makes an empty file.
+    Touch { path: PathBuf },
     /// Copies stdin to stdout and says so on stderr.
     Cat,
     /// Prints as JSON who runs it and what it holds.
@@ -64,6 +67,7 @@ pub(crate) fn run(helper: Helper) -> Result<ExitCode> {
             task::signal(std::process::id(), signal)?;
             bail!("signal {signal} did not kill");
         }
+        Helper::Touch { path } => fs::write(path, "")?,
         Helper::Cat => {
             let mut text = Vec::new();
             std::io::stdin().read_to_end(&mut text)?;

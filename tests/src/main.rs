@@ -3,6 +3,7 @@
 //! The same binary runs on the host and as the only user space of a test VM. It is the runner, the
 //! workload of every scenario (`child`) and the small programs those start (`helper`).
 
+mod bench;
 mod contract;
 mod degraded;
 mod expect;
@@ -10,6 +11,7 @@ mod helper;
 mod runner;
 mod scenarios;
 mod script;
+mod skips;
 mod sys;
 mod tracer;
 
@@ -74,6 +76,9 @@ enum Verb {
         attach: Backend,
         #[arg(long)]
         long: bool,
+        /// Wait for the end of stdin.
+        #[arg(long)]
+        paused: bool,
     },
     /// Small programs.
     #[command(hide = true, subcommand)]
@@ -113,7 +118,12 @@ fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Backends { portwatch } => runner::backends(&portwatch),
         Verb::Workload { name, attach, long } => runner::workload(&name, attach, long),
-        Verb::Child { name, attach, long } => runner::child(&name, attach, long),
+        Verb::Child {
+            name,
+            attach,
+            long,
+            paused,
+        } => runner::child(&name, attach, long, paused),
         Verb::Helper(helper) => helper::run(helper),
     }
 }

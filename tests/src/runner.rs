@@ -12,10 +12,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    bench::Bench,
     degraded::Backend,
     expect::{self, Expected, Mismatch},
     scenarios::{self, Scenario},
     script::{Ctx, Script, Skip},
+    skips,
     sys::netns::Netns,
     tracer::{PATIENCE, Tracer},
 };
@@ -42,13 +44,17 @@ pub(crate) enum Told {
 
 /// Names of everything there is to run.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    scenarios::all().map(|scenario| scenario.name)
+    scenarios::all()
+        .map(|scenario| scenario.name)
+        .chain([WHOLE])
+        .chain(scenarios::all_sessions().map(|session| session.name))
 }
 
+/// The end of the portwatch that most scenarios share, checked as a scenario of its own.
+const WHOLE: &str = "whole_session";
+
 fn find(name: &str) -> Result<Scenario> {
-    scenarios::all()
-        .find(|scenario| scenario.name == name)
-        .with_context(|| format!("no scenario {name}"))
+    scenarios::workload(name).with_context(|| format!("no workload {name}"))
 }
 
 /// Runs a workload in this process.
@@ -68,7 +74,10 @@ fn perform(scenario: Scenario, backend: Backend, long: bool) -> Told {
 }
 
 /// `portwatch-tests child`: one workload, told on stdout.
-pub(crate) fn child(name: &str, backend: Backend, long: bool) -> Result<ExitCode> {
+pub(crate) fn child(name: &str, backend: Backend, long: bool, paused: bool) -> Result<ExitCode> {
+    if paused {
+        std::io::stdin().read_to_end(&mut Vec::new())?;
+    }
     let told = perform(find(name)?, backend, long);
     serde_json::to_writer(std::io::stdout().lock(), &told)?;
     Ok(ExitCode::SUCCESS)
@@ -77,7 +86,7 @@ pub(crate) fn child(name: &str, backend: Backend, long: bool) -> Result<ExitCode
 /// `portwatch-tests workload`: the same in a namespace of its own, for people.
 pub(crate) fn workload(name: &str, backend: Backend, long: bool) -> Result<ExitCode> {
     let netns = Netns::new()?;
-    match Workload::start(&netns, name, backend, long)?.finish()? {
+    match Workload::start(&netns, name, backend, long, false)?.finish()? {
         Told::Expect(expected) => {
             for line in &expected.lines {
                 println!("{}", serde_json::to_string_pretty(line)?);
@@ -102,14 +111,21 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// Starts it in a network namespace.
-    pub(crate) fn start(netns: &Netns, name: &str, backend: Backend, long: bool) -> Result<Self> {
+    /// Starts it in a network namespace; `paused` until it is waited for.
+    pub(crate) fn start(
+        netns: &Netns,
+        name: &str,
+        backend: Backend,
+        long: bool,
+        paused: bool,
+    ) -> Result<Self> {
         let home = Netns::current()?;
         let mut command = Command::new("/proc/self/exe");
         command
             .args(["child", name, "--attach", backend.as_str()])
             .args(long.then_some("--long"))
-            .stdin(Stdio::null())
+            .args(paused.then_some("--paused"))
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         // A process starts in the namespace of the thread that makes it.
@@ -119,8 +135,14 @@ impl Workload {
         Ok(Self { child: child? })
     }
 
-    /// Waits for it.
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets it go on and waits for it.
     pub(crate) fn finish(mut self) -> Result<Told> {
+        drop(self.child.stdin.take());
         let mut stdout = self.child.stdout.take().context("no pipe")?;
         let mut stderr = self.child.stderr.take().context("no pipe")?;
         let (send, told) = channel();
@@ -153,7 +175,8 @@ impl Workload {
 
 /// The score so far.
 #[derive(Debug, Default)]
-struct Score {
+struct Score<'a> {
+    tag: Option<&'a str>,
     passed: u32,
     failed: u32,
     skipped: u32,
@@ -166,16 +189,23 @@ enum Verdict {
     Failed(Mismatch),
 }
 
-impl Score {
+impl Score<'_> {
     fn note(&mut self, name: &str, verdict: Verdict, took: Duration) {
         match verdict {
             Verdict::Passed => {
                 self.passed += 1;
                 println!("ok {name} ({} ms)", took.as_millis());
             }
+            Verdict::Skipped(reason) if !skips::in_order(self.tag, name) => {
+                self.failed += 1;
+                println!(
+                    "FAILED {name}: this kernel should not skip it: {}",
+                    one_line(&reason)
+                );
+            }
             Verdict::Skipped(reason) => {
                 self.skipped += 1;
-                println!("skip: {name}: {reason}");
+                println!("skip: {name}: {}", one_line(&reason));
             }
             Verdict::Failed(Mismatch { why, details }) => {
                 self.failed += 1;
@@ -201,18 +231,33 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "no scenario's name contains {:?}",
         options.filter
     );
-    let mut score = Score::default();
+    let mut score = Score {
+        tag: options.kernel_tag.as_deref(),
+        ..Score::default()
+    };
     let mut tracer = None;
     for scenario in scenarios::all().filter(|scenario| wanted(scenario.name)) {
         let started = Instant::now();
         let verdict = observe(options, scenario, &mut tracer).unwrap_or_else(|error| {
             // Whatever it was, the next scenario gets a fresh portwatch.
             tracer = None;
-            failed(&format!("{error:#}"))
+            verdict_of(error)
         });
         score.note(scenario.name, verdict, started.elapsed());
     }
+    if let Some(tracer) = tracer {
+        let started = Instant::now();
+        let verdict = ends_whole(tracer).map_or_else(verdict_of, |()| Verdict::Passed);
+        score.note(WHOLE, verdict, started.elapsed());
+    }
+    let bench = Bench::new(&options.portwatch, options.backend, options.long)?;
+    for session in scenarios::all_sessions().filter(|session| wanted(session.name)) {
+        let started = Instant::now();
+        let verdict = (session.run)(&bench).map_or_else(verdict_of, |()| Verdict::Passed);
+        score.note(session.name, verdict, started.elapsed());
+    }
     let Score {
+        tag: _,
         passed,
         failed,
         skipped,
@@ -225,6 +270,26 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     })
 }
 
+/// After all those scenarios: a clean end, right totals, and nothing lost.
+fn ends_whole(tracer: Tracer) -> Result<()> {
+    let finished = tracer.stop()?;
+    finished.ended_well(0)?;
+    let (_, _, lost) = finished.totals;
+    ensure!(lost == 0, "{lost} events were lost");
+    Ok(())
+}
+
+/// What an error means for the score.
+fn verdict_of(error: anyhow::Error) -> Verdict {
+    match error.downcast::<Skip>() {
+        Ok(Skip(reason)) => Verdict::Skipped(reason),
+        Err(error) => match error.downcast::<Mismatch>() {
+            Ok(mismatch) => Verdict::Failed(mismatch),
+            Err(error) => failed(&format!("{error:#}")),
+        },
+    }
+}
+
 fn failed(why: &str) -> Verdict {
     Verdict::Failed(Mismatch {
         why: why.to_owned(),
@@ -233,11 +298,7 @@ fn failed(why: &str) -> Verdict {
 }
 
 /// One scenario under the eyes of the portwatch that all of them share.
-fn observe(
-    options: &Options,
-    scenario: Scenario,
-    shared: &mut Option<Tracer>,
-) -> Result<Verdict> {
+fn observe(options: &Options, scenario: Scenario, shared: &mut Option<Tracer>) -> Result<Verdict> {
     let tracer = match shared {
         Some(tracer) => tracer,
         None => shared.insert(Tracer::start(
@@ -247,13 +308,16 @@ fn observe(
     };
     let netns = Netns::new()?;
     let told =
-        Workload::start(&netns, scenario.name, options.backend, options.long)?.finish()?;
+        Workload::start(&netns, scenario.name, options.backend, options.long, false)?.finish()?;
     let lines = tracer.until_now()?;
     Ok(match told {
         Told::Skip(reason) => Verdict::Skipped(reason),
         Told::Wrong(why) => failed(&why),
         Told::Expect(expected) => {
-            let own: Vec<_> = lines.into_iter().filter(|line| expected.owns(line)).collect();
+            let own: Vec<_> = lines
+                .into_iter()
+                .filter(|line| expected.owns(line))
+                .collect();
             match expect::compare(&expected, &own) {
                 Ok(()) => Verdict::Passed,
                 Err(mismatch) => Verdict::Failed(mismatch),

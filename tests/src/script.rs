@@ -152,11 +152,6 @@ impl Script {
         Ok(())
     }
 
-    /// Counts a process as part of the scenario.
-    pub(crate) fn adopt(&mut self, pid: u32) {
-        self.expected.pids.push(pid);
-    }
-
     /// Puts down a line by hand.
     pub(crate) fn expect(&mut self, line: Expect) -> &mut Expect {
         self.expected.lines.push(line);
@@ -242,7 +237,10 @@ impl Script {
             set_end(&mut line, "local", Some((ip, port).into()));
         }
         self.note_ephemeral(&mut line);
-        let what = format!("bind({:?} to {:?} {:?})", sock.kind, address.ip, address.port);
+        let what = format!(
+            "bind({:?} to {:?} {:?})",
+            sock.kind, address.ip, address.port
+        );
         Call {
             line: self.expect(line),
             what,
@@ -303,7 +301,10 @@ impl Script {
             given: sock.local(),
             peer: address.clone(),
         };
-        let what = format!("connect({:?} to {:?} {:?})", sock.kind, address.ip, address.port);
+        let what = format!(
+            "connect({:?} to {:?} {:?})",
+            sock.kind, address.ip, address.port
+        );
         Call {
             line: self.connect_ended(sock, &pending, result),
             what,
@@ -360,7 +361,10 @@ impl Script {
             peer,
         } = pending;
         // Every backend sees both ends of a connection attempt.
-        line.set("event.duration", within(0, clock::boot_ns() - pending.before));
+        line.set(
+            "event.duration",
+            within(0, clock::boot_ns() - pending.before),
+        );
         let udp = sock.kind.transport() != "tcp";
         if udp && degraded::may_miss(self.ctx.backend, Feature::Duration).is_some() {
             line.set("event.duration", Want::Present.maybe());
@@ -526,7 +530,10 @@ impl Script {
             .set("time", Want::Present)
             .set("time_boot", within(before, after))
             .is("network.transport", sock.kind.transport())
-            .is("network.type", if sock.kind.is_v6() { "ipv6" } else { "ipv4" })
+            .is(
+                "network.type",
+                if sock.kind.is_v6() { "ipv6" } else { "ipv4" },
+            )
             .is("socket.netns", self.me.netns);
         match result {
             Ok(()) => {
@@ -541,7 +548,10 @@ impl Script {
                 // contract.md: refusals of the network carry no `conflict`.
                 if matches!(
                     errno,
-                    Errno::ECONNREFUSED | Errno::ETIMEDOUT | Errno::ENETUNREACH | Errno::EHOSTUNREACH
+                    Errno::ECONNREFUSED
+                        | Errno::ETIMEDOUT
+                        | Errno::ENETUNREACH
+                        | Errno::EHOSTUNREACH
                 ) {
                     line.set("conflict", Want::Absent);
                 }
@@ -660,11 +670,7 @@ fn within(low: u64, high: u64) -> Want {
 
 /// `true`, or what stands for `false`.
 fn truth(value: bool) -> Want {
-    if value {
-        Want::is(true)
-    } else {
-        Want::NotTrue
-    }
+    if value { Want::is(true) } else { Want::NotTrue }
 }
 
 /// Whether the call chose the port: not if bind() had one, and unclear to say after bind(0).
@@ -727,7 +733,10 @@ impl Expect {
     ) -> &mut Self {
         let at = |path: &str| format!("conflict.holders.{index}.{path}");
         self.is(&at("network.transport"), kind.transport())
-            .is(&at("network.type"), if kind.is_v6() { "ipv6" } else { "ipv4" })
+            .is(
+                &at("network.type"),
+                if kind.is_v6() { "ipv6" } else { "ipv4" },
+            )
             .is(&at("network.local.address"), local.ip().to_string())
             .is(&at("network.local.port"), local.port())
             .is(&at("network.connection.state"), state)

@@ -69,7 +69,10 @@ impl Tracer {
         portwatch: &Path,
         args: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Result<Self> {
-        let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+        let args: Vec<OsString> = args
+            .into_iter()
+            .map(|arg| arg.as_ref().to_owned())
+            .collect();
         let mut child = Command::new(portwatch)
             .args(&args)
             .stdin(Stdio::null())
@@ -116,11 +119,6 @@ impl Tracer {
         Ok(tracer)
     }
 
-    /// Process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// The next line and when it came; `None` at the end of the stream.
     pub(crate) fn next(&mut self, patience: Duration) -> Result<Option<(Value, Instant)>> {
         match self.lines.recv_timeout(patience) {
@@ -136,6 +134,16 @@ impl Tracer {
     /// Every line up to that of a bind which this process makes for the purpose: all that happened
     /// before has been printed then.
     pub(crate) fn until_now(&mut self) -> Result<Vec<Value>> {
+        Ok(self.until_mark()?.0)
+    }
+
+    /// The time from a bind to its line.
+    pub(crate) fn latency(&mut self) -> Result<Duration> {
+        let before = Instant::now();
+        Ok(self.until_mark()?.1.duration_since(before))
+    }
+
+    fn until_mark(&mut self) -> Result<(Vec<Value>, Instant)> {
         let mark = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("the harness cannot bind")?;
         let port = mark.local_addr()?.port();
         let mut lines = Vec::new();
@@ -145,12 +153,12 @@ impl Tracer {
             let next = self
                 .next(left)
                 .context("waiting for the harness's own bind to be printed")?;
-            let (line, _) = next.context("portwatch ended in the middle of the scenario")?;
+            let (line, at) = next.context("portwatch ended in the middle of the scenario")?;
             let number = |path| lookup(&line, path).and_then(Value::as_u64);
             if number("process.pid") == Some(std::process::id().into())
                 && number("network.local.port") == Some(port.into())
             {
-                return Ok(lines);
+                return Ok((lines, at));
             }
             lines.push(line);
         }
@@ -220,6 +228,18 @@ impl Finished {
             lookup(end, "event.name") == Some(&Value::from("end")),
             "the last line is not `end`: {end}"
         );
+        let total = |name: &str| lookup(end, name).and_then(Value::as_u64);
+        let (events, failures, lost) = self.totals;
+        for (path, counted) in [
+            ("totals.events", events),
+            ("totals.failures", failures),
+            ("totals.lost", lost),
+        ] {
+            ensure!(
+                total(path) == Some(counted),
+                "{path} should be {counted}: {end}"
+            );
+        }
         Ok(())
     }
 }

@@ -68,7 +68,8 @@ fn bind_tcp6(s: &mut Script) -> Result<()> {
 }
 
 fn bind_udp4(s: &mut Script) -> Result<()> {
-    s.bound(Kind::Udp4, (Ipv4Addr::new(127, 0, 0, 7), 5353)).map(drop)
+    s.bound(Kind::Udp4, (Ipv4Addr::new(127, 0, 0, 7), 5353))
+        .map(drop)
 }
 
 fn bind_udp6(s: &mut Script) -> Result<()> {
@@ -135,14 +136,18 @@ fn bind_options(s: &mut Script) -> Result<()> {
         .is("socket.reuseport", true);
     let free = s.socket(Kind::Tcp4)?;
     free.set_option(libc::IPPROTO_IP, libc::IP_FREEBIND, 1)?;
-    s.bind(&free, (elsewhere, 8080)).ok()?.is("socket.freebind", true);
+    s.bind(&free, (elsewhere, 8080))
+        .ok()?
+        .is("socket.freebind", true);
     let transparent = s.socket(Kind::Udp4)?;
     transparent.set_option(libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1)?;
     s.bind(&transparent, (elsewhere, 8081))
         .ok()?
         .is("socket.transparent", true);
     let v6only = s.socket(Kind::Tcp6)?.v6only()?;
-    s.bind(&v6only, (ANY6, 8082)).ok()?.is("socket.v6only", true);
+    s.bind(&v6only, (ANY6, 8082))
+        .ok()?
+        .is("socket.v6only", true);
     let dual = s.socket(Kind::Tcp6)?;
     s.bind(&dual, (ANY6, 8083)).ok()?.is("socket.v6only", false);
     Ok(())
@@ -158,20 +163,26 @@ fn bind_without_port(s: &mut Script) -> Result<()> {
         .is("socket.bind_no_port", true)
         .set("network.local.port", Want::Absent);
     let address = server.local().context("no address")?;
-    s.connect(&client, address).ok()?.is("socket.auto_port", true);
+    s.connect(&client, address)
+        .ok()?
+        .is("socket.auto_port", true);
     let datagrams = s.socket(Kind::Udp4)?;
     datagrams.set_option(libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
     s.bind(&datagrams, (LO4, 0))
         .ok()?
         .set("network.local.port", Want::Absent);
-    s.connect(&datagrams, (LO4, 5353)).ok()?.is("socket.auto_port", true);
+    s.connect(&datagrams, (LO4, 5353))
+        .ok()?
+        .is("socket.auto_port", true);
     Ok(())
 }
 
 fn bind_to_device(s: &mut Script) -> Result<()> {
     let bound = s.socket(Kind::Tcp4)?;
     bound.bind_to_device("lo")?;
-    s.bind(&bound, (ANY4, 8080)).ok()?.is("network.interface.name", "lo");
+    s.bind(&bound, (ANY4, 8080))
+        .ok()?
+        .is("network.interface.name", "lo");
     let plain = s.socket(Kind::Tcp4)?;
     s.bind(&plain, (ANY4, 8080))
         .fails(Errno::EADDRINUSE)?
@@ -240,7 +251,9 @@ fn bind_cookie_known_before(s: &mut Script) -> Result<()> {
     for (kind, port) in [(Kind::Tcp4, 8080), (Kind::Udp4, 8080)] {
         let sock = s.socket(kind)?;
         let cookie = sock.cookie()?;
-        s.bind(&sock, (LO4, port)).ok()?.is("socket.cookie", hex(cookie));
+        s.bind(&sock, (LO4, port))
+            .ok()?
+            .is("socket.cookie", hex(cookie));
     }
     Ok(())
 }
@@ -306,9 +319,11 @@ fn bind_not_local(s: &mut Script) -> Result<()> {
 
 fn bind_short_address(s: &mut Script) -> Result<()> {
     let v4 = s.socket(Kind::Tcp4)?;
-    s.bind(&v4, Address::from((LO4, 8080)).cut(8)).fails(Errno::EINVAL)?;
+    s.bind(&v4, Address::from((LO4, 8080)).cut(8))
+        .fails(Errno::EINVAL)?;
     let v6 = s.socket(Kind::Udp6)?;
-    s.bind(&v6, Address::from((LO6, 8080)).cut(16)).fails(Errno::EINVAL)?;
+    s.bind(&v6, Address::from((LO6, 8080)).cut(16))
+        .fails(Errno::EINVAL)?;
     Ok(())
 }
 
@@ -359,7 +374,10 @@ fn bind_no_socket(s: &mut Script) -> Result<()> {
     let file = std::fs::File::open("/proc/self/status")?;
     let file = std::os::fd::AsRawFd::as_raw_fd(&file);
     for (fd, errno) in [(9999, Errno::EBADF), (file, Errno::ENOTSOCK)] {
-        ensure!(sock::bind_raw(fd, pointer, len) == Err(errno), "not {errno:?}");
+        ensure!(
+            sock::bind_raw(fd, pointer, len) == Err(errno),
+            "not {errno:?}"
+        );
         if let Some(why) = degraded::may_miss(s.ctx.backend, Feature::NoSocket) {
             s.expect(Expect::default())
                 .is("event.name", "bind")

@@ -55,7 +55,13 @@ const ANY4: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const ANY6: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 
 /// A fresh socket is refused because of one holder in this state.
-fn refused(s: &mut Script, late: &Sock, ip: impl Into<IpAddr>, holder: &Sock, state: &str) -> Result<()> {
+fn refused(
+    s: &mut Script,
+    late: &Sock,
+    ip: impl Into<IpAddr>,
+    holder: &Sock,
+    state: &str,
+) -> Result<()> {
     let port = holder.local().context("a holder without a port")?.port();
     s.bind(late, (ip.into(), port))
         .fails(Errno::EADDRINUSE)?
@@ -104,7 +110,8 @@ fn conflict_udp_connected(s: &mut Script) -> Result<()> {
 
 fn conflict_other_address_is_none(s: &mut Script) -> Result<()> {
     let _holder = s.listener(Kind::Tcp4, (LO4, 8080))?;
-    s.listener(Kind::Tcp4, (Ipv4Addr::new(127, 0, 0, 2), 8080)).map(drop)
+    s.listener(Kind::Tcp4, (Ipv4Addr::new(127, 0, 0, 2), 8080))
+        .map(drop)
 }
 
 fn conflict_other_transport_is_none(s: &mut Script) -> Result<()> {
@@ -253,7 +260,10 @@ fn conflict_time_wait(s: &mut Script) -> Result<()> {
         s.bind(&late, local)
             .fails(Errno::EADDRINUSE)?
             .held(0, Kind::Tcp4, local, Some(peer), "time_wait")
-            .set("conflict.holders.0.socket.inode", crate::expect::Want::Absent)
+            .set(
+                "conflict.holders.0.socket.inode",
+                crate::expect::Want::Absent,
+            )
             .holders_total(1);
     }
     Ok(())
@@ -286,13 +296,15 @@ fn conflict_client_port(s: &mut Script) -> Result<()> {
         }
     }
     let port = client.local().context("no address")?.port();
-    s.bound(Kind::Tcp4, (Ipv4Addr::new(127, 0, 0, 2), port)).map(drop)
+    s.bound(Kind::Tcp4, (Ipv4Addr::new(127, 0, 0, 2), port))
+        .map(drop)
 }
 
 fn conflict_client_explicit_port(s: &mut Script) -> Result<()> {
     let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
     let client = s.bound(Kind::Tcp4, (LO4, 9000))?;
-    s.connect(&client, server.local().context("no address")?).ok()?;
+    s.connect(&client, server.local().context("no address")?)
+        .ok()?;
     let late = s.socket(Kind::Tcp4)?;
     refused(s, &late, LO4, &client, "established")
 }
@@ -359,11 +371,16 @@ fn conflict_inherited_descriptor(s: &mut Script) -> Result<()> {
     line.holder(0, &holder, "listen")?.holders_total(1);
     drop(holder);
     let again = s.bind(&late, (LO4, 8080)).result();
-    anyhow::ensure!(again == Err(Errno::EADDRINUSE), "the child does not hold it: {again:?}");
+    anyhow::ensure!(
+        again == Err(Errno::EADDRINUSE),
+        "the child does not hold it: {again:?}"
+    );
     // The same holder as before, though this process can no longer look at it.
     let lines = s.lines();
     let copy = lines.len() - 2;
-    let inode = lines[copy].wanted("conflict.holders.0.socket.inode").cloned();
+    let inode = lines[copy]
+        .wanted("conflict.holders.0.socket.inode")
+        .cloned();
     if let (Some(inode), Some(last)) = (inode, lines.last_mut()) {
         last.set("conflict.holders.0.socket.inode", inode);
     }

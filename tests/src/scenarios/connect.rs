@@ -90,9 +90,15 @@ fn finish<'a>(
     pending: &Pending,
     expected: Result<(), Errno>,
 ) -> Result<&'a mut crate::expect::Expect> {
-    ensure!(sock.wait_writable(LONG), "connect() has no outcome after {LONG:?}");
+    ensure!(
+        sock.wait_writable(LONG),
+        "connect() has no outcome after {LONG:?}"
+    );
     let result = sock.take_error();
-    ensure!(result == expected, "connect() ended with {result:?}, not {expected:?}");
+    ensure!(
+        result == expected,
+        "connect() ended with {result:?}, not {expected:?}"
+    );
     Ok(s.connect_ended(sock, pending, result))
 }
 
@@ -261,7 +267,8 @@ fn connect_no_neighbour(s: &mut Script) -> Result<()> {
 
 fn connect_wrong_address(s: &mut Script) -> Result<()> {
     let short = s.socket(Kind::Tcp4)?;
-    s.connect(&short, Address::from((LO4, 80)).cut(8)).fails(Errno::EINVAL)?;
+    s.connect(&short, Address::from((LO4, 80)).cut(8))
+        .fails(Errno::EINVAL)?;
     let family = s.socket(Kind::Tcp4)?;
     s.connect(&family, (LO6, 80))
         .fails(Errno::EAFNOSUPPORT)?
@@ -293,7 +300,10 @@ fn connect_polled(s: &mut Script) -> Result<()> {
     let pending = s.connect_start(&client, full.address, Errno::EINPROGRESS)?;
     for _ in 0..3 {
         let again = client.connect(&full.address.into());
-        ensure!(again == Err(Errno::EALREADY), "connect() again gave {again:?}");
+        ensure!(
+            again == Err(Errno::EALREADY),
+            "connect() again gave {again:?}"
+        );
     }
     let _room = full.listener.accept().context("accept")?;
     finish(s, &client, &pending, Ok(()))?;

@@ -103,11 +103,14 @@ fn exhausted_port_range_of_socket(s: &mut Script) -> Result<()> {
     let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
     let address = server.local().context("no address")?;
     let bound = narrow(s)?;
-    s.bind(&bound, (LO4, 0)).ok()?.is("network.local.port", 41000);
+    s.bind(&bound, (LO4, 0))
+        .ok()?
+        .is("network.local.port", 41000);
     let late = narrow(s)?;
     s.bind(&late, (LO4, 0)).fails(Errno::EADDRINUSE)?;
     let connecting = narrow(s)?;
-    s.connect(&connecting, address).fails(Errno::EADDRNOTAVAIL)?;
+    s.connect(&connecting, address)
+        .fails(Errno::EADDRNOTAVAIL)?;
     Ok(())
 }
 

@@ -82,7 +82,10 @@ fn listen_twice(s: &mut Script) -> Result<()> {
 
 /// Both may bind, only one may listen. The loser stays bound.
 fn listen_conflict_of_two_reuseaddr(s: &mut Script) -> Result<()> {
-    for (kind, ip) in [(Kind::Tcp4, LO4.into()), (Kind::Tcp6, std::net::IpAddr::from(LO6))] {
+    for (kind, ip) in [
+        (Kind::Tcp4, LO4.into()),
+        (Kind::Tcp6, std::net::IpAddr::from(LO6)),
+    ] {
         let first = s.socket(kind)?.reuseaddr()?;
         s.bind(&first, (ip, 8080)).ok()?;
         let second = s.socket(kind)?.reuseaddr()?;

@@ -1,18 +1,22 @@
 //! The scenarios, by topic.
 
 mod bind;
+mod command;
 mod conflict;
 mod connect;
 mod exhausted;
+mod filters;
+mod lifecycle;
 mod listen;
 mod policy;
 mod process;
+mod refusals;
 mod udp;
 mod ways;
 
 use anyhow::Result;
 
-use crate::script::Script;
+use crate::{bench::Bench, script::Script};
 
 /// A part of the world, and what portwatch has to say about it.
 #[derive(Clone, Copy)]
@@ -31,7 +35,39 @@ macro_rules! scenarios {
 }
 use scenarios;
 
-/// All of them, in the order they run.
+/// A scenario that runs portwatch itself, in a way of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Session {
+    /// Unique, short_snake_case.
+    pub(crate) name: &'static str,
+    /// What to do, and to check.
+    pub(crate) run: fn(&Bench) -> Result<()>,
+}
+
+/// A table of sessions, each named as its function.
+macro_rules! sessions {
+    ($($name:ident),* $(,)?) => {
+        &[$($crate::scenarios::Session { name: stringify!($name), run: $name }),*]
+    };
+}
+use sessions;
+
+/// Those with a portwatch of their own, in the order they run.
+pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
+    [lifecycle::ALL, command::ALL, refusals::ALL, filters::ALL]
+        .into_iter()
+        .flatten()
+        .copied()
+}
+
+/// A workload by name, those of sessions included.
+pub(crate) fn workload(name: &str) -> Option<Scenario> {
+    all()
+        .chain(filters::MIX.iter().copied())
+        .find(|scenario| scenario.name == name)
+}
+
+/// Those that share one portwatch, in the order they run.
 pub(crate) fn all() -> impl Iterator<Item = Scenario> {
     [
         bind::ALL,
@@ -55,7 +91,10 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<_> = all().map(|scenario| scenario.name).collect();
+        let mut names: Vec<_> = all()
+            .map(|scenario| scenario.name)
+            .chain(all_sessions().map(|session| session.name))
+            .collect();
         names.sort_unstable();
         let count = names.len();
         names.dedup();

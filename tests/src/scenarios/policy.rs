@@ -49,7 +49,8 @@ fn policy_cgroup_bind(s: &mut Script) -> Result<()> {
         s.bind(&sock, (LO4, 8080)).fails(Errno::EPERM)?;
     }
     let v6 = s.socket(Kind::Tcp6)?;
-    s.bind(&v6, (std::net::Ipv6Addr::LOCALHOST, 8080)).fails(Errno::EPERM)?;
+    s.bind(&v6, (std::net::Ipv6Addr::LOCALHOST, 8080))
+        .fails(Errno::EPERM)?;
     drop(cgroup);
     Ok(())
 }

@@ -68,7 +68,10 @@ impl Drop for Copy {
 /// `EXE helper bind PORT [TAG…]`: binds 127.0.0.1:PORT and exits at once.
 fn bind_at_once(exe: &Path, port: u16, tags: &[&str]) -> Result<(Child, Vec<String>)> {
     let mut command = Command::new(exe);
-    command.args(["helper", "bind"]).arg(port.to_string()).args(tags);
+    command
+        .args(["helper", "bind"])
+        .arg(port.to_string())
+        .args(tags);
     let args = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|arg| arg.to_string_lossy().into_owned())
@@ -218,7 +221,12 @@ fn process_deleted_executable(s: &mut Script) -> Result<()> {
     command.args(["helper", "bind-after-unlink", "8080"]);
     let mut child = command.spawn()?;
     ensure!(child.wait()?.success(), "the helper failed");
-    let args = [copy.text(), "helper".into(), "bind-after-unlink".into(), "8080".into()];
+    let args = [
+        copy.text(),
+        "helper".into(),
+        "bind-after-unlink".into(),
+        "8080".into(),
+    ];
     let line = bound_by(s, child.id(), &copy.text(), &args, 8080);
     s.expect(line);
     Ok(())
@@ -229,7 +237,13 @@ fn process_pid_reused(s: &mut Script) -> Result<()> {
     let first = Copy::new("first_owner")?;
     let pid = bind_and_expect(s, &first.path, 8080, &["first"])?;
     let second = Copy::new("second_owner")?;
-    let args = [second.text(), "helper".into(), "bind".into(), "8081".into(), "second".into()];
+    let args = [
+        second.text(),
+        "helper".into(),
+        "bind".into(),
+        "8081".into(),
+        "second".into(),
+    ];
     let ended = task::exec_as(pid.cast_signed(), &second.path, &args[1..]);
     match ended {
         Ok(task::Ended::Code(0)) => {}
@@ -242,7 +256,9 @@ fn process_pid_reused(s: &mut Script) -> Result<()> {
     let line = bound_by(s, pid, &second.text(), &args, 8081);
     s.expect(line);
     // And without exec: the fork has this process's own name.
-    s.forked_as(pid.cast_signed(), |s| s.bound(Kind::Tcp4, (LO4, 8082)).map(drop))?;
+    s.forked_as(pid.cast_signed(), |s| {
+        s.bound(Kind::Tcp4, (LO4, 8082)).map(drop)
+    })?;
     Ok(())
 }
 

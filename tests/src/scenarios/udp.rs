@@ -55,7 +55,9 @@ fn udp_connect_bound(s: &mut Script) -> Result<()> {
 fn udp_connect_again(s: &mut Script) -> Result<()> {
     let sock = s.socket(Kind::Udp4)?;
     s.connect(&sock, (LO4, 5353)).ok()?;
-    s.connect(&sock, (LO4, 5354)).ok()?.forget("socket.auto_port");
+    s.connect(&sock, (LO4, 5354))
+        .ok()?
+        .forget("socket.auto_port");
     Ok(())
 }
 
@@ -64,7 +66,8 @@ fn udp_connect_again(s: &mut Script) -> Result<()> {
 fn udp_disconnect(s: &mut Script) -> Result<()> {
     let sock = s.socket(Kind::Udp4)?;
     s.connect(&sock, (LO4, 5353)).ok()?;
-    sock.connect(&Address::unspec()).context("connect(AF_UNSPEC)")?;
+    sock.connect(&Address::unspec())
+        .context("connect(AF_UNSPEC)")?;
     ensure!(
         sock.local().is_some_and(|local| local.port() == 0),
         "the port was not given back"

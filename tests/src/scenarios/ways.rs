@@ -75,7 +75,8 @@ fn way_mptcp_connect(s: &mut Script) -> Result<()> {
     let server = s.listener(Kind::Mptcp4, (LO4, 8080))?;
     s.connected(&server)?;
     let refused = s.socket(Kind::Mptcp4)?;
-    s.connect(&refused, (LO4, 8081)).fails(Errno::ECONNREFUSED)?;
+    s.connect(&refused, (LO4, 8081))
+        .fails(Errno::ECONNREFUSED)?;
     let waiting = s.socket(Kind::Mptcp4)?;
     waiting.set_nonblocking(true)?;
     let address = server.local().context("no address")?;
@@ -96,7 +97,10 @@ fn way_fastopen(s: &mut Script) -> Result<()> {
     })
     .ok()?
     // Whether a send counts as asking for a connection is a matter of taste.
-    .set("event.via", Want::OneOf(vec!["syscall".into(), "implicit".into()]).maybe());
+    .set(
+        "event.via",
+        Want::OneOf(vec!["syscall".into(), "implicit".into()]).maybe(),
+    );
     Ok(())
 }
 
@@ -107,7 +111,10 @@ fn way_fastopen_refused(s: &mut Script) -> Result<()> {
         client.send_to(&address, libc::MSG_FASTOPEN)
     })
     .fails(Errno::ECONNREFUSED)?
-    .set("event.via", Want::OneOf(vec!["syscall".into(), "implicit".into()]).maybe());
+    .set(
+        "event.via",
+        Want::OneOf(vec!["syscall".into(), "implicit".into()]).maybe(),
+    );
     Ok(())
 }
 
@@ -135,14 +142,20 @@ fn way_io_uring_bind_and_listen(s: &mut Script) -> Result<()> {
     if !ring.supports(opcode::Bind::CODE) || !ring.supports(opcode::Listen::CODE) {
         return skip("this kernel's io_uring has no bind and listen");
     }
-    for (kind, ip) in [(Kind::Tcp4, LO4.into()), (Kind::Tcp6, std::net::IpAddr::from(LO6))] {
+    for (kind, ip) in [
+        (Kind::Tcp4, LO4.into()),
+        (Kind::Tcp6, std::net::IpAddr::from(LO6)),
+    ] {
         let sock = s.socket(kind)?;
         let address = Address::from((ip, 8080));
         let result = |ring: &mut Ring| ring.bind(sock.fd(), &address).unwrap_or(Err(Errno::EIO));
-        s.bind_by(&sock, &address, Feature::IoUring, || result(&mut ring)).ok()?;
-        through_ring(s);
-        s.listen_by(&sock, 7, || ring.listen(sock.fd(), 7).unwrap_or(Err(Errno::EIO)))
+        s.bind_by(&sock, &address, Feature::IoUring, || result(&mut ring))
             .ok()?;
+        through_ring(s);
+        s.listen_by(&sock, 7, || {
+            ring.listen(sock.fd(), 7).unwrap_or(Err(Errno::EIO))
+        })
+        .ok()?;
         through_ring(s);
         let late = s.socket(kind)?;
         s.bind_by(&late, &address, Feature::IoUring, || {
@@ -166,7 +179,8 @@ fn connects_through(s: &mut Script, ring: &mut Ring, kernel_thread: bool) -> Res
     for (address, expected) in [(&open, Ok(())), (&closed, Err(Errno::ECONNREFUSED))] {
         let client = s.socket(Kind::Tcp4)?;
         let call = s.connect_by(&client, address, || {
-            ring.connect(client.fd(), address).unwrap_or(Err(Errno::EIO))
+            ring.connect(client.fd(), address)
+                .unwrap_or(Err(Errno::EIO))
         });
         let line = match expected {
             Ok(()) => call.ok()?,
@@ -205,8 +219,18 @@ fn thirty_two_bit(
     // A kernel without 32-bit calls kills the caller: let that be somebody else.
     let (_, ended, _) = task::fork_with(None, || {
         let sock = Sock::new(Kind::Tcp4)?;
-        bind(&LowPage::new()?, sock.fd(), Address::from((LO4, 9)).cut(1).bytes())
-            .or_else(|errno| if errno == Errno::EINVAL { Ok(()) } else { Err(errno) })?;
+        bind(
+            &LowPage::new()?,
+            sock.fd(),
+            Address::from((LO4, 9)).cut(1).bytes(),
+        )
+        .or_else(|errno| {
+            if errno == Errno::EINVAL {
+                Ok(())
+            } else {
+                Err(errno)
+            }
+        })?;
         Ok(())
     })?;
     // The trial was a call too, and stands in the stream.
@@ -215,7 +239,10 @@ fn thirty_two_bit(
         return skip(format!("no 32-bit system calls on this kernel ({ended:?})"));
     }
     let mut trial = Expect::default();
-    trial.is("event.name", "bind").is("error.type", "EINVAL").optional("the trial");
+    trial
+        .is("event.name", "bind")
+        .is("error.type", "EINVAL")
+        .optional("the trial");
     s.expect(trial);
     let page = LowPage::new()?;
     for (port, expected) in [(8080, Ok(())), (8080, Err(Errno::EADDRINUSE))] {

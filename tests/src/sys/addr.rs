@@ -118,7 +118,11 @@ mod tests {
 
     #[test]
     fn parse_reads_back_what_from_wrote() {
-        for address in ["127.0.0.7:8080", "[2001:db8::1]:65535", "[::ffff:1.2.3.4]:1"] {
+        for address in [
+            "127.0.0.7:8080",
+            "[2001:db8::1]:65535",
+            "[::ffff:1.2.3.4]:1",
+        ] {
             let address: SocketAddr = address.parse().expect("a literal of this test");
             assert_eq!(parse(Address::from(address).bytes()), Some(address));
         }

@@ -28,7 +28,12 @@ pub(crate) enum Refuse {
 fn bpf<T>(command: i32, attr: &mut T) -> Result<i64, Errno> {
     // SAFETY: `attr` is a valid prefix of union bpf_attr of that size.
     check_long(unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>())
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            size_of::<T>(),
+        )
     })
 }
 
@@ -65,29 +70,76 @@ fn load(refuse: Refuse) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// A cgroup of its own; the calling process leaves it and removes it when this is dropped.
+/// A cgroup below the calling process's own.
 pub(crate) struct Cgroup {
     path: PathBuf,
+    /// Where the process came from, and goes back to.
     home: PathBuf,
+    /// As `/proc/PID/cgroup` has it.
+    inside: String,
+    /// Whether it goes away with this value.
+    owned: bool,
 }
 
 impl Cgroup {
-    /// Makes one below the process's own and moves the process there. `None` without cgroup v2.
+    /// Where it would be. `None` without cgroup v2.
+    fn at(own: &str, name: &str) -> Option<Self> {
+        let own = own.trim_matches('/');
+        let home = Path::new(&proc::cgroup2_mount()?).join(own);
+        let inside = if own.is_empty() {
+            format!("/{name}")
+        } else {
+            format!("/{own}/{name}")
+        };
+        Some(Self {
+            path: home.join(name),
+            home,
+            inside,
+            owned: false,
+        })
+    }
+
+    fn make(&mut self) -> Result<()> {
+        fs::create_dir(&self.path)
+            .with_context(|| format!("cannot make {}", self.path.display()))?;
+        self.owned = true;
+        Ok(())
+    }
+
+    /// Makes one and moves the process there. `None` without cgroup v2.
     pub(crate) fn enter(own: &str) -> Result<Option<Self>> {
-        let Some(mount) = proc::cgroup2_mount() else {
+        let name = format!("portwatch-tests-{}", std::process::id());
+        let Some(mut cgroup) = Self::at(own, &name) else {
             return Ok(None);
         };
-        let home = Path::new(&mount).join(own.trim_start_matches('/'));
-        let path = home.join(format!("portwatch-tests-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        let cgroup = Self { path, home };
-        cgroup.move_to(&cgroup.path)?;
+        cgroup.make()?;
+        cgroup.join()?;
         Ok(Some(cgroup))
     }
 
-    fn move_to(&self, path: &Path) -> Result<()> {
-        let procs = path.join("cgroup.procs");
-        fs::write(&procs, "0").with_context(|| format!("cannot write to {}", procs.display()))
+    /// Makes one for others to join. `None` without cgroup v2.
+    pub(crate) fn beside_own(name: &str) -> Result<Option<Self>> {
+        let own = proc::Me::learn()?.cgroup.unwrap_or_default();
+        let Some(mut cgroup) = Self::at(&own, name) else {
+            return Ok(None);
+        };
+        cgroup.make()?;
+        Ok(Some(cgroup))
+    }
+
+    /// One that somebody else has made. `None` if nobody has.
+    pub(crate) fn existing(own: &str, name: &str) -> Option<Self> {
+        Self::at(own, name).filter(|cgroup| cgroup.path.is_dir())
+    }
+
+    /// Moves the calling process there.
+    pub(crate) fn join(&self) -> Result<()> {
+        move_to(&self.path)
+    }
+
+    /// Its path in the hierarchy.
+    pub(crate) fn path_inside(&self) -> &str {
+        &self.inside
     }
 
     /// Lets no process in it make such a call any more.
@@ -116,11 +168,18 @@ impl Cgroup {
     }
 }
 
+/// Moves the calling process to a cgroup.
+fn move_to(path: &Path) -> Result<()> {
+    let procs = path.join("cgroup.procs");
+    fs::write(&procs, "0").with_context(|| format!("cannot write to {}", procs.display()))
+}
+
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let left = self
-            .move_to(&self.home)
-            .and_then(|()| Ok(fs::remove_dir(&self.path)?));
+        if !self.owned {
+            return;
+        }
+        let left = move_to(&self.home).and_then(|()| Ok(fs::remove_dir(&self.path)?));
         if let Err(error) = left {
             eprintln!("cgroup {} stays: {error:#}", self.path.display());
         }

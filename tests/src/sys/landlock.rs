@@ -57,8 +57,6 @@ pub(crate) fn allow_only(port: u16) -> Result<(), Errno> {
     // SAFETY: takes integers.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
     // SAFETY: takes integers.
-    check_long(unsafe {
-        libc::syscall(libc::SYS_landlock_restrict_self, fd.as_raw_fd(), 0_u32)
-    })
-    .map(drop)
+    check_long(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, fd.as_raw_fd(), 0_u32) })
+        .map(drop)
 }

@@ -99,9 +99,8 @@ impl Request {
         }
         let mut answer = [0_u8; 1024];
         // SAFETY: the buffer is as long as said.
-        let got = unsafe {
-            libc::recv(fd.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0)
-        };
+        let got =
+            unsafe { libc::recv(fd.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0) };
         if got < 0 {
             return Err(Errno::last());
         }

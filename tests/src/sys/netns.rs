@@ -59,7 +59,8 @@ pub(crate) fn unshare(flags: i32) -> Result<(), Errno> {
 /// Sets IFF_UP on a device of the current namespace.
 pub(crate) fn link_up(name: &str) -> Result<(), Errno> {
     // SAFETY: takes and returns integers.
-    let fd = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    let fd =
+        check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: the kernel has just returned this descriptor.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: all-zero is a valid ifreq.

@@ -104,9 +104,8 @@ impl Sock {
     pub(crate) fn new(kind: Kind) -> Result<Self, Errno> {
         let (family, kind_number, protocol) = kind.numbers();
         // SAFETY: takes and returns integers.
-        let fd = check(unsafe {
-            libc::socket(family, kind_number | libc::SOCK_CLOEXEC, protocol)
-        })?;
+        let fd =
+            check(unsafe { libc::socket(family, kind_number | libc::SOCK_CLOEXEC, protocol) })?;
         Ok(Self::from_raw(fd, kind, Origin::Nobody))
     }
 
@@ -224,10 +223,8 @@ impl Sock {
     /// Sets an integer option.
     pub(crate) fn set_option(&self, level: i32, name: i32, value: i32) -> Result<(), Errno> {
         // SAFETY: `value` is four bytes.
-        check(unsafe {
-            libc::setsockopt(self.fd(), level, name, (&raw const value).cast(), 4)
-        })
-        .map(drop)
+        check(unsafe { libc::setsockopt(self.fd(), level, name, (&raw const value).cast(), 4) })
+            .map(drop)
     }
 
     /// SO_REUSEADDR

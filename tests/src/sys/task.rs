@@ -63,7 +63,8 @@ where
     }
     drop(write);
     let mut bytes = Vec::new();
-    read.read_to_end(&mut bytes).context("reading from a fork")?;
+    read.read_to_end(&mut bytes)
+        .context("reading from a fork")?;
     let ended = wait(child)?;
     let value = serde_json::from_slice(&bytes).ok();
     Ok((child.cast_unsigned(), ended, value))
@@ -108,11 +109,7 @@ fn fork_as(pid: i32) -> Result<i32> {
     // SAFETY: a valid clone_args; without CLONE_VM and a stack this is fork(). The libc's fork
     // handlers do not run, which a single-threaded caller can do without.
     let child = check_long(unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw const args,
-            size_of::<CloneArgs>(),
-        )
+        libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>())
     })
     .with_context(|| format!("clone3 with pid {pid}"))?;
     Ok(i32::try_from(child)?)
@@ -151,7 +148,8 @@ where
     }
     drop(write);
     let mut bytes = Vec::new();
-    read.read_to_end(&mut bytes).context("reading from a fork")?;
+    read.read_to_end(&mut bytes)
+        .context("reading from a fork")?;
     let ended = wait(child)?;
     ensure!(
         ended == Ended::Code(0),
@@ -220,11 +218,6 @@ impl Background {
             unsafe { libc::_exit(1) };
         }
         Ok(Self { pid })
-    }
-
-    /// Process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.pid.cast_unsigned()
     }
 }
 
@@ -303,7 +296,9 @@ pub(crate) fn cpus() -> Result<Vec<usize>> {
     check(unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) })
         .context("sched_getaffinity")?;
     // SAFETY: all within the set.
-    Ok((0..1024).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
+    Ok((0..1024)
+        .filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) })
+        .collect())
 }
 
 /// Makes a signal interrupt a blocked call (no SA_RESTART) and do nothing else.
