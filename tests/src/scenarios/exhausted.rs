@@ -18,6 +18,7 @@ use crate::{
 pub(super) const ALL: &[Scenario] = scenarios![
     exhausted_tcp_connect,
     exhausted_tcp_bind_and_listen,
+    exhausted_odd_range,
     exhausted_udp_bind,
     exhausted_udp_connect_and_send,
     exhausted_port_range_of_socket,
@@ -62,6 +63,18 @@ fn exhausted_tcp_bind_and_listen(s: &mut Script) -> Result<()> {
     s.listen(&fourth, 5)
         .fails(Errno::EADDRINUSE)?
         .set("network.local.port", Want::Absent);
+    Ok(())
+}
+
+/// bind(0) rounds a range of three down to two (net/ipv4/inet_connection_sock.c,
+/// `inet_csk_find_open_port`).
+fn exhausted_odd_range(s: &mut Script) -> Result<()> {
+    netns::sysctl("ipv4/ip_local_port_range", "40000 40002")?;
+    s.relearn()?;
+    let _first = s.bound(Kind::Tcp4, (LO4, 0))?;
+    let _second = s.bound(Kind::Tcp4, (LO4, 0))?;
+    let third = s.socket(Kind::Tcp4)?;
+    s.bind(&third, (LO4, 0)).fails(Errno::EADDRINUSE)?;
     Ok(())
 }
 

@@ -126,5 +126,5 @@ fn policy_seccomp(s: &mut Script) -> Result<()> {
         }
         Ok(())
     })?;
-    Ok(())
+    s.control()
 }

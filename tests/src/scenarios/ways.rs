@@ -165,7 +165,7 @@ fn way_io_uring_bind_and_listen(s: &mut Script) -> Result<()> {
         .holder(0, &sock, "listen")?;
         through_ring(s);
     }
-    Ok(())
+    s.control()
 }
 
 /// The kernel tries twice (EINPROGRESS, then the result): one line.
@@ -263,7 +263,7 @@ fn thirty_two_bit(
             }
         }
     }
-    Ok(())
+    s.control()
 }
 
 #[cfg(target_arch = "x86_64")]
