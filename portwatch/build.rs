@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{anyhow, bail, Context as _};
+use anyhow::{Context as _, anyhow, bail};
 use aya_build::{Package, Toolchain};
 
 /// What to do when a piece is missing; the same everywhere.
@@ -17,7 +17,9 @@ fn main() -> anyhow::Result<()> {
         .parent()
         .ok_or_else(|| anyhow!("portwatch is built from its workspace"))?;
     let programs = root.join("portwatch-ebpf");
-    let programs = programs.to_str().ok_or_else(|| anyhow!("{} is not UTF-8", programs.display()))?;
+    let programs = programs
+        .to_str()
+        .ok_or_else(|| anyhow!("{} is not UTF-8", programs.display()))?;
     println!("cargo:rerun-if-changed=build.rs");
 
     let tools = root.join(".tools/bin");
@@ -27,8 +29,10 @@ fn main() -> anyhow::Result<()> {
         bail!("bpf-linker is not installed, and the kernel programs cannot be linked; {NEXT_STEP}");
     }
     if !rust_src().is_dir() {
-        bail!("the Rust component rust-src is not installed, and the kernel programs are built with \
-               it; {NEXT_STEP}");
+        bail!(
+            "the Rust component rust-src is not installed, and the kernel programs are built with \
+               it; {NEXT_STEP}"
+        );
     }
     // SAFETY: a build script with one thread. The pinned stable compiler builds `core` for the bpf
     // target, which asks for unstable options in this one cargo call.
@@ -39,7 +43,11 @@ fn main() -> anyhow::Result<()> {
     }
     let toolchain = env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "stable".to_owned());
     aya_build::build_ebpf(
-        [Package { name: "portwatch-ebpf", root_dir: programs, ..Package::default() }],
+        [Package {
+            name: "portwatch-ebpf",
+            root_dir: programs,
+            ..Package::default()
+        }],
         Toolchain::Custom(&toolchain),
     )
     .with_context(|| format!("cannot build the kernel programs; {NEXT_STEP}"))

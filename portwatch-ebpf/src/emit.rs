@@ -5,9 +5,7 @@ use aya_ebpf::{
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
-use portwatch_ebpf::abi::record::{
-    kind, loss, Header, SocketRecord, VERSION,
-};
+use portwatch_ebpf::abi::record::{Header, SocketRecord, VERSION, kind, loss};
 
 /// Records on their way to user space. The loader sets the size.
 #[map]
@@ -42,8 +40,11 @@ pub(crate) fn now() -> u64 {
 /// Fills in the header and says how much was lost before on this CPU.
 #[inline(always)]
 pub(crate) fn stamp(record: &mut SocketRecord) {
-    record.header =
-        Header { version: VERSION, kind: kind::SOCKET, len: size_of::<SocketRecord>() as u32 };
+    record.header = Header {
+        version: VERSION,
+        kind: kind::SOCKET,
+        len: size_of::<SocketRecord>() as u32,
+    };
     // SAFETY: no arguments.
     record.cpu = unsafe { bpf_get_smp_processor_id() } as u16;
     record.lost = match LOST.get_ptr(loss::ALL) {

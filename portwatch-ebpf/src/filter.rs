@@ -1,14 +1,14 @@
 //! What the configuration lets pass, decided before anything is reserved.
 
 use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
-use portwatch_ebpf::abi::config::{filter, helper, MAX_CGROUPS};
+use portwatch_ebpf::abi::config::{MAX_CGROUPS, filter, helper};
 
 use crate::{
     kernel::{
-        memory::{config, Memory, Ptr},
+        memory::{Memory, Ptr, config},
         sock, task,
     },
-    state::{CGROUPS, DESCENDANTS, NETNS, PIDS, PORTS, PORT_WORDS, UIDS},
+    state::{CGROUPS, DESCENDANTS, NETNS, PIDS, PORT_WORDS, PORTS, UIDS},
 };
 
 /// Whether an operation is wanted at all; the verifier drops what follows where it is not.
@@ -88,5 +88,7 @@ pub(crate) fn no_peer() -> bool {
 #[inline(always)]
 fn listed(port: u16, base: u32) -> bool {
     let port = u32::from(port);
-    PORTS.get(base + port / 64).is_some_and(|word| word >> (port % 64) & 1 != 0)
+    PORTS
+        .get(base + port / 64)
+        .is_some_and(|word| word >> (port % 64) & 1 != 0)
 }

@@ -44,51 +44,218 @@ macro_rules! program {
     };
 }
 
-program!(fentry, bind4_enter_tracing, FEntryContext, |ctx| tracing::entered(&ctx, Function::Bind));
-program!(fentry, bind6_enter_tracing, FEntryContext, |ctx| tracing::entered(&ctx, Function::Bind));
-program!(fexit, bind4_tracing / bind4_tracing_bounded, FExitContext, |ctx, R| tracing::bind::<R>(&ctx));
-program!(fexit, bind6_tracing / bind6_tracing_bounded, FExitContext, |ctx, R| tracing::bind::<R>(&ctx));
-program!(fexit, bind_refused_tracing / bind_refused_tracing_bounded, FExitContext, |ctx, R| tracing::bind_refused::<R>(&ctx));
-program!(fentry, listen_enter_tracing, FEntryContext, |ctx| tracing::entered(&ctx, Function::Listen));
-program!(fexit, listen_tracing / listen_tracing_bounded, FExitContext, |ctx, R| tracing::listen::<R>(&ctx));
-program!(fexit, listen_refused_tracing / listen_refused_tracing_bounded, FExitContext, |ctx, R| tracing::listen_refused::<R>(&ctx));
-program!(fentry, connect_stream_enter_tracing, FEntryContext, |ctx| tracing::connect_stream_entered(&ctx));
-program!(fexit, connect_stream_tracing / connect_stream_tracing_bounded, FExitContext, |ctx, R| tracing::connect_stream::<R>(&ctx));
-program!(fentry, connect_datagram_enter_tracing, FEntryContext, |ctx| tracing::connect_datagram_entered(&ctx));
-program!(fexit, connect_datagram_tracing / connect_datagram_tracing_bounded, FExitContext, |ctx, R| tracing::connect_datagram::<R>(&ctx));
-program!(fexit, connect_refused_tracing / connect_refused_tracing_bounded, FExitContext, |ctx, R| tracing::connect_refused::<R>(&ctx));
-program!(fentry, autobind_enter_tracing, FEntryContext, |ctx| tracing::entered(&ctx, Function::Autobind));
-program!(fexit, autobind_tracing / autobind_tracing_bounded, FExitContext, |ctx, R| tracing::autobind::<R>(&ctx));
-program!(btf_tracepoint, state_tracing / state_tracing_bounded, BtfTracePointContext, |ctx, R| tracing::state_changed::<R>(&ctx));
-program!(btf_tracepoint, fork_tracing, BtfTracePointContext, |ctx| tracing::forked(&ctx));
-program!(btf_tracepoint, free_tracing, BtfTracePointContext, |ctx| tracing::freed(&ctx));
+program!(fentry, bind4_enter_tracing, FEntryContext, |ctx| {
+    tracing::entered(&ctx, Function::Bind)
+});
+program!(fentry, bind6_enter_tracing, FEntryContext, |ctx| {
+    tracing::entered(&ctx, Function::Bind)
+});
+program!(
+    fexit,
+    bind4_tracing / bind4_tracing_bounded,
+    FExitContext,
+    |ctx, R| tracing::bind::<R>(&ctx)
+);
+program!(
+    fexit,
+    bind6_tracing / bind6_tracing_bounded,
+    FExitContext,
+    |ctx, R| tracing::bind::<R>(&ctx)
+);
+program!(
+    fexit,
+    bind_refused_tracing / bind_refused_tracing_bounded,
+    FExitContext,
+    |ctx, R| tracing::bind_refused::<R>(&ctx)
+);
+program!(fentry, listen_enter_tracing, FEntryContext, |ctx| {
+    tracing::entered(&ctx, Function::Listen)
+});
+program!(
+    fexit,
+    listen_tracing / listen_tracing_bounded,
+    FExitContext,
+    |ctx, R| tracing::listen::<R>(&ctx)
+);
+program!(
+    fexit,
+    listen_refused_tracing / listen_refused_tracing_bounded,
+    FExitContext,
+    |ctx, R| tracing::listen_refused::<R>(&ctx)
+);
+program!(fentry, connect_stream_enter_tracing, FEntryContext, |ctx| {
+    tracing::connect_stream_entered(&ctx)
+});
+program!(
+    fexit,
+    connect_stream_tracing / connect_stream_tracing_bounded,
+    FExitContext,
+    |ctx, R| tracing::connect_stream::<R>(&ctx)
+);
+program!(
+    fentry,
+    connect_datagram_enter_tracing,
+    FEntryContext,
+    |ctx| tracing::connect_datagram_entered(&ctx)
+);
+program!(
+    fexit,
+    connect_datagram_tracing / connect_datagram_tracing_bounded,
+    FExitContext,
+    |ctx, R| tracing::connect_datagram::<R>(&ctx)
+);
+program!(
+    fexit,
+    connect_refused_tracing / connect_refused_tracing_bounded,
+    FExitContext,
+    |ctx, R| tracing::connect_refused::<R>(&ctx)
+);
+program!(fentry, autobind_enter_tracing, FEntryContext, |ctx| {
+    tracing::entered(&ctx, Function::Autobind)
+});
+program!(
+    fexit,
+    autobind_tracing / autobind_tracing_bounded,
+    FExitContext,
+    |ctx, R| tracing::autobind::<R>(&ctx)
+);
+program!(
+    btf_tracepoint,
+    state_tracing / state_tracing_bounded,
+    BtfTracePointContext,
+    |ctx, R| tracing::state_changed::<R>(&ctx)
+);
+program!(btf_tracepoint, fork_tracing, BtfTracePointContext, |ctx| {
+    tracing::forked(&ctx)
+});
+program!(btf_tracepoint, free_tracing, BtfTracePointContext, |ctx| {
+    tracing::freed(&ctx)
+});
 
-program!(kprobe, bind4_enter_kprobe, ProbeContext, |ctx| kprobe::entered(&ctx, Function::Bind, First::of_bind()));
-program!(kprobe, bind6_enter_kprobe, ProbeContext, |ctx| kprobe::entered(&ctx, Function::Bind, First::of_bind()));
-program!(kretprobe, bind4_kprobe / bind4_kprobe_bounded, RetProbeContext, |ctx, R| kprobe::bind::<R>(&ctx));
-program!(kretprobe, bind6_kprobe / bind6_kprobe_bounded, RetProbeContext, |ctx, R| kprobe::bind::<R>(&ctx));
-program!(kprobe, bind_refused_enter_kprobe, ProbeContext, |ctx| kprobe::entered(&ctx, Function::RefuseBind, First::Socket));
-program!(kretprobe, bind_refused_kprobe / bind_refused_kprobe_bounded, RetProbeContext, |ctx, R| kprobe::bind_refused::<R>(&ctx));
-program!(kprobe, listen_enter_kprobe, ProbeContext, |ctx| kprobe::entered(&ctx, Function::Listen, First::of_listen()));
-program!(kretprobe, listen_kprobe / listen_kprobe_bounded, RetProbeContext, |ctx, R| kprobe::listen::<R>(&ctx));
-program!(kprobe, listen_refused_enter_kprobe, ProbeContext, |ctx| kprobe::entered(&ctx, Function::RefuseListen, First::Socket));
-program!(kretprobe, listen_refused_kprobe / listen_refused_kprobe_bounded, RetProbeContext, |ctx, R| kprobe::listen_refused::<R>(&ctx));
-program!(kprobe, connect4_enter_kprobe, ProbeContext, |ctx| kprobe::entered(&ctx, Function::Connect4, First::Sock));
-program!(kretprobe, connect4_kprobe / connect4_kprobe_bounded, RetProbeContext, |ctx, R| kprobe::connect_stream::<R>(&ctx, Function::Connect4));
-program!(kprobe, connect6_enter_kprobe, ProbeContext, |ctx| kprobe::entered(&ctx, Function::Connect6, First::Sock));
-program!(kretprobe, connect6_kprobe / connect6_kprobe_bounded, RetProbeContext, |ctx, R| kprobe::connect_stream::<R>(&ctx, Function::Connect6));
-program!(kprobe, pre_connect4_enter_kprobe, ProbeContext, |ctx| kprobe::entered(&ctx, Function::PreConnect, First::Sock));
-program!(kretprobe, pre_connect4_kprobe / pre_connect4_kprobe_bounded, RetProbeContext, |ctx, R| kprobe::connect_gate::<R>(&ctx));
-program!(kprobe, pre_connect6_enter_kprobe, ProbeContext, |ctx| kprobe::entered(&ctx, Function::PreConnect, First::Sock));
-program!(kretprobe, pre_connect6_kprobe / pre_connect6_kprobe_bounded, RetProbeContext, |ctx, R| kprobe::connect_gate::<R>(&ctx));
-program!(kprobe, connect_datagram_enter_kprobe, ProbeContext, |ctx| kprobe::entered(&ctx, Function::ConnectDatagram, First::Socket));
-program!(kretprobe, connect_datagram_kprobe / connect_datagram_kprobe_bounded, RetProbeContext, |ctx, R| kprobe::connect_datagram::<R>(&ctx));
-program!(kprobe, connect_refused_enter_kprobe, ProbeContext, |ctx| kprobe::entered(&ctx, Function::RefuseConnect, First::Socket));
-program!(kretprobe, connect_refused_kprobe / connect_refused_kprobe_bounded, RetProbeContext, |ctx, R| kprobe::connect_refused::<R>(&ctx));
-program!(kprobe, autobind_enter_kprobe, ProbeContext, |ctx| kprobe::entered(&ctx, Function::Autobind, First::Sock));
-program!(kretprobe, autobind_kprobe / autobind_kprobe_bounded, RetProbeContext, |ctx, R| kprobe::autobind::<R>(&ctx));
+program!(kprobe, bind4_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::entered(&ctx, Function::Bind, First::of_bind())
+});
+program!(kprobe, bind6_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::entered(&ctx, Function::Bind, First::of_bind())
+});
+program!(
+    kretprobe,
+    bind4_kprobe / bind4_kprobe_bounded,
+    RetProbeContext,
+    |ctx, R| kprobe::bind::<R>(&ctx)
+);
+program!(
+    kretprobe,
+    bind6_kprobe / bind6_kprobe_bounded,
+    RetProbeContext,
+    |ctx, R| kprobe::bind::<R>(&ctx)
+);
+program!(kprobe, bind_refused_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::entered(&ctx, Function::RefuseBind, First::Socket)
+});
+program!(
+    kretprobe,
+    bind_refused_kprobe / bind_refused_kprobe_bounded,
+    RetProbeContext,
+    |ctx, R| kprobe::bind_refused::<R>(&ctx)
+);
+program!(kprobe, listen_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::entered(&ctx, Function::Listen, First::of_listen())
+});
+program!(
+    kretprobe,
+    listen_kprobe / listen_kprobe_bounded,
+    RetProbeContext,
+    |ctx, R| kprobe::listen::<R>(&ctx)
+);
+program!(kprobe, listen_refused_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::entered(&ctx, Function::RefuseListen, First::Socket)
+});
+program!(
+    kretprobe,
+    listen_refused_kprobe / listen_refused_kprobe_bounded,
+    RetProbeContext,
+    |ctx, R| kprobe::listen_refused::<R>(&ctx)
+);
+program!(kprobe, connect4_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::entered(&ctx, Function::Connect4, First::Sock)
+});
+program!(
+    kretprobe,
+    connect4_kprobe / connect4_kprobe_bounded,
+    RetProbeContext,
+    |ctx, R| kprobe::connect_stream::<R>(&ctx, Function::Connect4)
+);
+program!(kprobe, connect6_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::entered(&ctx, Function::Connect6, First::Sock)
+});
+program!(
+    kretprobe,
+    connect6_kprobe / connect6_kprobe_bounded,
+    RetProbeContext,
+    |ctx, R| kprobe::connect_stream::<R>(&ctx, Function::Connect6)
+);
+program!(kprobe, pre_connect4_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::entered(&ctx, Function::PreConnect, First::Sock)
+});
+program!(
+    kretprobe,
+    pre_connect4_kprobe / pre_connect4_kprobe_bounded,
+    RetProbeContext,
+    |ctx, R| kprobe::connect_gate::<R>(&ctx)
+);
+program!(kprobe, pre_connect6_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::entered(&ctx, Function::PreConnect, First::Sock)
+});
+program!(
+    kretprobe,
+    pre_connect6_kprobe / pre_connect6_kprobe_bounded,
+    RetProbeContext,
+    |ctx, R| kprobe::connect_gate::<R>(&ctx)
+);
+program!(kprobe, connect_datagram_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::entered(&ctx, Function::ConnectDatagram, First::Socket)
+});
+program!(
+    kretprobe,
+    connect_datagram_kprobe / connect_datagram_kprobe_bounded,
+    RetProbeContext,
+    |ctx, R| kprobe::connect_datagram::<R>(&ctx)
+);
+program!(kprobe, connect_refused_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::entered(&ctx, Function::RefuseConnect, First::Socket)
+});
+program!(
+    kretprobe,
+    connect_refused_kprobe / connect_refused_kprobe_bounded,
+    RetProbeContext,
+    |ctx, R| kprobe::connect_refused::<R>(&ctx)
+);
+program!(kprobe, autobind_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::entered(&ctx, Function::Autobind, First::Sock)
+});
+program!(
+    kretprobe,
+    autobind_kprobe / autobind_kprobe_bounded,
+    RetProbeContext,
+    |ctx, R| kprobe::autobind::<R>(&ctx)
+);
 
-program!(raw_tracepoint, sys_exit_raw / sys_exit_raw_bounded, RawTracePointContext, |ctx, R| raw_tp::sys_exit::<R>(&ctx));
-program!(raw_tracepoint, state_raw / state_raw_bounded, RawTracePointContext, |ctx, R| raw_tp::state_changed::<R>(&ctx));
-program!(raw_tracepoint, fork_raw, RawTracePointContext, |ctx| raw_tp::forked(&ctx));
-program!(raw_tracepoint, free_raw, RawTracePointContext, |ctx| raw_tp::freed(&ctx));
+program!(
+    raw_tracepoint,
+    sys_exit_raw / sys_exit_raw_bounded,
+    RawTracePointContext,
+    |ctx, R| raw_tp::sys_exit::<R>(&ctx)
+);
+program!(
+    raw_tracepoint,
+    state_raw / state_raw_bounded,
+    RawTracePointContext,
+    |ctx, R| raw_tp::state_changed::<R>(&ctx)
+);
+program!(raw_tracepoint, fork_raw, RawTracePointContext, |ctx| {
+    raw_tp::forked(&ctx)
+});
+program!(raw_tracepoint, free_raw, RawTracePointContext, |ctx| {
+    raw_tp::freed(&ctx)
+});

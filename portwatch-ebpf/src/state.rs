@@ -120,7 +120,12 @@ const STARTED_SLOTS: u32 = 4096;
 pub(crate) fn start(ids: Ids, function: Function, at: u64) {
     if let Some(slot) = STARTED.get_ptr_mut(ids.tid & (STARTED_SLOTS - 1)) {
         // SAFETY: a slot of our map. A torn pair shows as another `who` or is one call's anyway.
-        unsafe { *slot = Started { who: key(ids, function), at } };
+        unsafe {
+            *slot = Started {
+                who: key(ids, function),
+                at,
+            }
+        };
     }
 }
 

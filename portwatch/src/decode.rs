@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::{Buf as _, TryGetError};
 use portwatch_ebpf::abi::record::{
-    flags, kind, op, present, unknown, via, HolderRecord, OwnersRecord, ProcessRecord,
-    SocketRecord, ARGS_LEN, MAX_HOLDERS, NAME_LEN, PATH_LEN, VERSION,
+    ARGS_LEN, HolderRecord, MAX_HOLDERS, NAME_LEN, OwnersRecord, PATH_LEN, ProcessRecord,
+    SocketRecord, VERSION, flags, kind, op, present, unknown, via,
 };
 use thiserror::Error;
 
@@ -165,7 +165,10 @@ fn socket(mut bytes: &[u8]) -> Result<Record, DecodeError> {
         (0, errno) => Outcome::Failure(Errno(errno)),
         (unknown::CLOSED, _) => Outcome::Unknown(UnknownReason::Closed),
         (other, _) => {
-            return Err(DecodeError::Number { what: "reason", number: u32::from(other) });
+            return Err(DecodeError::Number {
+                what: "reason",
+                number: u32::from(other),
+            });
         }
     };
     let event = Event {
@@ -192,7 +195,11 @@ fn socket(mut bytes: &[u8]) -> Result<Record, DecodeError> {
         refused_by_policy: flag_bits & flags::REFUSED_BY_POLICY != 0,
         conflict: None,
     };
-    Ok(Record::Socket { event: Box::new(event), cpu, lost })
+    Ok(Record::Socket {
+        event: Box::new(event),
+        cpu,
+        lost,
+    })
 }
 
 fn options(bits: u32, flag_bits: u32, family: Family) -> SocketOptions {
@@ -255,7 +262,10 @@ fn task_of(raw: &RawTask, bits: u32) -> Task {
 
 /// Bytes up to the first NUL; what is not UTF-8 is replaced.
 fn text(bytes: &[u8]) -> String {
-    let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    let len = bytes
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..len]).into_owned()
 }
 
@@ -267,7 +277,14 @@ fn owners(mut bytes: &[u8]) -> Result<Record, DecodeError> {
     let flag_bits = b.try_get_u32_ne()?;
     let holders = holders_of(b, count.min(MAX_HOLDERS))?;
     let truncated = flag_bits & flags::TRUNCATED != 0;
-    Ok(Record::Owners { tid, conflict: Conflict { holders, total, truncated } })
+    Ok(Record::Owners {
+        tid,
+        conflict: Conflict {
+            holders,
+            total,
+            truncated,
+        },
+    })
 }
 
 fn holders_of(b: &mut &[u8], count: usize) -> Result<Vec<Holder>, DecodeError> {
@@ -305,17 +322,25 @@ fn holder(mut bytes: &[u8]) -> Result<Holder, DecodeError> {
     let state = b.try_get_u8()?;
     Ok(Holder {
         // Sockets in TIME_WAIT have no protocol field; only TCP has that state.
-        transport: if protocol == 0 { Transport::Tcp } else { transport(protocol)? },
+        transport: if protocol == 0 {
+            Transport::Tcp
+        } else {
+            transport(protocol)?
+        },
         family,
-        state: TcpState::from_kernel(state)
-            .ok_or(DecodeError::Number { what: "state", number: u32::from(state) })?,
+        state: TcpState::from_kernel(state).ok_or(DecodeError::Number {
+            what: "state",
+            number: u32::from(state),
+        })?,
         local: Endpoint {
             address: when(bits, present::LOCAL_ADDRESS, ())
                 .and_then(|()| address(number, local_address)),
             port: when(bits, present::LOCAL_PORT, local_port),
         },
-        peer: when(bits, present::PEER, ())
-            .map(|()| Endpoint { address: address(number, peer_address), port: Some(peer_port) }),
+        peer: when(bits, present::PEER, ()).map(|()| Endpoint {
+            address: address(number, peer_address),
+            port: Some(peer_port),
+        }),
         socket: Socket {
             cookie: when(bits, present::COOKIE, cookie),
             inode: when(bits, present::INODE, inode),
@@ -334,9 +359,13 @@ fn image(mut bytes: &[u8]) -> Result<ProcessImage, DecodeError> {
     let flag_bits = b.try_get_u32_ne()?;
     let path_len = b.try_get_u32_ne()? as usize;
     let args_len = b.try_get_u32_ne()? as usize;
-    let (path, args) = b.split_at_checked(PATH_LEN + NAME_LEN).ok_or(DecodeError::Short)?;
+    let (path, args) = b
+        .split_at_checked(PATH_LEN + NAME_LEN)
+        .ok_or(DecodeError::Short)?;
     let path = path.get(..path_len).ok_or(DecodeError::Short)?;
-    let args = args.get(..args_len.min(ARGS_LEN)).ok_or(DecodeError::Short)?;
+    let args = args
+        .get(..args_len.min(ARGS_LEN))
+        .ok_or(DecodeError::Short)?;
     let cut = flag_bits & flags::CUT != 0;
     Ok(ProcessImage {
         key: task.key,
@@ -360,7 +389,10 @@ fn join_path(components: &[u8]) -> Option<String> {
 
 fn split_args(args: &[u8]) -> Vec<String> {
     // A program may have overwritten its arguments; what is left then ends in padding.
-    let end = args.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    let end = args
+        .iter()
+        .rposition(|&byte| byte != 0)
+        .map_or(0, |last| last + 1);
     if end == 0 {
         return Vec::new();
     }
@@ -395,7 +427,10 @@ fn family(number: u16) -> Result<Family, DecodeError> {
     match number {
         AF_INET => Ok(Family::Ipv4),
         AF_INET6 => Ok(Family::Ipv6),
-        _ => Err(DecodeError::Number { what: "address family", number: u32::from(number) }),
+        _ => Err(DecodeError::Number {
+            what: "address family",
+            number: u32::from(number),
+        }),
     }
 }
 
@@ -407,7 +442,10 @@ fn transport(number: u16) -> Result<Transport, DecodeError> {
         33 => Ok(Transport::Dccp),
         132 => Ok(Transport::Sctp),
         136 => Ok(Transport::UdpLite),
-        _ => Err(DecodeError::Number { what: "protocol", number: u32::from(number) }),
+        _ => Err(DecodeError::Number {
+            what: "protocol",
+            number: u32::from(number),
+        }),
     }
 }
 
@@ -417,7 +455,10 @@ fn op_of(number: u8) -> Result<Op, DecodeError> {
         op::LISTEN => Ok(Op::Listen),
         op::CONNECT => Ok(Op::Connect),
         op::AUTOBIND => Ok(Op::Autobind),
-        _ => Err(DecodeError::Number { what: "operation", number: u32::from(number) }),
+        _ => Err(DecodeError::Number {
+            what: "operation",
+            number: u32::from(number),
+        }),
     }
 }
 
@@ -428,6 +469,9 @@ fn via_of(number: u8) -> Result<Option<Via>, DecodeError> {
         via::IO_URING => Ok(Some(Via::IoUring)),
         via::KERNEL => Ok(Some(Via::Kernel)),
         via::IMPLICIT => Ok(Some(Via::Implicit)),
-        _ => Err(DecodeError::Number { what: "caller", number: u32::from(number) }),
+        _ => Err(DecodeError::Number {
+            what: "caller",
+            number: u32::from(number),
+        }),
     }
 }

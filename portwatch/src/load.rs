@@ -8,18 +8,18 @@ use std::{
 };
 
 use aya::{
+    Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{Program, ProgramError},
-    Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
 };
-use portwatch_ebpf::abi::record::{loss, SocketRecord};
+use portwatch_ebpf::abi::record::{SocketRecord, loss};
 use thiserror::Error;
 
 use crate::{
     decode,
     event::{Event, LostReason},
     host::facts::Gathered,
-    plan::{hooks::Way, Attachment, Plan},
+    plan::{Attachment, Plan, hooks::Way},
     selection::Selection,
 };
 
@@ -162,7 +162,10 @@ impl Loaded {
     /// Counters of lost events.
     #[must_use]
     pub fn losses(&self) -> Losses {
-        Losses { map: Rc::clone(&self.lost), told: [0; REASONS.len()] }
+        Losses {
+            map: Rc::clone(&self.lost),
+            told: [0; REASONS.len()],
+        }
     }
 
     /// Connection attempts whose outcome is open. To be read after [`Loaded::detach`].
@@ -170,7 +173,9 @@ impl Loaded {
         let attempts = self.connecting.iter().filter_map(Result::ok);
         attempts
             .filter(|(_, value)| {
-                let phase = value.get(PHASE_AT..PHASE_AT + 4).and_then(|word| word.try_into().ok());
+                let phase = value
+                    .get(PHASE_AT..PHASE_AT + 4)
+                    .and_then(|word| word.try_into().ok());
                 phase.map(u32::from_ne_bytes) != Some(PHASE_TOLD)
             })
             .filter_map(|(_, value)| decode::pending(&value[..PHASE_AT]).ok())
@@ -181,12 +186,17 @@ impl Loaded {
     /// kernel does not count them (before 5.12).
     #[must_use]
     pub fn skipped(&self) -> u64 {
-        let programs = self.ebpf.programs().filter_map(|(_, program)| program.fd().ok());
+        let programs = self
+            .ebpf
+            .programs()
+            .filter_map(|(_, program)| program.fd().ok());
         programs
             .filter_map(|fd| {
                 let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
                 let text = std::fs::read_to_string(path).ok()?;
-                let line = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
+                let line = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("recursion_misses:"))?;
                 line.trim().parse::<u64>().ok()
             })
             .sum()
@@ -194,8 +204,11 @@ impl Loaded {
 }
 
 /// Reasons in the order of `portwatch_ebpf::abi::record::loss`.
-const REASONS: [LostReason; 3] =
-    [LostReason::RingFull, LostReason::TableFull, LostReason::Unreadable];
+const REASONS: [LostReason; 3] = [
+    LostReason::RingFull,
+    LostReason::TableFull,
+    LostReason::Unreadable,
+];
 
 const _: () = assert!(
     loss::RING_FULL == 0 && loss::TABLE_FULL == 1 && loss::UNREADABLE == 2 && loss::ALL == 3
@@ -252,7 +265,11 @@ fn way_name(way: Way) -> &'static str {
 /// A program by its name; entry programs and the like exist once, the others in two versions.
 fn find<'a>(ebpf: &'a mut Ebpf, program: &str, bounded: bool) -> Option<&'a mut Program> {
     let other = format!("{program}_bounded");
-    let name = if bounded && ebpf.program(&other).is_some() { &other } else { program };
+    let name = if bounded && ebpf.program(&other).is_some() {
+        &other
+    } else {
+        program
+    };
     ebpf.program_mut(name)
 }
 
@@ -262,7 +279,12 @@ fn with_program(
     verb: &'static str,
     act: impl FnOnce(&mut Program, &'static str) -> Result<(), ProgramError>,
 ) -> Result<(), LoadError> {
-    let Attachment { program, bounded, way, target } = attachment;
+    let Attachment {
+        program,
+        bounded,
+        way,
+        target,
+    } = attachment;
     let found = find(ebpf, program, bounded).ok_or(LoadError::Lacks(program))?;
     act(found, target).map_err(|source| LoadError::Program {
         verb,
@@ -285,14 +307,19 @@ fn load_program(ebpf: &mut Ebpf, attachment: Attachment, btf: &Btf) -> Result<()
 }
 
 fn attach_program(ebpf: &mut Ebpf, attachment: Attachment) -> Result<(), LoadError> {
-    with_program(ebpf, attachment, "attach", |program, target| match program {
-        Program::FEntry(program) => program.attach().map(drop),
-        Program::FExit(program) => program.attach().map(drop),
-        Program::BtfTracePoint(program) => program.attach().map(drop),
-        Program::KProbe(program) => program.attach(target, 0).map(drop),
-        Program::RawTracePoint(program) => program.attach(target).map(drop),
-        _ => Err(ProgramError::UnexpectedProgramType),
-    })
+    with_program(
+        ebpf,
+        attachment,
+        "attach",
+        |program, target| match program {
+            Program::FEntry(program) => program.attach().map(drop),
+            Program::FExit(program) => program.attach().map(drop),
+            Program::BtfTracePoint(program) => program.attach().map(drop),
+            Program::KProbe(program) => program.attach(target, 0).map(drop),
+            Program::RawTracePoint(program) => program.attach(target).map(drop),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        },
+    )
 }
 
 /// Dropping a link detaches; aya keeps the links, so the program is unloaded with them.
@@ -316,7 +343,11 @@ fn fill_filters(
     fill_set(ebpf, "UIDS", &selection.uids)?;
     fill_set(ebpf, "NETNS", &selection.netns)?;
     fill_array(ebpf, "CGROUPS", values.cgroups.iter().copied().enumerate())?;
-    fill_array(ebpf, "PORTS", port_words(&selection.ports, &selection.peer_ports))
+    fill_array(
+        ebpf,
+        "PORTS",
+        port_words(&selection.ports, &selection.peer_ports),
+    )
 }
 
 fn fill_set(ebpf: &mut Ebpf, name: &'static str, keys: &[u32]) -> Result<(), LoadError> {
@@ -324,7 +355,8 @@ fn fill_set(ebpf: &mut Ebpf, name: &'static str, keys: &[u32]) -> Result<(), Loa
     let mut map: HashMap<_, u32, u8> =
         HashMap::try_from(map).map_err(|source| failed(name, source))?;
     for key in keys {
-        map.insert(key, 1, 0).map_err(|source| failed(name, source))?;
+        map.insert(key, 1, 0)
+            .map_err(|source| failed(name, source))?;
     }
     Ok(())
 }
@@ -337,7 +369,8 @@ fn fill_array(
     let map = ebpf.map_mut(name).ok_or(LoadError::Lacks(name))?;
     let mut map: Array<_, u64> = Array::try_from(map).map_err(|source| failed(name, source))?;
     for (index, word) in words {
-        map.set(index as u32, word, 0).map_err(|source| failed(name, source))?;
+        map.set(index as u32, word, 0)
+            .map_err(|source| failed(name, source))?;
     }
     Ok(())
 }

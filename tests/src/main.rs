@@ -1,2 +1,129 @@
-//! Scenarios.
-fn main() {}
+//! Scenarios: real programs do things to ports, and portwatch has to say exactly that.
+//!
+//! The same binary runs on the host and as the only user space of a test VM. It is the runner, the
+//! workload of every scenario (`child`) and the small programs those start (`helper`).
+
+mod bench;
+mod contract;
+mod degraded;
+mod expect;
+mod helper;
+mod runner;
+mod scenarios;
+mod script;
+mod skips;
+mod sys;
+mod tracer;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use degraded::Backend;
+
+#[derive(Debug, Parser)]
+#[command(about = "Scenarios for portwatch, the same on the host and in every test VM")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Runs the scenarios against a portwatch binary. Needs root.
+    Run {
+        /// The binary under test.
+        #[arg(long)]
+        portwatch: PathBuf,
+        /// The backend it has to use.
+        #[arg(long)]
+        attach: Backend,
+        /// The kernel of the test matrix this is, where the list of expected skips is known.
+        #[arg(long)]
+        kernel_tag: Option<String>,
+        /// Load tests at full length.
+        #[arg(long)]
+        long: bool,
+        /// Only scenarios whose name contains this.
+        #[arg(long, default_value = "")]
+        filter: String,
+    },
+    /// Names the scenarios.
+    List,
+    /// Names the backends this kernel allows, one a line.
+    Backends {
+        /// The binary to ask.
+        #[arg(long)]
+        portwatch: PathBuf,
+    },
+    /// Runs one workload without portwatch and prints the lines it would have to give.
+    Workload {
+        /// Name of the scenario.
+        name: String,
+        /// Backend to print them for.
+        #[arg(long, default_value = "tracing")]
+        attach: Backend,
+        /// Load tests at full length.
+        #[arg(long)]
+        long: bool,
+    },
+    /// The process of one scenario.
+    #[command(hide = true)]
+    Child {
+        name: String,
+        #[arg(long)]
+        attach: Backend,
+        #[arg(long)]
+        long: bool,
+        /// Wait for the end of stdin.
+        #[arg(long)]
+        paused: bool,
+    },
+    /// Small programs.
+    #[command(hide = true, subcommand)]
+    Helper(helper::Helper),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("portwatch-tests: {error:#}");
+            ExitCode::from(4)
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Run {
+            portwatch,
+            attach,
+            kernel_tag,
+            long,
+            filter,
+        } => runner::run(&runner::Options {
+            portwatch,
+            backend: attach,
+            kernel_tag,
+            long,
+            filter,
+        }),
+        Verb::List => {
+            for name in runner::names() {
+                println!("{name}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Backends { portwatch } => runner::backends(&portwatch),
+        Verb::Workload { name, attach, long } => runner::workload(&name, attach, long),
+        Verb::Child {
+            name,
+            attach,
+            long,
+            paused,
+        } => runner::child(&name, attach, long, paused),
+        Verb::Helper(helper) => helper::run(helper),
+    }
+}

@@ -8,14 +8,14 @@ use portwatch_ebpf::abi::record::loss;
 use super::raw_tp::Raw;
 use crate::{
     emit,
-    hook::{autobind, bind, connect, listen, Returned},
+    hook::{Returned, autobind, bind, connect, listen},
     kernel::{
-        memory::{config, offset, Memory, Probed, Ptr},
+        memory::{Memory, Probed, Ptr, config, offset},
         repeat::Repeat,
-        request::{Request, Space, AF_INET6},
+        request::{AF_INET6, Request, Space},
         task,
     },
-    state::{enter, inside, leave, Entry, Function},
+    state::{Entry, Function, enter, inside, leave},
 };
 
 /// Whether the first argument is a sock or a struct socket.
@@ -28,21 +28,31 @@ pub(crate) enum First {
 impl First {
     /// What the bind hooks take on this kernel.
     pub(crate) fn of_bind() -> Self {
-        if config!(bind_takes_socket) != 0 { Self::Socket } else { Self::Sock }
+        if config!(bind_takes_socket) != 0 {
+            Self::Socket
+        } else {
+            Self::Sock
+        }
     }
 
     /// What the listen hook takes on this kernel.
     pub(crate) fn of_listen() -> Self {
-        if config!(listen_takes_socket) != 0 { Self::Socket } else { Self::Sock }
+        if config!(listen_takes_socket) != 0 {
+            Self::Socket
+        } else {
+            Self::Sock
+        }
     }
 }
 
 /// Entry of a function (sk or sock, second, third, …).
 #[inline(always)]
 pub(crate) fn entered(ctx: &ProbeContext, function: Function, first: First) {
-    let (Some(subject), second, third) =
-        (ctx.arg::<Ptr>(0), ctx.arg::<u64>(1).unwrap_or(0), ctx.arg::<u64>(2).unwrap_or(0))
-    else {
+    let (Some(subject), second, third) = (
+        ctx.arg::<Ptr>(0),
+        ctx.arg::<u64>(1).unwrap_or(0),
+        ctx.arg::<u64>(2).unwrap_or(0),
+    ) else {
         return;
     };
     let sk = match first {
@@ -53,8 +63,12 @@ pub(crate) fn entered(ctx: &ProbeContext, function: Function, first: First) {
         emit::lost(loss::UNREADABLE);
         return;
     };
-    let entry =
-        Entry { sk: sk as u64, address: second, started: emit::now(), number: third };
+    let entry = Entry {
+        sk: sk as u64,
+        address: second,
+        started: emit::now(),
+        number: third,
+    };
     if !enter(task::ids(), function, &entry) {
         emit::lost(loss::TABLE_FULL);
     }
@@ -69,8 +83,11 @@ struct Call {
 #[inline(always)]
 fn returned(ctx: &RetProbeContext, function: Function) -> Option<Call> {
     let entry = leave(task::ids(), function)?;
-    let returned =
-        Returned { code: ctx.ret::<i32>(), started: entry.started, refused_by_policy: false };
+    let returned = Returned {
+        code: ctx.ret::<i32>(),
+        started: entry.started,
+        refused_by_policy: false,
+    };
     Some(Call { entry, returned })
 }
 
@@ -170,6 +187,10 @@ fn refused(ctx: &RetProbeContext, function: Function) -> Option<Call> {
     let Call { entry, returned } = call;
     (returned.code != 0).then_some(Call {
         entry,
-        returned: Returned { refused_by_policy: true, started: 0, ..returned },
+        returned: Returned {
+            refused_by_policy: true,
+            started: 0,
+            ..returned
+        },
     })
 }

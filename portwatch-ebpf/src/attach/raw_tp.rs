@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 use aya_ebpf::programs::RawTracePointContext;
 
 use crate::{
-    hook::{self, bind, connect, listen, Backend, Returned},
+    hook::{self, Backend, Returned, bind, connect, listen},
     kernel::{
         memory::{Probed, Ptr},
         repeat::Repeat,
@@ -32,11 +32,20 @@ impl<R: Repeat> Backend for Raw<R> {
 /// `sys_exit(regs, ret)`.
 #[inline(always)]
 pub(crate) fn sys_exit<R: Repeat>(ctx: &RawTracePointContext) {
-    let Some(Finished { call, sk, second, third }) = syscall::finished(ctx.arg(0)) else {
+    let Some(Finished {
+        call,
+        sk,
+        second,
+        third,
+    }) = syscall::finished(ctx.arg(0))
+    else {
         return;
     };
-    let returned =
-        Returned { code: ctx.arg::<i64>(1) as i32, started: 0, refused_by_policy: false };
+    let returned = Returned {
+        code: ctx.arg::<i64>(1) as i32,
+        started: 0,
+        refused_by_policy: false,
+    };
     let request = || Request::read(second as Ptr, third as u32, Space::User);
     match call {
         Call::Bind => bind::returned::<Raw<R>>(sk, returned, request),

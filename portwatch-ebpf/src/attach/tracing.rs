@@ -7,15 +7,14 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
 
 use crate::{
     emit,
-    hook::{self, autobind, bind, connect, listen, Backend, Returned},
+    hook::{self, Backend, Returned, autobind, bind, connect, listen},
     kernel::{
-        memory::{config, offset, Memory, Ptr, Typed},
+        memory::{Memory, Ptr, Typed, config, offset},
         repeat::Repeat,
         request::{Request, Space},
-        sock,
-        task,
+        sock, task,
     },
-    state::{enter, inside, leave, start, started, Entry, Function},
+    state::{Entry, Function, enter, inside, leave, start, started},
 };
 
 /// This way in.
@@ -28,7 +27,11 @@ impl<R: Repeat> Backend for Tracing<R> {
     #[inline(always)]
     fn cookie(sk: Ptr, held: Ptr) -> Option<u64> {
         // The helper takes only what the hook itself was given.
-        if sk == held { sock::assigned_cookie(sk) } else { sock::existing_cookie::<Typed>(held) }
+        if sk == held {
+            sock::assigned_cookie(sk)
+        } else {
+            sock::existing_cookie::<Typed>(held)
+        }
     }
 }
 
@@ -39,15 +42,27 @@ fn sk_of(socket: Ptr) -> Option<Ptr> {
 /// First argument of a hook that takes a struct socket on some kernels and a sock on others.
 #[inline(always)]
 fn sk(first: Ptr, takes_socket: u32) -> Option<Ptr> {
-    if takes_socket != 0 { sk_of(first) } else { Some(first) }
+    if takes_socket != 0 {
+        sk_of(first)
+    } else {
+        Some(first)
+    }
 }
 
 fn returned(code: i32, function: Function) -> Returned {
-    Returned { code, started: started(task::ids(), function), refused_by_policy: false }
+    Returned {
+        code,
+        started: started(task::ids(), function),
+        refused_by_policy: false,
+    }
 }
 
 fn policy(code: i32) -> Returned {
-    Returned { code, started: 0, refused_by_policy: true }
+    Returned {
+        code,
+        started: 0,
+        refused_by_policy: true,
+    }
 }
 
 fn request(address: Ptr, len: u32) -> Option<&'static Request> {
@@ -68,7 +83,9 @@ pub(crate) fn bind<R: Repeat>(ctx: &FExitContext) {
     };
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    bind::returned::<Tracing<R>>(sk, returned(ctx.arg(3), Function::Bind), || request(address, len));
+    bind::returned::<Tracing<R>>(sk, returned(ctx.arg(3), Function::Bind), || {
+        request(address, len)
+    });
 }
 
 /// fexit of __inet_listen_sk or inet_listen.
@@ -92,7 +109,12 @@ pub(crate) fn autobind<R: Repeat>(ctx: &FExitContext) {
 /// fentry of inet_dgram_connect.
 #[inline(always)]
 pub(crate) fn connect_datagram_entered(_ctx: &FEntryContext) {
-    let entry = Entry { sk: 0, address: 0, started: emit::now(), number: 0 };
+    let entry = Entry {
+        sk: 0,
+        address: 0,
+        started: emit::now(),
+        number: 0,
+    };
     // When the table is full the port is told twice, by autobind and by connect.
     let _ = enter(task::ids(), Function::ConnectDatagram, &entry);
 }
@@ -124,7 +146,12 @@ pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
     let now = emit::now();
     start(ids, Function::ConnectStream, now);
     if Typed::load::<u32>(ctx.arg(0), offset!(socket_state)) == Some(CONNECTING) {
-        let entry = Entry { sk: 0, address: 0, started: now, number: 0 };
+        let entry = Entry {
+            sk: 0,
+            address: 0,
+            started: now,
+            number: 0,
+        };
         if !enter(ids, Function::ConnectStream, &entry) {
             emit::lost(portwatch_ebpf::abi::record::loss::TABLE_FULL);
         }
@@ -142,9 +169,12 @@ pub(crate) fn connect_stream<R: Repeat>(ctx: &FExitContext) {
     let retry = code != 0 && leave(ids, Function::ConnectStream).is_some();
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    connect::stream_returned::<Tracing<R>>(sk, returned(code, Function::ConnectStream), retry, || {
-        request(address, len)
-    });
+    connect::stream_returned::<Tracing<R>>(
+        sk,
+        returned(code, Function::ConnectStream),
+        retry,
+        || request(address, len),
+    );
 }
 
 /// tp_btf inet_sock_set_state.
@@ -210,4 +240,3 @@ pub(crate) fn forked(ctx: &BtfTracePointContext) {
 pub(crate) fn freed(ctx: &BtfTracePointContext) {
     hook::process::freed::<Typed>(ctx.arg(0));
 }
-

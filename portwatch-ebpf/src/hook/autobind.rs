@@ -2,12 +2,12 @@
 
 use portwatch_ebpf::abi::record::{flags, loss, op, via};
 
-use super::{common, timed, Backend, Returned};
+use super::{Backend, Returned, common, timed};
 use crate::{
     emit, filter,
     kernel::{
         image,
-        memory::{set, Ptr},
+        memory::{Ptr, set},
         sock::{self, Kind},
     },
 };

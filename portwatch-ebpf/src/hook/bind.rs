@@ -1,13 +1,13 @@
 //! bind().
 
-use portwatch_ebpf::abi::record::{flags, loss, op, present, SocketRecord};
+use portwatch_ebpf::abi::record::{SocketRecord, flags, loss, op, present};
 
-use super::{common, timed, Backend, Returned};
+use super::{Backend, Returned, common, timed};
 use crate::{
     emit, filter,
     kernel::{
         image,
-        memory::{number, set, Ptr},
+        memory::{Ptr, number, set},
         repeat::Repeat as _,
         request::Request,
         sock::{self, Kind},
@@ -20,7 +20,11 @@ pub(crate) const EADDRINUSE: u32 = 98;
 /// A bind() has returned. After a failure the socket no longer holds what was asked for
 /// (net/ipv4/af_inet.c, `__inet_bind`), so `request` reads the caller's sockaddr.
 #[inline(always)]
-pub(crate) fn returned<B: Backend>(sk: Ptr, returned: Returned, request: impl FnOnce() -> Option<&'static Request>) {
+pub(crate) fn returned<B: Backend>(
+    sk: Ptr,
+    returned: Returned,
+    request: impl FnOnce() -> Option<&'static Request>,
+) {
     if !filter::op(op::BIND) {
         return;
     }
@@ -32,7 +36,8 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, returned: Returned, request: impl Fn
         return;
     };
     // A bind has no peer.
-    if !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) || !filter::no_peer() {
+    if !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) || !filter::no_peer()
+    {
         return;
     }
     if error == 0 {
@@ -88,7 +93,12 @@ pub(crate) fn explain<B: Backend>(sk: Ptr, kind: Kind, error: u32, port: u16) {
         && let Some(net) = sock::net::<B::Memory>(sk)
         && (kind.is_tcp() || kind.is_udp())
     {
-        B::Repeat::send_owners(number(sk), number(net), u64::from(port), u64::from(kind.is_tcp()));
+        B::Repeat::send_owners(
+            number(sk),
+            number(net),
+            u64::from(port),
+            u64::from(kind.is_tcp()),
+        );
     }
 }
 

@@ -5,18 +5,18 @@
 //! complete but for its outcome, so that it names the caller and nobody else. Calls that never get
 //! as far as SYN_SENT are told when they return.
 
-use portwatch_ebpf::abi::record::{flags, loss, op, present, SocketRecord};
+use portwatch_ebpf::abi::record::{SocketRecord, flags, loss, op, present};
 
-use super::{common, timed, unknown, Backend, Returned};
+use super::{Backend, Returned, common, timed, unknown};
 use crate::{
     emit, filter,
     kernel::{
         image,
-        memory::{set, offset, Memory, Ptr},
+        memory::{Memory, Ptr, offset, set},
         request::Request,
         sock::{self, Kind},
     },
-    state::{self, phase, CONNECTING},
+    state::{self, CONNECTING, phase},
 };
 
 /// Dissolves an association. Also what an unreadable address counts as.
@@ -48,7 +48,10 @@ const ANSWER: u8 = 2;
 
 #[inline(always)]
 fn meaning(error: u32) -> u8 {
-    MEANINGS.get(error as usize & (MEANINGS.len() - 1)).copied().unwrap_or(0)
+    MEANINGS
+        .get(error as usize & (MEANINGS.len() - 1))
+        .copied()
+        .unwrap_or(0)
 }
 
 /// Whether the attempt goes on although the call has returned.
@@ -96,7 +99,10 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
         set(&mut record.flags, flags::AUTO_PORT);
     }
     record.time = emit::now();
-    if CONNECTING.insert(key::<B::Memory>(sk), &*attempt, 0).is_err() {
+    if CONNECTING
+        .insert(key::<B::Memory>(sk), &*attempt, 0)
+        .is_err()
+    {
         emit::lost(loss::TABLE_FULL);
     }
 }
@@ -280,7 +286,11 @@ pub(crate) fn datagram_returned<B: Backend>(
 
 /// A connect() was refused before the socket layer's own code ran.
 #[inline(always)]
-pub(crate) fn refused<B: Backend>(sk: Ptr, returned: Returned, request: impl FnOnce() -> Option<&'static Request>) {
+pub(crate) fn refused<B: Backend>(
+    sk: Ptr,
+    returned: Returned,
+    request: impl FnOnce() -> Option<&'static Request>,
+) {
     datagram_returned::<B>(sk, returned, request);
 }
 

@@ -2,12 +2,12 @@
 
 use portwatch_ebpf::abi::record::{flags, loss, op, present};
 
-use super::{bind::explain, common, timed, Backend, Returned};
+use super::{Backend, Returned, bind::explain, common, timed};
 use crate::{
     emit, filter,
     kernel::{
         image,
-        memory::{set, Ptr},
+        memory::{Ptr, set},
         sock::{self, Kind},
     },
 };
@@ -25,7 +25,8 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
         return;
     };
-    if !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) || !filter::no_peer() {
+    if !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) || !filter::no_peer()
+    {
         return;
     }
     let Some(port) = sock::port::<B::Memory>(sk) else {

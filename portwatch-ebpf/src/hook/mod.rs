@@ -1,15 +1,13 @@
 //! What happens when a port is asked for: the logic, once for all ways in.
 
-use portwatch_ebpf::abi::record::{present, unknown, via, SocketRecord};
+use portwatch_ebpf::abi::record::{SocketRecord, present, unknown, via};
 
-use crate::{
-    kernel::{
-        memory::{set, Memory, Ptr},
-        repeat::Repeat,
-        sock::{self, state, Kind},
-        syscall,
-        task::Current,
-    },
+use crate::kernel::{
+    memory::{Memory, Ptr, set},
+    repeat::Repeat,
+    sock::{self, Kind, state},
+    syscall,
+    task::Current,
 };
 
 pub(crate) mod autobind;
@@ -47,7 +45,11 @@ impl Returned {
     /// 0 or a positive errno. 5.10's port allocators return 1 for EADDRINUSE; the functions hooked
     /// here do not.
     pub(crate) fn error(&self) -> u32 {
-        if self.code < 0 { self.code.unsigned_abs() } else { 0 }
+        if self.code < 0 {
+            self.code.unsigned_abs()
+        } else {
+            0
+        }
     }
 }
 
@@ -62,7 +64,11 @@ pub(crate) fn who_asked<M: Memory>(task: Current, sk: Ptr) -> u8 {
     }
     // Requests also run in the submitting task, inside io_uring_enter() or at the end of whatever
     // system call comes next.
-    if task.has_io_uring() && task.syscall().is_some_and(|number| !syscall::is_socket_call(number)) {
+    if task.has_io_uring()
+        && task
+            .syscall()
+            .is_some_and(|number| !syscall::is_socket_call(number))
+    {
         return via::IO_URING;
     }
     via::SYSCALL

@@ -1,9 +1,7 @@
 //! Following a command and its descendants.
 
 use crate::{
-    kernel::{
-        memory::{offset, Memory, Ptr},
-    },
+    kernel::memory::{Memory, Ptr, offset},
     state::DESCENDANTS,
 };
 

@@ -3,11 +3,11 @@
 
 use aya_ebpf::helpers::{bpf_probe_read_user_buf, generated::bpf_probe_read_kernel_str};
 use portwatch_ebpf::abi::record::{
-    flags, kind, present, Header, ProcessRecord, ARGS_LEN, NAME_LEN, PATH_LEN, VERSION,
+    ARGS_LEN, Header, NAME_LEN, PATH_LEN, ProcessRecord, VERSION, flags, kind, present,
 };
 
 use super::{
-    memory::{offset, set, Memory, Probed, Ptr},
+    memory::{Memory, Probed, Ptr, offset, set},
     repeat::{Bounded, Looped, Repeat, Step},
     task::{self, Current},
 };

@@ -7,13 +7,13 @@
 use portwatch_ebpf::abi::{
     layout::ABSENT,
     record::{
-        flags, kind, present, Header, HolderRecord, OwnersRecord, HOLDER_CLASSES, MAX_HOLDERS,
-        VERSION,
+        HOLDER_CLASSES, Header, HolderRecord, MAX_HOLDERS, OwnersRecord, VERSION, flags, kind,
+        present,
     },
 };
 
 use super::{
-    memory::{offset, set, Memory, Probed, Ptr},
+    memory::{Memory, Probed, Ptr, offset, set},
     repeat::{Bounded, Looped, Repeat, Step},
     sock::{self, state},
     task,
@@ -35,14 +35,33 @@ struct Wanted {
 /// Their arguments are plain numbers.
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_owners(own: u64, net: u64, port: u64, tcp: u64) -> i32 {
-    send::<Looped>(Wanted { own: own as Ptr, net: net as Ptr, port: port as u16 }, tcp != 0);
+    send::<Looped>(
+        Wanted {
+            own: own as Ptr,
+            net: net as Ptr,
+            port: port as u16,
+        },
+        tcp != 0,
+    );
     0
 }
 
 /// The same without bpf_loop().
 #[unsafe(no_mangle)]
-pub(super) extern "C" fn portwatch_send_owners_bounded(own: u64, net: u64, port: u64, tcp: u64) -> i32 {
-    send::<Bounded>(Wanted { own: own as Ptr, net: net as Ptr, port: port as u16 }, tcp != 0);
+pub(super) extern "C" fn portwatch_send_owners_bounded(
+    own: u64,
+    net: u64,
+    port: u64,
+    tcp: u64,
+) -> i32 {
+    send::<Bounded>(
+        Wanted {
+            own: own as Ptr,
+            net: net as Ptr,
+            port: port as u16,
+        },
+        tcp != 0,
+    );
     0
 }
 
@@ -54,8 +73,11 @@ fn send<R: Repeat>(wanted: Wanted, tcp: bool) {
     };
     // SAFETY: the entry is ours and as large as the record; all of it is plain integers.
     let record = unsafe { &mut *entry.as_mut_ptr() };
-    record.header =
-        Header { version: VERSION, kind: kind::OWNERS, len: size_of::<OwnersRecord>() as u32 };
+    record.header = Header {
+        version: VERSION,
+        kind: kind::OWNERS,
+        len: size_of::<OwnersRecord>() as u32,
+    };
     record.tid = task::ids().tid;
     record.total = 0;
     record.count = 0;
@@ -63,11 +85,17 @@ fn send<R: Repeat>(wanted: Wanted, tcp: bool) {
     for word in &mut record.scratch {
         *word = 0;
     }
-    let complete = if tcp { collect_tcp::<R>(record, wanted) } else { collect_udp::<R>(record, wanted) };
+    let complete = if tcp {
+        collect_tcp::<R>(record, wanted)
+    } else {
+        collect_udp::<R>(record, wanted)
+    };
     if !complete {
         set(&mut record.flags, flags::TRUNCATED);
     }
-    R::repeat(&mut Pick { record: &raw mut *record });
+    R::repeat(&mut Pick {
+        record: &raw mut *record,
+    });
     for word in &mut record.scratch {
         *word = 0;
     }
@@ -138,11 +166,22 @@ fn collect_tcp<R: Repeat>(record: &mut OwnersRecord, wanted: Wanted) -> bool {
     // One list, or since 6.8 a list of (address, port) buckets of which each has a list.
     let layered = offset!(bucket_bhash2) != ABSENT;
     let (outer, link) = if layered {
-        (follow(chain.bucket, offset!(bucket_bhash2)), core::ptr::null())
+        (
+            follow(chain.bucket, offset!(bucket_bhash2)),
+            core::ptr::null(),
+        )
     } else {
-        (core::ptr::null(), follow(chain.bucket, offset!(bucket_owners)))
+        (
+            core::ptr::null(),
+            follow(chain.bucket, offset!(bucket_owners)),
+        )
     };
-    let mut owners = Owners { record: &raw mut *record, own: wanted.own, outer, link };
+    let mut owners = Owners {
+        record: &raw mut *record,
+        own: wanted.own,
+        outer,
+        link,
+    };
     R::repeat(&mut owners);
     owners.link.is_null() && owners.outer.is_null()
 }
@@ -240,7 +279,10 @@ impl Step for Slot {
 #[inline(always)]
 fn udp_table(wanted: Wanted) -> Ptr {
     if offset!(proto_udp_table) != ABSENT {
-        let table = follow(follow(wanted.own, offset!(skc_prot)), offset!(proto_udp_table));
+        let table = follow(
+            follow(wanted.own, offset!(skc_prot)),
+            offset!(proto_udp_table),
+        );
         if !table.is_null() {
             return table;
         }
@@ -273,7 +315,10 @@ fn candidate(record: &mut OwnersRecord, sk: Ptr) {
     let at = *count as usize;
     if at < MAX_HOLDERS {
         *count += 1;
-        if let Some(slot) = record.scratch.get_mut(class * MAX_HOLDERS + (at & (MAX_HOLDERS - 1))) {
+        if let Some(slot) = record
+            .scratch
+            .get_mut(class * MAX_HOLDERS + (at & (MAX_HOLDERS - 1)))
+        {
             *slot = sk as u64;
         }
     }
@@ -340,9 +385,12 @@ fn describe(holder: &mut HolderRecord, sk: Ptr) {
     holder.state = state;
     holder.local_port = port;
     set(&mut holder.present, present::SOCKET | present::LOCAL_PORT);
-    if let Some(local) =
-        sock::address::<Probed>(sk, family, offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr))
-    {
+    if let Some(local) = sock::address::<Probed>(
+        sk,
+        family,
+        offset!(skc_rcv_saddr),
+        offset!(skc_v6_rcv_saddr),
+    ) {
         holder.local_address = local;
         set(&mut holder.present, present::LOCAL_ADDRESS);
     }

@@ -74,7 +74,12 @@ impl Repeat for Looped {
         let callback: unsafe extern "C" fn(u32, *mut c_void) -> i64 = round::<S>;
         // SAFETY: the callback gets back the pointer it expects, while the loop runs.
         unsafe {
-            bpf_loop(S::LIMIT, callback as *mut c_void, (&raw mut *state).cast(), 0);
+            bpf_loop(
+                S::LIMIT,
+                callback as *mut c_void,
+                (&raw mut *state).cast(),
+                0,
+            );
         }
     }
 }

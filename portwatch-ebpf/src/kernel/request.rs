@@ -52,8 +52,15 @@ impl Request {
         let request = REQUEST.get_ptr_mut(0)?;
         // SAFETY: this CPU's room; one program uses it at a time, from start to end.
         let request = unsafe { &mut *request };
-        *request =
-            Self { family: 0, port: [0; 2], v4: [0; 4], v6: [0; 16], scope: 0, room: 0, len: 0 };
+        *request = Self {
+            family: 0,
+            port: [0; 2],
+            v4: [0; 4],
+            v6: [0; 16],
+            scope: 0,
+            room: 0,
+            len: 0,
+        };
         let size = if len > LONGEST { LONGEST } else { len };
         let to = (&raw mut *request).cast();
         // SAFETY: the helpers check the address and fail instead of faulting; size is at most what
@@ -83,7 +90,11 @@ impl Request {
 
     /// The port, host byte order; 0 also where there is none.
     pub(crate) fn port(&self) -> u16 {
-        if self.has_port() { u16::from_be_bytes(self.port) } else { 0 }
+        if self.has_port() {
+            u16::from_be_bytes(self.port)
+        } else {
+            0
+        }
     }
 
     /// Writes the address, IPv4 in the first four bytes, and returns its family; `None` where there

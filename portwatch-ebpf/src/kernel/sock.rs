@@ -3,13 +3,13 @@
 use portwatch_ebpf::abi::{
     config::{family, helper, protocol},
     layout::ABSENT,
-    record::{flags, present, SocketRecord},
+    record::{SocketRecord, flags, present},
 };
 
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 
 use super::{
-    memory::{config, offset, set, Memory, Probed, Ptr},
+    memory::{Memory, Probed, Ptr, config, offset, set},
     request::{AF_INET, AF_INET6},
 };
 
@@ -72,13 +72,21 @@ impl Kind {
             return None;
         }
         let bits = *PROTOCOLS.get(protocol as usize & (PROTOCOLS.len() - 1))?;
-        (bits != 0).then_some(Self { family, protocol, bits })
+        (bits != 0).then_some(Self {
+            family,
+            protocol,
+            bits,
+        })
     }
 
     /// Whether the configuration wants this protocol and family.
     #[inline(always)]
     pub(crate) fn wanted(self) -> bool {
-        let family = if self.family == AF_INET6 { family::V6 } else { family::V4 };
+        let family = if self.family == AF_INET6 {
+            family::V6
+        } else {
+            family::V4
+        };
         config!(protocols) & u32::from(self.bits) != 0 && config!(families) & family != 0
     }
 
@@ -144,7 +152,12 @@ pub(crate) fn has_file<M: Memory>(sk: Ptr) -> bool {
 /// Writes the local address and port into the record.
 #[inline(always)]
 pub(crate) fn local<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) {
-    if let Some(address) = address::<M>(sk, family, offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr)) {
+    if let Some(address) = address::<M>(
+        sk,
+        family,
+        offset!(skc_rcv_saddr),
+        offset!(skc_v6_rcv_saddr),
+    ) {
         record.local_address = address;
         record.address_family = family;
         set(&mut record.present, present::LOCAL_ADDRESS);
@@ -178,7 +191,9 @@ pub(crate) fn address<M: Memory>(sk: Ptr, family: u16, v4: u32, v6: u32) -> Opti
         return M::load16(sk, v6);
     }
     let mut address = [0u8; 16];
-    address.get_mut(..4)?.copy_from_slice(&M::load::<[u8; 4]>(sk, v4)?);
+    address
+        .get_mut(..4)?
+        .copy_from_slice(&M::load::<[u8; 4]>(sk, v4)?);
     Some(address)
 }
 
@@ -209,8 +224,11 @@ pub(crate) fn common_flags<M: Memory>(sk: Ptr) -> Option<u32> {
 /// Options that stand in `struct inet_sock`, which no BTF pointer leads to.
 #[inline(always)]
 fn inet_flags(sk: Ptr) -> Option<u32> {
-    let (freebind, transparent, no_port) =
-        (offset!(inet_freebind), offset!(inet_transparent), offset!(inet_bind_no_port));
+    let (freebind, transparent, no_port) = (
+        offset!(inet_freebind),
+        offset!(inet_transparent),
+        offset!(inet_bind_no_port),
+    );
     if freebind == ABSENT || transparent == ABSENT || no_port == ABSENT {
         return None;
     }
@@ -264,7 +282,11 @@ pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, held: Ptr,
 #[inline(always)]
 fn inside_mptcp(sk: Ptr) -> u32 {
     let bit = offset!(tcp_is_mptcp);
-    if bit == ABSENT { 0 } else { Probed::bit(sk, bit).unwrap_or(0) }
+    if bit == ABSENT {
+        0
+    } else {
+        Probed::bit(sk, bit).unwrap_or(0)
+    }
 }
 
 // The bits are moved into place above without branches.

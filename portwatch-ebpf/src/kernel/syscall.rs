@@ -4,7 +4,7 @@
 use portwatch_ebpf::abi::layout::ABSENT;
 
 use super::{
-    memory::{offset, Memory, Probed, Ptr},
+    memory::{Memory, Probed, Ptr, offset},
     task::Current,
 };
 
@@ -39,8 +39,19 @@ pub(crate) fn is_socket_call(number: u64) -> bool {
     use number::*;
     matches!(
         number,
-        CONNECT | BIND | LISTEN | SENDTO | SENDMSG | SENDMMSG | BIND_32 | CONNECT_32 | LISTEN_32
-            | SENDTO_32 | SENDMSG_32 | SENDMMSG_32 | SOCKETCALL_32
+        CONNECT
+            | BIND
+            | LISTEN
+            | SENDTO
+            | SENDMSG
+            | SENDMMSG
+            | BIND_32
+            | CONNECT_32
+            | LISTEN_32
+            | SENDTO_32
+            | SENDMSG_32
+            | SENDMMSG_32
+            | SOCKETCALL_32
     )
 }
 

@@ -8,10 +8,10 @@ use aya_ebpf::helpers::{
 use portwatch_ebpf::abi::{
     config::helper,
     layout::ABSENT,
-    record::{present, TaskRecord},
+    record::{TaskRecord, present},
 };
 
-use super::memory::{config, offset, set, Memory, Probed, Ptr, Typed};
+use super::memory::{Memory, Probed, Ptr, Typed, config, offset, set};
 
 /// include/linux/sched.h
 const PF_IO_WORKER: u32 = 0x0000_0010;
@@ -32,7 +32,10 @@ pub(crate) struct Ids {
 
 pub(crate) fn ids() -> Ids {
     let both = bpf_get_current_pid_tgid();
-    Ids { tgid: (both >> 32) as u32, tid: both as u32 }
+    Ids {
+        tgid: (both >> 32) as u32,
+        tid: both as u32,
+    }
 }
 
 pub(crate) fn uid() -> u32 {
@@ -80,7 +83,10 @@ impl Current {
     #[inline(always)]
     pub(crate) fn has_io_uring(self) -> bool {
         let at = offset!(task_io_uring);
-        at != ABSENT && self.load::<Ptr>(at).is_none_or(|context| !context.is_null())
+        at != ABSENT
+            && self
+                .load::<Ptr>(at)
+                .is_none_or(|context| !context.is_null())
     }
 
     /// Whether the running system call is a 32-bit one.
@@ -102,7 +108,10 @@ impl Current {
             return Typed::load(regs, offset!(regs_orig_ax));
         }
         let stack = self.load::<Ptr>(offset!(task_stack))?;
-        Probed::load(stack, THREAD_SIZE - offset!(pt_regs_size) + offset!(regs_orig_ax))
+        Probed::load(
+            stack,
+            THREAD_SIZE - offset!(pt_regs_size) + offset!(regs_orig_ax),
+        )
     }
 
     /// Changes at every exec, differs from process to process.

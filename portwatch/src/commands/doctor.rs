@@ -1,4 +1,6 @@
 //! `portwatch doctor`.
 use crate::{cli::OutputOptions, failure::Failure};
 /// Runs.
-pub fn run(_: &OutputOptions) -> Result<u8, Failure> { Ok(0) }
+pub fn run(_: &OutputOptions) -> Result<u8, Failure> {
+    Ok(0)
+}

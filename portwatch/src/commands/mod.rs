@@ -1,6 +1,6 @@
 //! One file a verb.
 
 pub mod completions;
+pub mod doctor;
 pub mod man;
 pub mod trace;
-pub mod doctor;

@@ -63,14 +63,23 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
     })
     .context("cannot read the clocks")?;
     let mut signals = Signals::new()?;
-    let mut ring = Ring::new(attached.loaded.take_ring()?).context("cannot watch the ring buffer")?;
+    let mut ring =
+        Ring::new(attached.loaded.take_ring()?).context("cannot watch the ring buffer")?;
     if let Some(child) = &child {
         attached.loaded.follow(child.pid())?;
     }
     attached.loaded.attach(&attached.plan)?;
     let mut stream = Stream::new(sink, enricher, options, &attached.loaded);
     quietly(stream.start(&attached.plan))?;
-    let code = follow(&mut stream, &mut ring, &watch, &mut signals, child.as_mut(), options).await;
+    let code = follow(
+        &mut stream,
+        &mut ring,
+        &watch,
+        &mut signals,
+        child.as_mut(),
+        options,
+    )
+    .await;
     let code = match code {
         Ok(code) => code,
         Err(failure) if failure.is_closed_pipe() => return Ok(0),
@@ -143,7 +152,10 @@ fn attach(options: &TraceOptions, values: &FilterValues, say: &Notes) -> Result<
             Err(error) if wish == Attach::Auto => {
                 let reason = format!("{:#}", anyhow::Error::from(error));
                 let first = reason.lines().next().unwrap_or_default().to_owned();
-                say.note(&format!("{}: {first}; trying the next way in", plan.backend.as_str()));
+                say.note(&format!(
+                    "{}: {first}; trying the next way in",
+                    plan.backend.as_str()
+                ));
                 gathered.facts.refuse(plan.backend, first);
             }
             Err(error) => return Err(Failure::new(Kind::Impossible, error)),
@@ -274,7 +286,8 @@ impl<'a> Stream<'a> {
         let time = self.enricher.now()?;
         self.sink.item(&Item::Start(Start {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel_release: kernel::Release::read().map_or_else(String::new, |release| release.text),
+            kernel_release: kernel::Release::read()
+                .map_or_else(String::new, |release| release.text),
             host_name: kernel::host_name().unwrap_or_default(),
             backend: plan.backend,
             degraded: blind::of(plan.backend)

@@ -133,8 +133,10 @@ impl Btf {
     /// # Errors
     /// When the file cannot be read or is damaged.
     pub fn read(path: &Path, wanted: &[&str]) -> Result<Self, BtfError> {
-        let data = fs::read(path)
-            .map_err(|source| BtfError::Read { path: path.display().to_string(), source })?;
+        let data = fs::read(path).map_err(|source| BtfError::Read {
+            path: path.display().to_string(),
+            source,
+        })?;
         Self::parse(data, wanted)
     }
 
@@ -143,7 +145,8 @@ impl Btf {
     /// # Errors
     /// When the data is damaged.
     pub fn parse(data: Vec<u8>, wanted: &[&str]) -> Result<Self, BtfError> {
-        let word = |at: usize| u32_at(&data, at).ok_or(BtfError::Damaged("the header is cut short"));
+        let word =
+            |at: usize| u32_at(&data, at).ok_or(BtfError::Damaged("the header is cut short"));
         let magic = word(0)? as u16;
         if magic != MAGIC {
             return Err(BtfError::Damaged(if magic == MAGIC.swap_bytes() {
@@ -177,14 +180,20 @@ impl Btf {
         Ok(btf)
     }
 
-    fn index(&mut self, types: (usize, usize), names: &HashMap<u32, String>) -> Result<(), BtfError> {
+    fn index(
+        &mut self,
+        types: (usize, usize),
+        names: &HashMap<u32, String>,
+    ) -> Result<(), BtfError> {
         const CUT: BtfError = BtfError::Damaged("a type is cut short");
         self.types.push(0);
         let (mut at, end) = types;
         while at < end {
             let id = self.types.len() as u32;
             let ty = self.type_at(at).ok_or(CUT)?;
-            let extra = ty.extra().ok_or(BtfError::Damaged("a type is of unknown kind"))?;
+            let extra = ty
+                .extra()
+                .ok_or(BtfError::Damaged("a type is of unknown kind"))?;
             self.types.push(at as u32);
             match ty.kind() {
                 kind::STRUCT | kind::UNION => {
@@ -208,7 +217,9 @@ impl Btf {
                         let name = u32_at(&self.data, entry).ok_or(CUT)?;
                         if let Some(name) = names.get(&name) {
                             let value = u32_at(&self.data, entry + 4).ok_or(CUT)?;
-                            self.enumerators.entry(name.clone()).or_insert(u64::from(value));
+                            self.enumerators
+                                .entry(name.clone())
+                                .or_insert(u64::from(value));
                         }
                     }
                 }
@@ -237,8 +248,14 @@ impl Btf {
 
     fn string(&self, offset: u32) -> &str {
         let (from, to) = self.strings;
-        let bytes = self.data.get(from + offset as usize..to).unwrap_or_default();
-        let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+        let bytes = self
+            .data
+            .get(from + offset as usize..to)
+            .unwrap_or_default();
+        let len = bytes
+            .iter()
+            .position(|&byte| byte == 0)
+            .unwrap_or(bytes.len());
         std::str::from_utf8(&bytes[..len]).unwrap_or_default()
     }
 
@@ -378,11 +395,18 @@ impl Btf {
     }
 
     fn descend(&self, id: u32, path: &[&str]) -> Option<Member> {
-        let mut found = Member { bits: 0, bitfield: None, type_id: id };
+        let mut found = Member {
+            bits: 0,
+            bitfield: None,
+            type_id: id,
+        };
         for name in path {
             let (_, ty) = self.strip(found.type_id)?;
             let inner = self.find(ty, name, 0)?;
-            found = Member { bits: found.bits.checked_add(inner.bits)?, ..inner };
+            found = Member {
+                bits: found.bits.checked_add(inner.bits)?,
+                ..inner
+            };
         }
         Some(found)
     }
@@ -397,15 +421,27 @@ impl Btf {
             let name = u32_at(&self.data, at)?;
             let type_id = u32_at(&self.data, at + 4)?;
             let offset = u32_at(&self.data, at + 8)?;
-            let (bits, width) =
-                if ty.kind_flag() { (offset & 0x00ff_ffff, offset >> 24) } else { (offset, 0) };
+            let (bits, width) = if ty.kind_flag() {
+                (offset & 0x00ff_ffff, offset >> 24)
+            } else {
+                (offset, 0)
+            };
             if name == 0 {
-                let Some((_, inner)) = self.strip(type_id) else { continue };
+                let Some((_, inner)) = self.strip(type_id) else {
+                    continue;
+                };
                 if let Some(found) = self.find(inner, wanted, depth + 1) {
-                    return Some(Member { bits: bits.checked_add(found.bits)?, ..found });
+                    return Some(Member {
+                        bits: bits.checked_add(found.bits)?,
+                        ..found
+                    });
                 }
             } else if self.string(name) == wanted {
-                return Some(Member { bits, bitfield: (width != 0).then_some(width), type_id });
+                return Some(Member {
+                    bits,
+                    bitfield: (width != 0).then_some(width),
+                    type_id,
+                });
             }
         }
         None
@@ -432,7 +468,11 @@ impl Btf {
         }
         for name in tracepoints {
             let name = format!("btf_trace_{name}");
-            add(self.typedefs.get(&name).copied(), &name, kind::TYPEDEF << 24);
+            add(
+                self.typedefs.get(&name).copied(),
+                &name,
+                kind::TYPEDEF << 24,
+            );
         }
         named.sort_unstable();
         let last = named.last().map_or(0, |(id, ..)| *id);
@@ -474,7 +514,10 @@ fn u32_at(data: &[u8], at: usize) -> Option<u32> {
 fn find_names(strings: &[u8], wanted: &[&str]) -> HashMap<u32, String> {
     // Most strings are none of ours: a bit per (length, first byte) turns them away.
     let mut by_shape = [0u64; 256];
-    let shape = |name: &[u8]| name.first().map(|&first| (first as usize, 1u64 << (name.len() & 63)));
+    let shape = |name: &[u8]| {
+        name.first()
+            .map(|&first| (first as usize, 1u64 << (name.len() & 63)))
+    };
     let set: std::collections::HashSet<&[u8]> = wanted.iter().map(|name| name.as_bytes()).collect();
     for name in &set {
         if let Some((first, bit)) = shape(name) {

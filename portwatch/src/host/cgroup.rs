@@ -36,7 +36,10 @@ pub fn ids(paths: &[String]) -> Result<Vec<u64>, Failure> {
         .ok_or_else(|| {
             Failure::new(
                 Kind::Impossible,
-                anyhow!("no control groups of version 2 are mounted at {}", ROOTS.join(" or ")),
+                anyhow!(
+                    "no control groups of version 2 are mounted at {}",
+                    ROOTS.join(" or ")
+                ),
             )
         })?;
     paths.iter().map(|path| id(root, path)).collect()
@@ -47,7 +50,9 @@ fn id(root: &Path, path: &str) -> Result<u64, Failure> {
         .components()
         .filter(|part| !matches!(part, Component::RootDir | Component::CurDir))
         .collect();
-    let folder = below.iter().fold(root.to_owned(), |folder, part| folder.join(part));
+    let folder = below
+        .iter()
+        .fold(root.to_owned(), |folder, part| folder.join(part));
     let metadata = fs::metadata(&folder)
         .with_context(|| format!("no control group {path} ({})", folder.display()))
         .map_err(|error| Failure::new(Kind::Usage, error))?;

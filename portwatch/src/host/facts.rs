@@ -10,8 +10,8 @@ use super::{
     probe::ProgramKind,
 };
 use crate::plan::{
-    hooks::{Way, HOOKS},
     Facts,
+    hooks::{HOOKS, Way},
 };
 
 /// The facts, and the BTF that attaching needs.
@@ -57,8 +57,19 @@ pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
         helpers |= probe::helpers(kind) & helper::SOCKET_COOKIE;
     }
     let loops = probe::loops(ProgramKind::RawTracepoint);
-    let facts = Facts { fields, prototypes, tracing, kprobe, raw_tp, helpers, loops };
-    Ok(Gathered { facts, skeleton: skeleton(&btf) })
+    let facts = Facts {
+        fields,
+        prototypes,
+        tracing,
+        kprobe,
+        raw_tp,
+        helpers,
+        loops,
+    };
+    Ok(Gathered {
+        facts,
+        skeleton: skeleton(&btf),
+    })
 }
 
 fn is_tracepoint(way: Way) -> bool {
@@ -96,9 +107,12 @@ fn wanted_names() -> Vec<&'static str> {
 
 fn prototypes(btf: &Btf) -> BTreeMap<&'static str, String> {
     let (functions, tracepoints) = targets();
-    let functions = functions.into_iter().filter_map(|name| Some((name, btf.prototype(name)?)));
-    let tracepoints =
-        tracepoints.into_iter().filter_map(|name| Some((name, btf.tracepoint_prototype(name)?)));
+    let functions = functions
+        .into_iter()
+        .filter_map(|name| Some((name, btf.prototype(name)?)));
+    let tracepoints = tracepoints
+        .into_iter()
+        .filter_map(|name| Some((name, btf.tracepoint_prototype(name)?)));
     functions.chain(tracepoints).collect()
 }
 

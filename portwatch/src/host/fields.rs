@@ -1,6 +1,6 @@
 //! The table of kernel fields (`portwatch_ebpf::abi::layout`) resolved against a kernel's BTF.
 
-use portwatch_ebpf::abi::layout::{Field, Kind, Layout, ABSENT, FIELDS};
+use portwatch_ebpf::abi::layout::{ABSENT, FIELDS, Field, Kind, Layout};
 
 use super::btf::Btf;
 
@@ -47,8 +47,11 @@ pub fn names() -> Vec<&'static str> {
 /// Resolves the table.
 #[must_use]
 pub fn resolve(btf: &Btf) -> Fields {
-    let mut fields =
-        Fields { words: [ABSENT; FIELDS.len()], missing: Vec::new(), absent: Vec::new() };
+    let mut fields = Fields {
+        words: [ABSENT; FIELDS.len()],
+        missing: Vec::new(),
+        absent: Vec::new(),
+    };
     for (word, field) in fields.words.iter_mut().zip(FIELDS) {
         match field.paths.iter().find_map(|path| find(btf, field, path)) {
             Some(number) => *word = number,
@@ -84,9 +87,9 @@ fn find(btf: &Btf, field: &Field, path: &'static str) -> Option<u32> {
             (member.bitfield.is_none() && member.bits.is_multiple_of(8)).then_some(member.bits / 8)
         }
         Kind::Bits(width) => match (enumerator, member.bitfield) {
-            (Some(enumerator), _) => {
-                member.bits.checked_add(u32::try_from(btf.enumerator(enumerator)?).ok()?)
-            }
+            (Some(enumerator), _) => member
+                .bits
+                .checked_add(u32::try_from(btf.enumerator(enumerator)?).ok()?),
             (None, Some(found)) => (found == width).then_some(member.bits),
             // Grown from a bitfield to a member of its own.
             (None, None) => Some(member.bits),

@@ -83,13 +83,24 @@ fn load(kind: ProgramKind, instructions: &[Instruction], log: &mut [u8]) -> io::
         license: c"GPL".as_ptr() as u64,
         log_level: u32::from(!log.is_empty()),
         log_size: log.len() as u32,
-        log_buf: if log.is_empty() { 0 } else { log.as_mut_ptr() as u64 },
+        log_buf: if log.is_empty() {
+            0
+        } else {
+            log.as_mut_ptr() as u64
+        },
         expected_attach_type,
         attach_btf_id,
         ..ProgLoad::default()
     };
     // SAFETY: attr and what it points to live until the call returns; its size is told.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const attr, size_of::<ProgLoad>()) };
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            PROG_LOAD,
+            &raw const attr,
+            size_of::<ProgLoad>(),
+        )
+    };
     match i32::try_from(fd) {
         // SAFETY: the kernel has just given us this descriptor.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
@@ -102,18 +113,20 @@ fn load(kind: ProgramKind, instructions: &[Instruction], log: &mut [u8]) -> io::
 /// # Errors
 /// The reason, in words.
 pub fn program(kind: ProgramKind) -> Result<(), String> {
-    load(kind, &[RETURN_ZERO, EXIT], &mut []).map(drop).map_err(|error| {
-        let what = match kind {
-            ProgramKind::Kprobe => "kprobe programs",
-            ProgramKind::RawTracepoint => "raw tracepoint programs",
-            ProgramKind::Tracing(_) => "tracing programs (fentry, fexit)",
-        };
-        match error.raw_os_error() {
-            Some(libc::EPERM) => format!("the kernel does not permit {what}"),
-            Some(libc::EINVAL) => format!("the kernel does not know {what}"),
-            _ => format!("the kernel refuses {what}: {error}"),
-        }
-    })
+    load(kind, &[RETURN_ZERO, EXIT], &mut [])
+        .map(drop)
+        .map_err(|error| {
+            let what = match kind {
+                ProgramKind::Kprobe => "kprobe programs",
+                ProgramKind::RawTracepoint => "raw tracepoint programs",
+                ProgramKind::Tracing(_) => "tracing programs (fentry, fexit)",
+            };
+            match error.raw_os_error() {
+                Some(libc::EPERM) => format!("the kernel does not permit {what}"),
+                Some(libc::EINVAL) => format!("the kernel does not know {what}"),
+                _ => format!("the kernel refuses {what}: {error}"),
+            }
+        })
 }
 
 /// Whether kprobes can be attached at all.
@@ -154,8 +167,11 @@ pub fn loops(kind: ProgramKind) -> bool {
 
 /// The verifier looks up a helper before it checks its arguments, and says so when there is none.
 fn knows_helper(kind: ProgramKind, id: i32) -> bool {
-    const UNKNOWN: [&str; 3] =
-        ["unknown func", "invalid func", "program of this type cannot use helper"];
+    const UNKNOWN: [&str; 3] = [
+        "unknown func",
+        "invalid func",
+        "program of this type cannot use helper",
+    ];
     let mut call: Instruction = [0x85, 0, 0, 0, 0, 0, 0, 0];
     call[4..].copy_from_slice(&id.to_ne_bytes());
     let mut log = [0u8; 2048];

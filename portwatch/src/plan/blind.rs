@@ -70,5 +70,7 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
 
 /// The rows of one backend.
 pub fn of(backend: Backend) -> impl Iterator<Item = &'static BlindSpot> {
-    BLIND_SPOTS.iter().filter(move |spot| spot.backend == backend)
+    BLIND_SPOTS
+        .iter()
+        .filter(move |spot| spot.backend == backend)
 }

@@ -94,30 +94,57 @@ pub const HOOKS: &[Hook] = &[
         // MPTCP binds its inner socket through inet_bind_sk, not inet_bind, since 6.6
         // (net/mptcp/protocol.c, mptcp_bind).
         targets: &[
-            Target { name: "inet_bind_sk", prototypes: BIND_SK },
-            Target { name: "inet_bind", prototypes: BIND_SOCKET },
+            Target {
+                name: "inet_bind_sk",
+                prototypes: BIND_SK,
+            },
+            Target {
+                name: "inet_bind",
+                prototypes: BIND_SOCKET,
+            },
         ],
         when: When::Ops(&[Op::Bind]),
         need: Need::Required,
-        tracing: &[Program("bind4_enter_tracing", FEntry), Program("bind4_tracing", FExit)],
-        kprobe: &[Program("bind4_enter_kprobe", KProbe), Program("bind4_kprobe", KRetProbe)],
+        tracing: &[
+            Program("bind4_enter_tracing", FEntry),
+            Program("bind4_tracing", FExit),
+        ],
+        kprobe: &[
+            Program("bind4_enter_kprobe", KProbe),
+            Program("bind4_kprobe", KRetProbe),
+        ],
         raw_tp: &[],
     },
     Hook {
         purpose: "bind, IPv6",
         targets: &[
-            Target { name: "inet6_bind_sk", prototypes: BIND_SK },
-            Target { name: "inet6_bind", prototypes: BIND_SOCKET },
+            Target {
+                name: "inet6_bind_sk",
+                prototypes: BIND_SK,
+            },
+            Target {
+                name: "inet6_bind",
+                prototypes: BIND_SOCKET,
+            },
         ],
         when: When::Ops(&[Op::Bind]),
         need: Need::Optional,
-        tracing: &[Program("bind6_enter_tracing", FEntry), Program("bind6_tracing", FExit)],
-        kprobe: &[Program("bind6_enter_kprobe", KProbe), Program("bind6_kprobe", KRetProbe)],
+        tracing: &[
+            Program("bind6_enter_tracing", FEntry),
+            Program("bind6_tracing", FExit),
+        ],
+        kprobe: &[
+            Program("bind6_enter_kprobe", KProbe),
+            Program("bind6_kprobe", KRetProbe),
+        ],
         raw_tp: &[],
     },
     Hook {
         purpose: "bind refused by a security module",
-        targets: &[Target { name: "security_socket_bind", prototypes: BIND_SOCKET }],
+        targets: &[Target {
+            name: "security_socket_bind",
+            prototypes: BIND_SOCKET,
+        }],
         when: When::Ops(&[Op::Bind]),
         need: Need::Optional,
         tracing: &[Program("bind_refused_tracing", FExit)],
@@ -130,13 +157,25 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         purpose: "listen",
         targets: &[
-            Target { name: "__inet_listen_sk", prototypes: &["int (struct sock *, int)"] },
-            Target { name: "inet_listen", prototypes: &["int (struct socket *, int)"] },
+            Target {
+                name: "__inet_listen_sk",
+                prototypes: &["int (struct sock *, int)"],
+            },
+            Target {
+                name: "inet_listen",
+                prototypes: &["int (struct socket *, int)"],
+            },
         ],
         when: When::Ops(&[Op::Listen]),
         need: Need::Required,
-        tracing: &[Program("listen_enter_tracing", FEntry), Program("listen_tracing", FExit)],
-        kprobe: &[Program("listen_enter_kprobe", KProbe), Program("listen_kprobe", KRetProbe)],
+        tracing: &[
+            Program("listen_enter_tracing", FEntry),
+            Program("listen_tracing", FExit),
+        ],
+        kprobe: &[
+            Program("listen_enter_kprobe", KProbe),
+            Program("listen_kprobe", KRetProbe),
+        ],
         raw_tp: &[],
     },
     Hook {
@@ -158,7 +197,10 @@ pub const HOOKS: &[Hook] = &[
         purpose: "TCP connect: begin and outcome",
         targets: &[Target {
             name: "inet_sock_set_state",
-            prototypes: &["void (struct sock *, int, int)", "int (struct sock *, int, int)"],
+            prototypes: &[
+                "void (struct sock *, int, int)",
+                "int (struct sock *, int, int)",
+            ],
         }],
         when: When::Ops(&[Op::Connect]),
         need: Need::Required,
@@ -187,7 +229,10 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: "TCP connect over IPv4: result of the call",
-        targets: &[Target { name: "tcp_v4_connect", prototypes: BIND_SK }],
+        targets: &[Target {
+            name: "tcp_v4_connect",
+            prototypes: BIND_SK,
+        }],
         when: When::Ops(&[Op::Connect]),
         need: Need::Required,
         tracing: &[],
@@ -199,7 +244,10 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: "TCP connect over IPv6: result of the call",
-        targets: &[Target { name: "tcp_v6_connect", prototypes: BIND_SK }],
+        targets: &[Target {
+            name: "tcp_v6_connect",
+            prototypes: BIND_SK,
+        }],
         when: When::Ops(&[Op::Connect]),
         need: Need::Optional,
         tracing: &[],
@@ -211,7 +259,10 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: "TCP connect over IPv4 refused by a cgroup program",
-        targets: &[Target { name: "tcp_v4_pre_connect", prototypes: BIND_SK }],
+        targets: &[Target {
+            name: "tcp_v4_pre_connect",
+            prototypes: BIND_SK,
+        }],
         when: When::Ops(&[Op::Connect]),
         need: Need::Optional,
         tracing: &[],
@@ -223,7 +274,10 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: "TCP connect over IPv6 refused by a cgroup program",
-        targets: &[Target { name: "tcp_v6_pre_connect", prototypes: BIND_SK }],
+        targets: &[Target {
+            name: "tcp_v6_pre_connect",
+            prototypes: BIND_SK,
+        }],
         when: When::Ops(&[Op::Connect]),
         need: Need::Optional,
         tracing: &[],
@@ -257,7 +311,10 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: "connect refused by a security module",
-        targets: &[Target { name: "security_socket_connect", prototypes: BIND_SOCKET }],
+        targets: &[Target {
+            name: "security_socket_connect",
+            prototypes: BIND_SOCKET,
+        }],
         when: When::Ops(&[Op::Connect]),
         need: Need::Optional,
         tracing: &[Program("connect_refused_tracing", FExit)],
@@ -269,10 +326,16 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         purpose: "ports taken by sending a datagram",
-        targets: &[Target { name: "inet_autobind", prototypes: &["int (struct sock *)"] }],
+        targets: &[Target {
+            name: "inet_autobind",
+            prototypes: &["int (struct sock *)"],
+        }],
         when: When::Ops(&[Op::Autobind]),
         need: Need::Required,
-        tracing: &[Program("autobind_enter_tracing", FEntry), Program("autobind_tracing", FExit)],
+        tracing: &[
+            Program("autobind_enter_tracing", FEntry),
+            Program("autobind_tracing", FExit),
+        ],
         kprobe: &[
             Program("autobind_enter_kprobe", KProbe),
             Program("autobind_kprobe", KRetProbe),
@@ -283,7 +346,10 @@ pub const HOOKS: &[Hook] = &[
         purpose: "results of bind, listen and connect calls",
         targets: &[Target {
             name: "sys_exit",
-            prototypes: &["void (struct pt_regs *, long int)", "int (struct pt_regs *, long int)"],
+            prototypes: &[
+                "void (struct pt_regs *, long int)",
+                "int (struct pt_regs *, long int)",
+            ],
         }],
         when: When::Ops(ALL),
         need: Need::Required,

@@ -7,7 +7,7 @@ pub mod hooks;
 use std::collections::BTreeMap;
 
 use portwatch_ebpf::abi::{
-    config::{family, filter, protocol, Config},
+    config::{Config, family, filter, protocol},
     record::op,
 };
 use thiserror::Error;
@@ -17,7 +17,7 @@ use crate::{
     host::fields::Fields,
     selection::Selection,
 };
-use hooks::{Hook, Need, Program, Way, When, HOOKS};
+use hooks::{HOOKS, Hook, Need, Program, Way, When};
 
 /// What is known about the kernel before anything is attached.
 #[derive(Clone, Debug)]
@@ -137,10 +137,19 @@ pub fn plan(facts: &Facts, selection: &Selection, attach: Attach) -> Result<Plan
     };
     let mut stepped_down = Vec::new();
     for &backend in wanted {
-        match facts.allows(backend).and_then(|()| attachments(facts, selection, backend)) {
+        match facts
+            .allows(backend)
+            .and_then(|()| attachments(facts, selection, backend))
+        {
             Ok((attachments, without)) => {
                 let config = config(facts, selection, &attachments);
-                return Ok(Plan { backend, attachments, config, stepped_down, without });
+                return Ok(Plan {
+                    backend,
+                    attachments,
+                    config,
+                    stepped_down,
+                    without,
+                });
             }
             Err(reason) => stepped_down.push((backend, reason)),
         }
@@ -194,7 +203,11 @@ pub fn resolve(
         Need::Required => Err(format!(
             "this kernel has no function for the hook \"{}\" ({})",
             hook.purpose,
-            hook.targets.iter().map(|target| target.name).collect::<Vec<_>>().join(", ")
+            hook.targets
+                .iter()
+                .map(|target| target.name)
+                .collect::<Vec<_>>()
+                .join(", ")
         )),
     }
 }
@@ -216,11 +229,12 @@ fn attachments(
         }
         match resolve(hook, &facts.prototypes)? {
             Some(target) => {
-                list.extend(
-                    programs
-                        .iter()
-                        .map(|&Program(program, way)| Attachment { program, bounded, way, target }),
-                );
+                list.extend(programs.iter().map(|&Program(program, way)| Attachment {
+                    program,
+                    bounded,
+                    way,
+                    target,
+                }));
             }
             None => without.push(hook.purpose),
         }
@@ -234,7 +248,10 @@ fn attachments(
 fn config(facts: &Facts, selection: &Selection, attachments: &[Attachment]) -> Config {
     let uses = |name: &str| u32::from(attachments.iter().any(|one| one.target == name));
     Config {
-        ops: selection.events.iter().fold(0, |bits, op| bits | 1 << number(*op)),
+        ops: selection
+            .events
+            .iter()
+            .fold(0, |bits, op| bits | 1 << number(*op)),
         protocols: protocols(&selection.transports),
         families: families(&selection.families),
         filters: filters(selection),

@@ -50,7 +50,11 @@ impl Assembler {
                 cpu,
                 lost,
             } => {
-                if let Some(at) = self.waiting.iter().position(|(tid, _)| *tid == event.task.tid) {
+                if let Some(at) = self
+                    .waiting
+                    .iter()
+                    .position(|(tid, _)| *tid == event.task.tid)
+                {
                     event.conflict = self
                         .waiting
                         .remove(at)

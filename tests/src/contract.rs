@@ -1,0 +1,239 @@
+//! What holds for every line of every stream, whatever the scenario.
+
+use serde_json::Value;
+
+use crate::expect::lookup;
+
+/// The names of `event.name` that this version prints.
+const NAMES: &[&str] = &[
+    "start", "bind", "listen", "connect", "autobind", "lost", "end",
+];
+
+/// Checks a stream line by line.
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    seq: u64,
+    events: u64,
+    failures: u64,
+    lost: u64,
+    ended: bool,
+}
+
+impl Stream {
+    /// Takes the next line; all that is wrong with it.
+    pub(crate) fn check(&mut self, text: &str) -> Result<Value, Vec<String>> {
+        let line: Value = match serde_json::from_str(text) {
+            Ok(line) => line,
+            Err(error) => return Err(vec![format!("not JSON ({error}): {text:?}")]),
+        };
+        let mut wrong = Vec::new();
+        self.check_place(&line, &mut wrong);
+        check_values(&line, "", &mut wrong);
+        check_missing(&line, &mut wrong);
+        if wrong.is_empty() {
+            Ok(line)
+        } else {
+            Err(wrong)
+        }
+    }
+
+    /// Events seen so far: (all, failures, lost).
+    pub(crate) fn totals(&self) -> (u64, u64, u64) {
+        (self.events, self.failures, self.lost)
+    }
+
+    /// Whether `end` was seen.
+    pub(crate) fn ended(&self) -> bool {
+        self.ended
+    }
+
+    fn check_place(&mut self, line: &Value, wrong: &mut Vec<String>) {
+        let mut expect = |ok: bool, what: &str| {
+            if !ok {
+                wrong.push(what.to_owned());
+            }
+        };
+        let text = |path| lookup(line, path).and_then(Value::as_str);
+        let number = |path| lookup(line, path).and_then(Value::as_u64);
+        self.seq += 1;
+        expect(
+            text("schema") == Some("portwatch/1"),
+            "schema is not portwatch/1",
+        );
+        expect(
+            number("seq") == Some(self.seq),
+            &format!("seq is not {}, one more than before", self.seq),
+        );
+        expect(
+            text("time").is_some_and(is_utc),
+            "time is no RFC 3339 UTC time with ns",
+        );
+        expect(!self.ended, "a line after `end`");
+        let name = text("event.name").unwrap_or_default();
+        expect(
+            NAMES.contains(&name),
+            &format!("event.name {name:?} is not in the contract"),
+        );
+        expect(
+            (name == "start") == (self.seq == 1),
+            "`start` is not the first line, or not alone",
+        );
+        let outcome = text("event.outcome");
+        match name {
+            "start" => {
+                for path in [
+                    "portwatch.version",
+                    "kernel.release",
+                    "host.name",
+                    "backend",
+                ] {
+                    expect(text(path).is_some(), &format!("`start` without {path}"));
+                }
+                expect(
+                    line.get("degraded").is_some_and(Value::is_array),
+                    "`start` without degraded",
+                );
+            }
+            "lost" => {
+                expect(text("lost.reason").is_some(), "`lost` without lost.reason");
+                expect(
+                    number("lost.count").is_some_and(|n| n > 0),
+                    "`lost` of nothing",
+                );
+                self.lost += number("lost.count").unwrap_or(0);
+            }
+            "end" => self.ended = true,
+            _ => {
+                self.events += 1;
+                self.failures += u64::from(outcome == Some("failure"));
+                expect(
+                    matches!(outcome, Some("success" | "failure" | "unknown")),
+                    "event.outcome is none of success, failure, unknown",
+                );
+                expect(
+                    (outcome == Some("failure")) == lookup(line, "error").is_some(),
+                    "error without failure, or failure without error",
+                );
+                expect(number("time_boot").is_some(), "an event without time_boot");
+                expect(
+                    text("network.transport").is_some(),
+                    "an event without network.transport",
+                );
+            }
+        }
+    }
+}
+
+/// Unknown is absent: never null, never an empty text.
+fn check_values(value: &Value, path: &str, wrong: &mut Vec<String>) {
+    match value {
+        Value::Null => wrong.push(format!("{path} is null")),
+        Value::String(text) if text.is_empty() && !path.contains("command_args") => {
+            wrong.push(format!("{path} is empty"));
+        }
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
+                check_values(value, &path, wrong);
+            }
+        }
+        Value::Array(items) => {
+            for (index, value) in items.iter().enumerate() {
+                check_values(value, &format!("{path}.{index}"), wrong);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What is listed as missing is missing.
+fn check_missing(line: &Value, wrong: &mut Vec<String>) {
+    for path in line
+        .get("missing")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        match path.as_str() {
+            Some(path) if lookup(line, path).is_none() => {}
+            _ => wrong.push(format!("`missing` lists {path}, which is there")),
+        }
+    }
+}
+
+/// `2026-11-22T10:11:12.123456789Z`
+fn is_utc(text: &str) -> bool {
+    const FORM: &str = "0000-00-00T00:00:00.000000000Z";
+    text.len() == FORM.len()
+        && text
+            .chars()
+            .zip(FORM.chars())
+            .all(|(got, form)| match form {
+                '0' => got.is_ascii_digit(),
+                _ => got == form,
+            })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: &str = r#"{"schema":"portwatch/1","seq":1,"time":"2026-11-22T10:11:12.123456789Z",
+        "event":{"name":"start"},"portwatch":{"version":"1"},"kernel":{"release":"6.1"},
+        "host":{"name":"h"},"backend":"raw_tp","degraded":[]}"#;
+
+    fn bind(seq: u64) -> String {
+        format!(
+            r#"{{"schema":"portwatch/1","seq":{seq},"time":"2026-11-22T10:11:12.123456789Z",
+            "time_boot":5,"event":{{"name":"bind","outcome":"success"}},
+            "network":{{"transport":"tcp"}}}}"#
+        )
+    }
+
+    #[test]
+    fn a_right_stream_passes_and_is_counted() {
+        let mut stream = Stream::default();
+        assert!(
+            stream.check(START).is_ok(),
+            "{:?}",
+            Stream::default().check(START)
+        );
+        assert!(stream.check(&bind(2)).is_ok());
+        assert_eq!(stream.totals(), (1, 0, 0));
+        assert!(!stream.ended());
+    }
+
+    #[test]
+    fn gaps_and_wrong_beginnings_are_seen() {
+        let mut stream = Stream::default();
+        assert!(stream.check(START).is_ok());
+        assert!(stream.check(&bind(3)).is_err());
+        assert!(Stream::default().check(&bind(1)).is_err());
+    }
+
+    #[test]
+    fn nulls_empty_texts_and_false_missing_are_seen() {
+        for bad in [
+            r#""x":null"#,
+            r#""x":{"y":""}"#,
+            r#""missing":["event.name"]"#,
+            r#""error":{"code":5}"#,
+        ] {
+            let mut stream = Stream::default();
+            assert!(stream.check(START).is_ok());
+            let line = bind(2).replacen('{', &format!("{{{bad},"), 1);
+            assert!(stream.check(&line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn times_are_utc_with_nanoseconds() {
+        assert!(is_utc("2026-11-22T10:11:12.123456789Z"));
+        assert!(!is_utc("2026-11-22T10:11:12Z"));
+        assert!(!is_utc("2026-11-22T10:11:12.123456789+01:00"));
+    }
+}

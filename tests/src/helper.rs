@@ -1,0 +1,153 @@
+//! Small programs that scenarios start: `portwatch-tests helper WHAT …`.
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::{Read as _, Write as _},
+    net::Ipv4Addr,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+
+use crate::sys::{
+    sock::{Kind, Sock},
+    task,
+};
+
+/// What a helper may be asked to do.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Helper {
+    /// Binds 127.0.0.1:PORT and exits. Tags only make its arguments distinct.
+    Bind { port: u16, tags: Vec<OsString> },
+    /// The same with its own executable unlinked before.
+    BindAfterUnlink { port: u16 },
+    /// Binds PORT, PORT+1 in a child, PORT+2 in a daemon (two forks, a session of its own).
+    Family { port: u16 },
+    /// Exits with this code.
+    Exit { code: u8 },
+    /// Dies of this signal.
+    Die { signal: i32 },
+    /// Makes an empty file.
+    Touch { path: PathBuf },
+    /// Copies stdin to stdout and says so on stderr.
+    Cat,
+    /// Prints as JSON who runs it and what it holds.
+    Whoami,
+    /// Binds PORT and waits for a signal to end it.
+    Wait { port: u16 },
+    /// Runs a program that sees no BTF of the kernel.
+    WithoutBtf {
+        program: OsString,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Runs a program as nobody, with no capabilities.
+    AsNobody {
+        program: OsString,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+/// Does it.
+pub(crate) fn run(helper: Helper) -> Result<ExitCode> {
+    match helper {
+        Helper::Bind { port, tags: _ } => bind(port).map(drop)?,
+        Helper::BindAfterUnlink { port } => {
+            fs::remove_file(fs::read_link("/proc/self/exe")?).context("cannot unlink myself")?;
+            bind(port)?;
+        }
+        Helper::Family { port } => family(port)?,
+        Helper::Exit { code } => return Ok(ExitCode::from(code)),
+        Helper::Die { signal } => {
+            task::signal(std::process::id(), signal)?;
+            bail!("signal {signal} did not kill");
+        }
+        Helper::Touch { path } => fs::write(path, "")?,
+        Helper::Cat => {
+            let mut text = Vec::new();
+            std::io::stdin().read_to_end(&mut text)?;
+            std::io::stdout().write_all(&text)?;
+            eprintln!("copied {} bytes", text.len());
+        }
+        Helper::Whoami => whoami()?,
+        Helper::Wait { port } => {
+            let _sock = bind(port)?;
+            loop {
+                std::thread::park();
+            }
+        }
+        Helper::WithoutBtf { program, args } => {
+            crate::sys::mount::hide("/sys/kernel/btf/vmlinux")?;
+            return Err(Command::new(program).args(args).exec().into());
+        }
+        Helper::AsNobody { program, args } => {
+            task::become_user(65534)?;
+            return Err(Command::new(program).args(args).exec().into());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bind(port: u16) -> Result<Sock> {
+    let sock = Sock::new(Kind::Tcp4)?;
+    sock.bind(&(Ipv4Addr::LOCALHOST, port).into())
+        .with_context(|| format!("cannot bind port {port}"))?;
+    Ok(sock)
+}
+
+/// A program with a child and a daemon; it waits for both.
+fn family(port: u16) -> Result<()> {
+    bind(port)?;
+    task::fork_and(|| bind(port + 1).map(drop))?;
+    let (mut read, write) = task::pipe()?;
+    task::fork_and(|| {
+        task::new_session()?;
+        task::detach(|| {
+            // Its parent is gone before it does anything.
+            let intermediate = std::process::id();
+            while task::parent() != 1 && task::parent() == intermediate {
+                std::thread::yield_now();
+            }
+            if let Err(error) = bind(port + 2) {
+                eprintln!("in the daemon: {error:#}");
+            }
+        })
+    })?;
+    // The daemon holds the other end until it is done.
+    drop(write);
+    read.read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+fn whoami() -> Result<()> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+    };
+    let fds: Vec<i32> = fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    // One of them is the directory being read.
+    let stdout = std::io::stdout();
+    serde_json::to_writer(
+        stdout.lock(),
+        &json!({
+            "uid": line("Uid:"),
+            "gid": line("Gid:"),
+            "groups": line("Groups:"),
+            "capabilities": line("CapEff:"),
+            "bounding": line("CapBnd:"),
+            "home": std::env::var("HOME").ok(),
+            "descriptors": fds.len() - 1,
+        }),
+    )?;
+    Ok(())
+}

@@ -1,0 +1,355 @@
+//! Runs scenarios one after the other and keeps the score.
+
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    sync::mpsc::channel,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bench::Bench,
+    degraded::Backend,
+    expect::{self, Expected, Mismatch},
+    scenarios::{self, Scenario},
+    script::{Ctx, Script, Skip},
+    skips,
+    sys::netns::Netns,
+    tracer::{PATIENCE, Tracer},
+};
+
+/// What to run.
+pub(crate) struct Options {
+    pub(crate) portwatch: PathBuf,
+    pub(crate) backend: Backend,
+    pub(crate) kernel_tag: Option<String>,
+    pub(crate) long: bool,
+    pub(crate) filter: String,
+}
+
+/// How a scenario's process ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Told {
+    /// The calls did what they should, and must be told like this.
+    Expect(Expected),
+    /// It cannot run here.
+    Skip(String),
+    /// The calls did something else.
+    Wrong(String),
+}
+
+/// Names of everything there is to run.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    scenarios::all()
+        .map(|scenario| scenario.name)
+        .chain([WHOLE])
+        .chain(scenarios::all_sessions().map(|session| session.name))
+}
+
+/// The end of the portwatch that most scenarios share, checked as a scenario of its own.
+const WHOLE: &str = "whole_session";
+
+fn find(name: &str) -> Result<Scenario> {
+    scenarios::workload(name).with_context(|| format!("no workload {name}"))
+}
+
+/// Runs a workload in this process.
+fn perform(scenario: Scenario, backend: Backend, long: bool) -> Told {
+    let done = Ctx::new(backend, long).and_then(|ctx| {
+        let mut script = Script::new(ctx)?;
+        (scenario.run)(&mut script)?;
+        Ok(script.finish())
+    });
+    match done {
+        Ok(expected) => Told::Expect(expected),
+        Err(error) => match error.downcast::<Skip>() {
+            Ok(Skip(reason)) => Told::Skip(reason),
+            Err(error) => Told::Wrong(format!("{error:#}")),
+        },
+    }
+}
+
+/// `portwatch-tests child`: one workload, told on stdout.
+pub(crate) fn child(name: &str, backend: Backend, long: bool, paused: bool) -> Result<ExitCode> {
+    if paused {
+        std::io::stdin().read_to_end(&mut Vec::new())?;
+    }
+    let told = perform(find(name)?, backend, long);
+    serde_json::to_writer(std::io::stdout().lock(), &told)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `portwatch-tests workload`: the same in a namespace of its own, for people.
+pub(crate) fn workload(name: &str, backend: Backend, long: bool) -> Result<ExitCode> {
+    let netns = Netns::new()?;
+    match Workload::start(&netns, name, backend, long, false)?.finish()? {
+        Told::Expect(expected) => {
+            for line in &expected.lines {
+                println!("{}", serde_json::to_string_pretty(line)?);
+            }
+            println!("{name}: {} lines expected", expected.lines.len());
+            Ok(ExitCode::SUCCESS)
+        }
+        Told::Skip(reason) => {
+            println!("skip: {name}: {reason}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Told::Wrong(why) => {
+            println!("FAILED {name}: {why}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// A workload running in a process of its own.
+pub(crate) struct Workload {
+    child: Child,
+}
+
+impl Workload {
+    /// Starts it in a network namespace; `paused` until it is waited for.
+    pub(crate) fn start(
+        netns: &Netns,
+        name: &str,
+        backend: Backend,
+        long: bool,
+        paused: bool,
+    ) -> Result<Self> {
+        let home = Netns::current()?;
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .args(["child", name, "--attach", backend.as_str()])
+            .args(long.then_some("--long"))
+            .args(paused.then_some("--paused"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        // A process starts in the namespace of the thread that makes it.
+        netns.enter()?;
+        let child = command.spawn().context("cannot start a workload");
+        home.enter()?;
+        Ok(Self { child: child? })
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets it go on and waits for it.
+    pub(crate) fn finish(mut self) -> Result<Told> {
+        drop(self.child.stdin.take());
+        let mut stdout = self.child.stdout.take().context("no pipe")?;
+        let mut stderr = self.child.stderr.take().context("no pipe")?;
+        let (send, told) = channel();
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // What could be read is shown; nobody listens after a time-out.
+            let _ = stdout.read_to_end(&mut bytes);
+            let mut noise = String::new();
+            let _ = stderr.read_to_string(&mut noise);
+            let _ = send.send((bytes, noise));
+        });
+        let Ok((bytes, noise)) = told.recv_timeout(10 * PATIENCE) else {
+            self.child.kill().context("cannot kill a workload")?;
+            self.child.wait()?;
+            return Ok(Told::Wrong("the workload hangs".to_owned()));
+        };
+        let status = self.child.wait()?;
+        match serde_json::from_slice(&bytes) {
+            Ok(Told::Wrong(why)) if !noise.is_empty() => {
+                Ok(Told::Wrong(format!("{why} ({})", noise.trim())))
+            }
+            Ok(told) => Ok(told),
+            Err(_) => Ok(Told::Wrong(format!(
+                "the workload ended with {status}: {}",
+                noise.trim()
+            ))),
+        }
+    }
+}
+
+/// The score so far.
+#[derive(Debug, Default)]
+struct Score<'a> {
+    tag: Option<&'a str>,
+    passed: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+/// What came of a scenario.
+enum Verdict {
+    Passed,
+    Skipped(String),
+    Failed(Mismatch),
+}
+
+impl Score<'_> {
+    fn note(&mut self, name: &str, verdict: Verdict, took: Duration) {
+        match verdict {
+            Verdict::Passed => {
+                self.passed += 1;
+                println!("ok {name} ({} ms)", took.as_millis());
+            }
+            Verdict::Skipped(reason) if !skips::in_order(self.tag, name) => {
+                self.failed += 1;
+                println!(
+                    "FAILED {name}: this kernel should not skip it: {}",
+                    one_line(&reason)
+                );
+            }
+            Verdict::Skipped(reason) => {
+                self.skipped += 1;
+                println!("skip: {name}: {}", one_line(&reason));
+            }
+            Verdict::Failed(Mismatch { why, details }) => {
+                self.failed += 1;
+                println!("FAILED {name}: {}", one_line(&why));
+                for detail in details {
+                    println!("    {}", one_line(&detail));
+                }
+            }
+        }
+    }
+}
+
+/// The console of a VM is read line by line.
+fn one_line(text: &str) -> String {
+    text.replace('\n', " | ")
+}
+
+/// `portwatch-tests run`
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let wanted = |name: &str| name.contains(&options.filter);
+    ensure!(
+        names().any(wanted),
+        "no scenario's name contains {:?}",
+        options.filter
+    );
+    let mut score = Score {
+        tag: options.kernel_tag.as_deref(),
+        ..Score::default()
+    };
+    let mut tracer = None;
+    for scenario in scenarios::all().filter(|scenario| wanted(scenario.name)) {
+        let started = Instant::now();
+        let verdict = observe(options, scenario, &mut tracer).unwrap_or_else(|error| {
+            // Whatever it was, the next scenario gets a fresh portwatch.
+            tracer = None;
+            verdict_of(error)
+        });
+        score.note(scenario.name, verdict, started.elapsed());
+    }
+    if let Some(tracer) = tracer {
+        let started = Instant::now();
+        let verdict = ends_whole(tracer).map_or_else(verdict_of, |()| Verdict::Passed);
+        score.note(WHOLE, verdict, started.elapsed());
+    }
+    let bench = Bench::new(&options.portwatch, options.backend, options.long)?;
+    for session in scenarios::all_sessions().filter(|session| wanted(session.name)) {
+        let started = Instant::now();
+        let verdict = (session.run)(&bench).map_or_else(verdict_of, |()| Verdict::Passed);
+        score.note(session.name, verdict, started.elapsed());
+    }
+    let Score {
+        tag: _,
+        passed,
+        failed,
+        skipped,
+    } = score;
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// After all those scenarios: a clean end, right totals, and nothing lost.
+fn ends_whole(tracer: Tracer) -> Result<()> {
+    let finished = tracer.stop()?;
+    finished.ended_well(0)?;
+    let (_, _, lost) = finished.totals;
+    ensure!(lost == 0, "{lost} events were lost");
+    Ok(())
+}
+
+/// What an error means for the score.
+fn verdict_of(error: anyhow::Error) -> Verdict {
+    match error.downcast::<Skip>() {
+        Ok(Skip(reason)) => Verdict::Skipped(reason),
+        Err(error) => match error.downcast::<Mismatch>() {
+            Ok(mismatch) => Verdict::Failed(mismatch),
+            Err(error) => failed(&format!("{error:#}")),
+        },
+    }
+}
+
+fn failed(why: &str) -> Verdict {
+    Verdict::Failed(Mismatch {
+        why: why.to_owned(),
+        details: Vec::new(),
+    })
+}
+
+/// One scenario under the eyes of the portwatch that all of them share.
+fn observe(options: &Options, scenario: Scenario, shared: &mut Option<Tracer>) -> Result<Verdict> {
+    let tracer = match shared {
+        Some(tracer) => tracer,
+        None => shared.insert(Tracer::start(
+            &options.portwatch,
+            ["trace", "-o", "json", "--attach", options.backend.as_str()],
+        )?),
+    };
+    let netns = Netns::new()?;
+    let told =
+        Workload::start(&netns, scenario.name, options.backend, options.long, false)?.finish()?;
+    let lines = tracer.until_now()?;
+    Ok(match told {
+        Told::Skip(reason) => Verdict::Skipped(reason),
+        Told::Wrong(why) => failed(&why),
+        Told::Expect(expected) => {
+            let own: Vec<_> = lines
+                .into_iter()
+                .filter(|line| expected.owns(line))
+                .collect();
+            match expect::compare(&expected, &own) {
+                Ok(()) => Verdict::Passed,
+                Err(mismatch) => Verdict::Failed(mismatch),
+            }
+        }
+    })
+}
+
+/// `portwatch-tests backends`: those a trace of no duration starts and ends with.
+pub(crate) fn backends(portwatch: &Path) -> Result<ExitCode> {
+    let mut found = false;
+    for backend in Backend::ALL {
+        let output = Command::new(portwatch)
+            .args(["trace", "-o", "json", "--duration", "1ms", "--attach"])
+            .arg(backend.as_str())
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot start {}", portwatch.display()))?;
+        match output.status.code() {
+            Some(0) => {
+                found = true;
+                println!("{}", backend.as_str());
+            }
+            Some(3) => {}
+            _ => bail!(
+                "portwatch --attach {} ended with {}: {}",
+                backend.as_str(),
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            ),
+        }
+    }
+    ensure!(found, "portwatch runs with no backend here");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,417 @@
+//! EADDRINUSE: every rule by which two sockets may not share a port, and its near misses.
+//!
+//! The outcomes are those of the conflict oracle measured on Linux; the workload itself fails if
+//! the running kernel decides otherwise.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+
+use super::{Scenario, scenarios};
+use crate::{
+    script::Script,
+    sys::{
+        sock::{Kind, Sock},
+        task,
+    },
+};
+
+pub(super) const ALL: &[Scenario] = scenarios![
+    conflict_listener,
+    conflict_bound_only,
+    conflict_udp,
+    conflict_udp_connected,
+    conflict_other_address_is_none,
+    conflict_other_transport_is_none,
+    conflict_specific_vs_wildcard,
+    conflict_wildcard_vs_specific,
+    conflict_dual_stack,
+    conflict_dual_stack_reverse,
+    conflict_dual_stack_v6only_is_none,
+    conflict_dual_stack_udp,
+    conflict_reuseaddr_bound_both_is_none,
+    conflict_reuseaddr_one_sided,
+    conflict_reuseaddr_listening,
+    conflict_reuseport_is_none,
+    conflict_reuseport_missing,
+    conflict_reuseport_other_user,
+    conflict_reuse_mixed_udp,
+    conflict_time_wait,
+    conflict_time_wait_reuseaddr,
+    conflict_client_port,
+    conflict_client_explicit_port,
+    conflict_accepted_outlives_listener,
+    conflict_listener_among_children,
+    conflict_listener_among_many_children,
+    conflict_inherited_descriptor,
+    conflict_of_two_processes,
+    conflict_ended_with_the_holder,
+];
+
+const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const LO6: Ipv6Addr = Ipv6Addr::LOCALHOST;
+const ANY4: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+const ANY6: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
+
+/// A fresh socket is refused because of one holder in this state.
+fn refused(
+    s: &mut Script,
+    late: &Sock,
+    ip: impl Into<IpAddr>,
+    holder: &Sock,
+    state: &str,
+) -> Result<()> {
+    let port = holder.local().context("a holder without a port")?.port();
+    s.bind(late, (ip.into(), port))
+        .fails(Errno::EADDRINUSE)?
+        .holder(0, holder, state)?
+        .holders_total(1);
+    Ok(())
+}
+
+fn conflict_listener(s: &mut Script) -> Result<()> {
+    for (kind, ip) in [(Kind::Tcp4, IpAddr::V4(LO4)), (Kind::Tcp6, IpAddr::V6(LO6))] {
+        let holder = s.listener(kind, (ip, 8080))?;
+        let late = s.socket(kind)?;
+        refused(s, &late, ip, &holder, "listen")?;
+    }
+    Ok(())
+}
+
+/// Neither /proc/net/tcp nor ss shows this holder.
+fn conflict_bound_only(s: &mut Script) -> Result<()> {
+    for (kind, ip) in [(Kind::Tcp4, IpAddr::V4(LO4)), (Kind::Tcp6, IpAddr::V6(LO6))] {
+        let holder = s.bound(kind, (ip, 8080))?;
+        let late = s.socket(kind)?;
+        refused(s, &late, ip, &holder, "closed")?;
+    }
+    Ok(())
+}
+
+fn conflict_udp(s: &mut Script) -> Result<()> {
+    for (kind, ip) in [(Kind::Udp4, IpAddr::V4(LO4)), (Kind::Udp6, IpAddr::V6(LO6))] {
+        let holder = s.bound(kind, (ip, 5353))?;
+        let late = s.socket(kind)?;
+        refused(s, &late, ip, &holder, "closed")?;
+    }
+    let wildcard = s.bound(Kind::Udp4, (ANY4, 5354))?;
+    let late = s.socket(Kind::Udp4)?;
+    refused(s, &late, LO4, &wildcard, "closed")?;
+    Ok(())
+}
+
+fn conflict_udp_connected(s: &mut Script) -> Result<()> {
+    let holder = s.bound(Kind::Udp4, (LO4, 5353))?;
+    s.connect(&holder, (LO4, 9999)).ok()?;
+    let late = s.socket(Kind::Udp4)?;
+    refused(s, &late, LO4, &holder, "established")
+}
+
+fn conflict_other_address_is_none(s: &mut Script) -> Result<()> {
+    let _holder = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    s.listener(Kind::Tcp4, (Ipv4Addr::new(127, 0, 0, 2), 8080))
+        .map(drop)
+}
+
+fn conflict_other_transport_is_none(s: &mut Script) -> Result<()> {
+    let _holder = s.listener(Kind::Tcp4, (ANY4, 8080))?;
+    s.bound(Kind::Udp4, (ANY4, 8080)).map(drop)
+}
+
+/// The check that inet_csk_bind_conflict() does not make from 6.1 on.
+fn conflict_specific_vs_wildcard(s: &mut Script) -> Result<()> {
+    let holder = s.listener(Kind::Tcp4, (ANY4, 8080))?;
+    let late = s.socket(Kind::Tcp4)?;
+    refused(s, &late, LO4, &holder, "listen")?;
+    let late = s.socket(Kind::Tcp4)?.reuseaddr()?;
+    refused(s, &late, LO4, &holder, "listen")
+}
+
+fn conflict_wildcard_vs_specific(s: &mut Script) -> Result<()> {
+    let holder = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let late = s.socket(Kind::Tcp4)?;
+    refused(s, &late, ANY4, &holder, "listen")?;
+    let late = s.socket(Kind::Tcp4)?.reuseaddr()?;
+    refused(s, &late, ANY4, &holder, "listen")
+}
+
+fn conflict_dual_stack(s: &mut Script) -> Result<()> {
+    let holder = s.listener(Kind::Tcp6, (ANY6, 8080))?;
+    for ip in [ANY4, LO4] {
+        let late = s.socket(Kind::Tcp4)?;
+        refused(s, &late, ip, &holder, "listen")?;
+    }
+    Ok(())
+}
+
+fn conflict_dual_stack_reverse(s: &mut Script) -> Result<()> {
+    let holder = s.listener(Kind::Tcp4, (ANY4, 8080))?;
+    let late = s.socket(Kind::Tcp6)?;
+    refused(s, &late, ANY6, &holder, "listen")
+}
+
+fn conflict_dual_stack_v6only_is_none(s: &mut Script) -> Result<()> {
+    let v6 = s.socket(Kind::Tcp6)?.v6only()?;
+    s.bind(&v6, (ANY6, 8080)).ok()?;
+    s.listen(&v6, 5).ok()?;
+    s.listener(Kind::Tcp4, (ANY4, 8080)).map(drop)
+}
+
+fn conflict_dual_stack_udp(s: &mut Script) -> Result<()> {
+    let holder = s.bound(Kind::Udp6, (ANY6, 5353))?;
+    let late = s.socket(Kind::Udp4)?;
+    refused(s, &late, ANY4, &holder, "closed")
+}
+
+fn conflict_reuseaddr_bound_both_is_none(s: &mut Script) -> Result<()> {
+    let first = s.socket(Kind::Tcp4)?.reuseaddr()?;
+    s.bind(&first, (ANY4, 8080)).ok()?;
+    let second = s.socket(Kind::Tcp4)?.reuseaddr()?;
+    s.bind(&second, (LO4, 8080)).ok()?;
+    Ok(())
+}
+
+fn conflict_reuseaddr_one_sided(s: &mut Script) -> Result<()> {
+    let holder = s.socket(Kind::Tcp4)?.reuseaddr()?;
+    s.bind(&holder, (LO4, 8080)).ok()?;
+    let late = s.socket(Kind::Tcp4)?;
+    refused(s, &late, LO4, &holder, "closed")?;
+    let late = late.reuseaddr()?;
+    s.bind(&late, (LO4, 8080)).ok()?;
+    let without = s.bound(Kind::Tcp4, (LO4, 8081))?;
+    let late = s.socket(Kind::Tcp4)?.reuseaddr()?;
+    refused(s, &late, LO4, &without, "closed")
+}
+
+fn conflict_reuseaddr_listening(s: &mut Script) -> Result<()> {
+    let holder = s.socket(Kind::Tcp4)?.reuseaddr()?;
+    s.bind(&holder, (LO4, 8080)).ok()?;
+    s.listen(&holder, 5).ok()?;
+    let late = s.socket(Kind::Tcp4)?.reuseaddr()?;
+    refused(s, &late, LO4, &holder, "listen")
+}
+
+fn conflict_reuseport_is_none(s: &mut Script) -> Result<()> {
+    for kind in [Kind::Tcp4, Kind::Udp4] {
+        let first = s.socket(kind)?.reuseport()?;
+        s.bind(&first, (LO4, 8080)).ok()?;
+        let second = s.socket(kind)?.reuseport()?;
+        s.bind(&second, (LO4, 8080)).ok()?;
+        if kind == Kind::Tcp4 {
+            s.listen(&first, 5).ok()?;
+            s.listen(&second, 5).ok()?;
+        }
+    }
+    Ok(())
+}
+
+fn conflict_reuseport_missing(s: &mut Script) -> Result<()> {
+    let holder = s.socket(Kind::Tcp4)?.reuseport()?;
+    s.bind(&holder, (LO4, 8080)).ok()?;
+    s.listen(&holder, 5).ok()?;
+    let late = s.socket(Kind::Tcp4)?;
+    refused(s, &late, LO4, &holder, "listen")?;
+    let late = s.socket(Kind::Tcp4)?.reuseaddr()?;
+    refused(s, &late, LO4, &holder, "listen")
+}
+
+fn conflict_reuseport_other_user(s: &mut Script) -> Result<()> {
+    for (kind, state) in [(Kind::Tcp4, "listen"), (Kind::Udp4, "closed")] {
+        let holder = s.socket(kind)?.reuseport()?;
+        s.bind(&holder, (LO4, 8080)).ok()?;
+        if kind == Kind::Tcp4 {
+            s.listen(&holder, 5).ok()?;
+        }
+        let late = task::with_effective_user(65534, || s.socket(kind))??.reuseport()?;
+        refused(s, &late, LO4, &holder, state)?;
+    }
+    Ok(())
+}
+
+fn conflict_reuse_mixed_udp(s: &mut Script) -> Result<()> {
+    let holder = s.bound(Kind::Udp4, (LO4, 5353))?;
+    let late = s.socket(Kind::Udp4)?.reuseaddr()?;
+    refused(s, &late, LO4, &holder, "closed")?;
+    let holder = s.socket(Kind::Udp4)?.reuseaddr()?;
+    s.bind(&holder, (LO4, 5354)).ok()?;
+    let late = s.socket(Kind::Udp4)?.reuseport()?;
+    refused(s, &late, LO4, &holder, "closed")
+}
+
+/// Leaves the server's port in TIME_WAIT: (local, peer) of that connection.
+fn leave_time_wait(s: &mut Script, listener: Sock) -> Result<(SocketAddr, SocketAddr)> {
+    let (client, accepted) = s.connected(&listener)?;
+    let local = accepted.local().context("no address")?;
+    let peer = accepted.peer().context("no peer")?;
+    drop(listener);
+    // Who closes first keeps the TIME_WAIT.
+    drop(accepted);
+    drop(client);
+    Ok((local, peer))
+}
+
+fn conflict_time_wait(s: &mut Script) -> Result<()> {
+    let listener = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let (local, peer) = leave_time_wait(s, listener)?;
+    for reuse in [false, true] {
+        let late = s.socket(Kind::Tcp4)?;
+        let late = if reuse { late.reuseaddr()? } else { late };
+        s.bind(&late, local)
+            .fails(Errno::EADDRINUSE)?
+            .held(0, Kind::Tcp4, local, Some(peer), "time_wait")
+            .set(
+                "conflict.holders.0.socket.inode",
+                crate::expect::Want::Absent,
+            )
+            .holders_total(1);
+    }
+    Ok(())
+}
+
+fn conflict_time_wait_reuseaddr(s: &mut Script) -> Result<()> {
+    let listener = s.socket(Kind::Tcp4)?.reuseaddr()?;
+    s.bind(&listener, (LO4, 8080)).ok()?;
+    s.listen(&listener, 5).ok()?;
+    let (local, peer) = leave_time_wait(s, listener)?;
+    let late = s.socket(Kind::Tcp4)?;
+    s.bind(&late, local)
+        .fails(Errno::EADDRINUSE)?
+        .held(0, Kind::Tcp4, local, Some(peer), "time_wait")
+        .holders_total(1);
+    let late = late.reuseaddr()?;
+    s.bind(&late, local).ok()?;
+    Ok(())
+}
+
+/// An outgoing connection took the port, and both ends would have had to allow sharing.
+fn conflict_client_port(s: &mut Script) -> Result<()> {
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let (client, _accepted) = s.connected(&server)?;
+    for ip in [LO4, ANY4] {
+        for reuse in [false, true] {
+            let late = s.socket(Kind::Tcp4)?;
+            let late = if reuse { late.reuseaddr()? } else { late };
+            refused(s, &late, ip, &client, "established")?;
+        }
+    }
+    let port = client.local().context("no address")?.port();
+    s.bound(Kind::Tcp4, (Ipv4Addr::new(127, 0, 0, 2), port))
+        .map(drop)
+}
+
+fn conflict_client_explicit_port(s: &mut Script) -> Result<()> {
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let client = s.bound(Kind::Tcp4, (LO4, 9000))?;
+    s.connect(&client, server.local().context("no address")?)
+        .ok()?;
+    let late = s.socket(Kind::Tcp4)?;
+    refused(s, &late, LO4, &client, "established")
+}
+
+fn conflict_accepted_outlives_listener(s: &mut Script) -> Result<()> {
+    let server = s.socket(Kind::Tcp4)?.reuseaddr()?;
+    s.bind(&server, (LO4, 8080)).ok()?;
+    s.listen(&server, 5).ok()?;
+    let (_client, accepted) = s.connected(&server)?;
+    drop(server);
+    let late = s.socket(Kind::Tcp4)?;
+    refused(s, &late, LO4, &accepted, "established")?;
+    let late = late.reuseaddr()?;
+    s.bind(&late, (LO4, 8080)).ok()?;
+    s.listen(&late, 5).ok()?;
+    Ok(())
+}
+
+/// A server with connections: its listener is named first, though the kernel lists it last.
+fn children(s: &mut Script, count: usize) -> Result<()> {
+    let server = s.bound(Kind::Tcp4, (LO4, 8080))?;
+    s.listen(&server, 1000).ok()?;
+    let address = server.local().context("no address")?;
+    let mut open = Vec::with_capacity(2 * count);
+    for index in 0..count {
+        let client = Sock::new(Kind::Tcp4)?;
+        client.reset_on_close()?;
+        s.connect(&client, address).ok()?;
+        open.push(client);
+        // The last ones stay in the queue: a descriptor less each, where the limit is 20,000.
+        if index < 9_800 {
+            open.push(server.accept().context("accept")?);
+        }
+    }
+    let late = s.socket(Kind::Tcp4)?;
+    let line = s
+        .bind(&late, address)
+        .fails(Errno::EADDRINUSE)?
+        .holder(0, &server, "listen")?;
+    if count < 8 {
+        line.holders_total(count as u64 + 1);
+    } else {
+        line.forget("conflict.truncated");
+    }
+    Ok(())
+}
+
+fn conflict_listener_among_children(s: &mut Script) -> Result<()> {
+    children(s, 3)
+}
+
+fn conflict_listener_among_many_children(s: &mut Script) -> Result<()> {
+    let many = if s.ctx.long { 10_000 } else { 300 };
+    task::allow_descriptors(2 * many.max(500))?;
+    children(s, many as usize)
+}
+
+/// The parent has closed it, the child has it still.
+fn conflict_inherited_descriptor(s: &mut Script) -> Result<()> {
+    let holder = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let child = task::Background::spawn(|| {
+        loop {
+            std::thread::park();
+        }
+    })?;
+    let late = s.socket(Kind::Tcp4)?;
+    let line = s.bind(&late, (LO4, 8080)).fails(Errno::EADDRINUSE)?;
+    line.holder(0, &holder, "listen")?.holders_total(1);
+    drop(holder);
+    let again = s.bind(&late, (LO4, 8080)).result();
+    anyhow::ensure!(
+        again == Err(Errno::EADDRINUSE),
+        "the child does not hold it: {again:?}"
+    );
+    // The same holder as before, though this process can no longer look at it.
+    let lines = s.lines();
+    let copy = lines.len() - 2;
+    let inode = lines[copy]
+        .wanted("conflict.holders.0.socket.inode")
+        .cloned();
+    if let (Some(inode), Some(last)) = (inode, lines.last_mut()) {
+        last.set("conflict.holders.0.socket.inode", inode);
+    }
+    drop(child);
+    Ok(())
+}
+
+/// Two processes want the same port: the usual case.
+fn conflict_of_two_processes(s: &mut Script) -> Result<()> {
+    let holder = s.listener(Kind::Tcp4, (ANY4, 8080))?;
+    s.forked(|s| {
+        let late = s.socket(Kind::Tcp4)?;
+        s.bind(&late, (ANY4, 8080))
+            .fails(Errno::EADDRINUSE)?
+            .holder(0, &holder, "listen")?
+            .holders_total(1);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Once the holder is gone the same socket may bind.
+fn conflict_ended_with_the_holder(s: &mut Script) -> Result<()> {
+    let holder = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let late = s.socket(Kind::Tcp4)?;
+    refused(s, &late, LO4, &holder, "listen")?;
+    drop(holder);
+    s.bind(&late, (LO4, 8080)).ok()?;
+    Ok(())
+}

@@ -1,0 +1,392 @@
+//! TCP connect(): every way it can end.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
+
+use super::{Scenario, scenarios};
+use crate::{
+    degraded::{self, Feature},
+    script::{Pending, Script, skip},
+    sys::{
+        addr::Address,
+        netlink, netns,
+        sock::{Kind, Sock},
+        task,
+    },
+};
+
+pub(super) const ALL: &[Scenario] = scenarios![
+    connect_tcp4,
+    connect_tcp6,
+    connect_v4_mapped,
+    connect_bound,
+    connect_bound_auto_port,
+    connect_refused,
+    connect_refused_bound,
+    connect_nonblocking,
+    connect_nonblocking_refused,
+    connect_timed_out,
+    connect_nonblocking_timed_out,
+    connect_timed_out_while_others_run,
+    connect_no_route,
+    connect_unreachable_route,
+    connect_prohibited_route,
+    connect_no_neighbour,
+    connect_wrong_address,
+    connect_already_connected,
+    connect_polled,
+    connect_interrupted,
+    connect_interrupted_then_established,
+    connect_closed_before_result,
+    connect_exits_before_result,
+    connect_disconnect,
+    connect_again_after_refusal,
+    connect_to_self,
+];
+
+const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const LO6: Ipv6Addr = Ipv6Addr::LOCALHOST;
+/// Longest wait for something that takes a second or three.
+const LONG: Duration = Duration::from_secs(30);
+
+/// A listener that answers nobody: its queue of one is full.
+struct Full {
+    address: SocketAddr,
+    listener: Sock,
+    _waiting: Sock,
+}
+
+impl Full {
+    fn new(s: &mut Script) -> Result<Self> {
+        let listener = s.bound(Kind::Tcp4, (LO4, 8080))?;
+        s.listen(&listener, 0).ok()?;
+        let address = listener.local().context("no address")?;
+        let waiting = s.socket(Kind::Tcp4)?;
+        s.connect(&waiting, address).ok()?;
+        Ok(Self {
+            address,
+            listener,
+            _waiting: waiting,
+        })
+    }
+}
+
+/// Gives up connecting after the first retransmission.
+fn impatient(s: &Script) -> Result<Sock> {
+    let sock = s.socket(Kind::Tcp4)?;
+    sock.set_option(libc::IPPROTO_TCP, libc::TCP_SYNCNT, 1)?;
+    Ok(sock)
+}
+
+/// Waits for a non-blocking attempt to end and writes down its line.
+fn finish<'a>(
+    s: &'a mut Script,
+    sock: &Sock,
+    pending: &Pending,
+    expected: Result<(), Errno>,
+) -> Result<&'a mut crate::expect::Expect> {
+    ensure!(
+        sock.wait_writable(LONG),
+        "connect() has no outcome after {LONG:?}"
+    );
+    let result = sock.take_error();
+    ensure!(
+        result == expected,
+        "connect() ended with {result:?}, not {expected:?}"
+    );
+    Ok(s.connect_ended(sock, pending, result))
+}
+
+fn connect_tcp4(s: &mut Script) -> Result<()> {
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    s.connected(&server).map(drop)
+}
+
+fn connect_tcp6(s: &mut Script) -> Result<()> {
+    let server = s.listener(Kind::Tcp6, (LO6, 8080))?;
+    s.connected(&server).map(drop)
+}
+
+/// The kernel goes through the IPv6 function and the IPv4 one: still one line.
+fn connect_v4_mapped(s: &mut Script) -> Result<()> {
+    let _server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let client = s.socket(Kind::Tcp6)?;
+    s.connect(&client, (LO4.to_ipv6_mapped(), 8080)).ok()?;
+    let refused = s.socket(Kind::Tcp6)?;
+    s.connect(&refused, (LO4.to_ipv6_mapped(), 8081))
+        .fails(Errno::ECONNREFUSED)?;
+    Ok(())
+}
+
+fn connect_bound(s: &mut Script) -> Result<()> {
+    let _server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let client = s.bound(Kind::Tcp4, (LO4, 9000))?;
+    s.connect(&client, (LO4, 8080)).ok()?;
+    Ok(())
+}
+
+fn connect_bound_auto_port(s: &mut Script) -> Result<()> {
+    let _server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let client = s.bound(Kind::Tcp4, (LO4, 0))?;
+    s.connect(&client, (LO4, 8080)).ok()?;
+    Ok(())
+}
+
+fn connect_refused(s: &mut Script) -> Result<()> {
+    for (kind, ip) in [(Kind::Tcp4, IpAddr::V4(LO4)), (Kind::Tcp6, IpAddr::V6(LO6))] {
+        let client = s.socket(kind)?;
+        s.connect(&client, (ip, 8080)).fails(Errno::ECONNREFUSED)?;
+    }
+    Ok(())
+}
+
+fn connect_refused_bound(s: &mut Script) -> Result<()> {
+    let client = s.bound(Kind::Tcp4, (LO4, 9000))?;
+    s.connect(&client, (LO4, 8080)).fails(Errno::ECONNREFUSED)?;
+    Ok(())
+}
+
+fn connect_nonblocking(s: &mut Script) -> Result<()> {
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let client = s.socket(Kind::Tcp4)?;
+    client.set_nonblocking(true)?;
+    let address = server.local().context("no address")?;
+    let pending = s.connect_start(&client, address, Errno::EINPROGRESS)?;
+    finish(s, &client, &pending, Ok(()))?;
+    Ok(())
+}
+
+fn connect_nonblocking_refused(s: &mut Script) -> Result<()> {
+    for (kind, ip) in [(Kind::Tcp4, IpAddr::V4(LO4)), (Kind::Tcp6, IpAddr::V6(LO6))] {
+        let client = s.socket(kind)?;
+        client.set_nonblocking(true)?;
+        let pending = s.connect_start(&client, (ip, 8080), Errno::EINPROGRESS)?;
+        finish(s, &client, &pending, Err(Errno::ECONNREFUSED))?;
+    }
+    Ok(())
+}
+
+fn connect_timed_out(s: &mut Script) -> Result<()> {
+    let full = Full::new(s)?;
+    let client = impatient(s)?;
+    s.connect(&client, full.address).fails(Errno::ETIMEDOUT)?;
+    Ok(())
+}
+
+fn connect_nonblocking_timed_out(s: &mut Script) -> Result<()> {
+    let full = Full::new(s)?;
+    let client = impatient(s)?;
+    client.set_nonblocking(true)?;
+    let pending = s.connect_start(&client, full.address, Errno::EINPROGRESS)?;
+    finish(s, &client, &pending, Err(Errno::ETIMEDOUT))?;
+    Ok(())
+}
+
+/// The outcome arrives in a timer or softirq that interrupts whoever is running: here processes
+/// that burn every CPU. The line names the caller.
+fn connect_timed_out_while_others_run(s: &mut Script) -> Result<()> {
+    let full = Full::new(s)?;
+    let mut burners = Vec::new();
+    for cpu in task::cpus()? {
+        burners.push(task::Background::spawn(|| {
+            if task::pin(cpu).is_ok() && task::rename(b"burner").is_ok() {
+                loop {
+                    std::hint::spin_loop();
+                }
+            }
+        })?);
+    }
+    let late = impatient(s)?;
+    late.set_nonblocking(true)?;
+    let late_pending = s.connect_start(&late, full.address, Errno::EINPROGRESS)?;
+    for _ in 0..10 {
+        let refused = s.socket(Kind::Tcp4)?;
+        refused.set_nonblocking(true)?;
+        let pending = s.connect_start(&refused, (LO4, 8081), Errno::EINPROGRESS)?;
+        finish(s, &refused, &pending, Err(Errno::ECONNREFUSED))?;
+    }
+    finish(s, &late, &late_pending, Err(Errno::ETIMEDOUT))?;
+    drop(burners);
+    Ok(())
+}
+
+/// A namespace with a loopback device only.
+fn connect_no_route(s: &mut Script) -> Result<()> {
+    let v4 = s.socket(Kind::Tcp4)?;
+    s.connect(&v4, (Ipv4Addr::new(192, 0, 2, 1), 80))
+        .fails(Errno::ENETUNREACH)?;
+    let ip: Ipv6Addr = "2001:db8::1".parse()?;
+    let v6 = s.socket(Kind::Tcp6)?;
+    s.connect(&v6, (ip, 80)).fails(Errno::ENETUNREACH)?;
+    let udp = s.socket(Kind::Udp4)?;
+    s.connect(&udp, (Ipv4Addr::new(192, 0, 2, 1), 80))
+        .fails(Errno::ENETUNREACH)?;
+    Ok(())
+}
+
+fn connect_unreachable_route(s: &mut Script) -> Result<()> {
+    let ip = Ipv4Addr::new(192, 0, 2, 1);
+    netlink::add_unreachable(ip.into(), 32).context("cannot add a route")?;
+    let client = s.socket(Kind::Tcp4)?;
+    s.connect(&client, (ip, 80)).fails(Errno::EHOSTUNREACH)?;
+    Ok(())
+}
+
+fn connect_prohibited_route(s: &mut Script) -> Result<()> {
+    let ip = Ipv4Addr::new(192, 0, 2, 1);
+    netlink::add_prohibit(ip.into(), 32).context("cannot add a route")?;
+    let client = s.socket(Kind::Tcp4)?;
+    s.connect(&client, (ip, 80)).fails(Errno::EACCES)?;
+    Ok(())
+}
+
+/// The neighbour does not answer ARP: EHOSTUNREACH out of a timer.
+fn connect_no_neighbour(s: &mut Script) -> Result<()> {
+    if let Err(error) = netlink::add_veth("pwa", "pwb") {
+        return skip(format!("no veth devices ({error:?})"));
+    }
+    netns::link_up("pwa").context("cannot bring a veth up")?;
+    netns::link_up("pwb").context("cannot bring a veth up")?;
+    let here = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    netlink::add_address(netns::link_index("pwa")?, here, 24).context("cannot add an address")?;
+    netns::sysctl("ipv4/neigh/pwa/retrans_time_ms", "20")?;
+    let client = s.socket(Kind::Tcp4)?;
+    client.set_nonblocking(true)?;
+    let peer = (Ipv4Addr::new(192, 0, 2, 2), 80);
+    let pending = s.connect_start(&client, peer, Errno::EINPROGRESS)?;
+    finish(s, &client, &pending, Err(Errno::EHOSTUNREACH))?;
+    let blocking = s.socket(Kind::Tcp4)?;
+    s.connect(&blocking, peer).fails(Errno::EHOSTUNREACH)?;
+    Ok(())
+}
+
+fn connect_wrong_address(s: &mut Script) -> Result<()> {
+    let short = s.socket(Kind::Tcp4)?;
+    s.connect(&short, Address::from((LO4, 80)).cut(8))
+        .fails(Errno::EINVAL)?;
+    let family = s.socket(Kind::Tcp4)?;
+    s.connect(&family, (LO6, 80))
+        .fails(Errno::EAFNOSUPPORT)?
+        .forget("network.peer.address")
+        .forget("network.peer.port")
+        .forget("network.peer.port_class");
+    Ok(())
+}
+
+/// EISCONN is decided before TCP's own code.
+fn connect_already_connected(s: &mut Script) -> Result<()> {
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let (client, _accepted) = s.connected(&server)?;
+    let why = degraded::may_miss(s.ctx.backend, Feature::ConnectTooLate);
+    let line = s.connect(&client, (LO4, 8081)).fails(Errno::EISCONN)?;
+    // What was asked for: nothing of the local end, which has long been decided.
+    line.forget("network.local.port");
+    if let Some(why) = why {
+        line.optional(why);
+    }
+    Ok(())
+}
+
+/// Asking again (EALREADY, then EISCONN) is not a second attempt.
+fn connect_polled(s: &mut Script) -> Result<()> {
+    let full = Full::new(s)?;
+    let client = s.socket(Kind::Tcp4)?;
+    client.set_nonblocking(true)?;
+    let pending = s.connect_start(&client, full.address, Errno::EINPROGRESS)?;
+    for _ in 0..3 {
+        let again = client.connect(&full.address.into());
+        ensure!(
+            again == Err(Errno::EALREADY),
+            "connect() again gave {again:?}"
+        );
+    }
+    let _room = full.listener.accept().context("accept")?;
+    finish(s, &client, &pending, Ok(()))?;
+    // The first call after that reports the success once more, without an event of its own.
+    let last = client.connect(&full.address.into());
+    ensure!(last == Ok(()), "connect() after the outcome gave {last:?}");
+    Ok(())
+}
+
+/// A signal ends the call, not the attempt: one line, once the attempt has ended.
+fn connect_interrupted(s: &mut Script) -> Result<()> {
+    let full = Full::new(s)?;
+    let client = s.socket(Kind::Tcp4)?;
+    task::interrupt_on(libc::SIGALRM)?;
+    task::alarm(50)?;
+    let pending = s.connect_start(&client, full.address, Errno::EINTR)?;
+    s.connect_given_up(client, &pending);
+    Ok(())
+}
+
+fn connect_interrupted_then_established(s: &mut Script) -> Result<()> {
+    let full = Full::new(s)?;
+    let client = s.socket(Kind::Tcp4)?;
+    task::interrupt_on(libc::SIGALRM)?;
+    task::alarm(50)?;
+    let pending = s.connect_start(&client, full.address, Errno::EINTR)?;
+    let _room = full.listener.accept().context("accept")?;
+    finish(s, &client, &pending, Ok(()))?;
+    Ok(())
+}
+
+fn connect_closed_before_result(s: &mut Script) -> Result<()> {
+    let full = Full::new(s)?;
+    let client = s.socket(Kind::Tcp4)?;
+    client.set_nonblocking(true)?;
+    let pending = s.connect_start(&client, full.address, Errno::EINPROGRESS)?;
+    s.connect_given_up(client, &pending);
+    Ok(())
+}
+
+/// The process ends with the attempt under way, and is named all the same.
+fn connect_exits_before_result(s: &mut Script) -> Result<()> {
+    let full = Full::new(s)?;
+    let address = full.address;
+    s.forked(|s| {
+        let client = s.socket(Kind::Tcp4)?;
+        client.set_nonblocking(true)?;
+        let pending = s.connect_start(&client, address, Errno::EINPROGRESS)?;
+        let facts = s.connect_ended(&client, &pending, Ok(()));
+        facts
+            .is("event.outcome", "unknown")
+            .is("event.reason", "closed")
+            .forget("event.duration")
+            .forget("time_boot");
+        // Open until the process is gone.
+        std::mem::forget(client);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// connect(AF_UNSPEC) connects to nobody: no line.
+fn connect_disconnect(s: &mut Script) -> Result<()> {
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let (client, _accepted) = s.connected(&server)?;
+    client
+        .connect(&Address::unspec())
+        .context("connect(AF_UNSPEC)")?;
+    Ok(())
+}
+
+/// A socket may try again after a refusal, and each attempt is a line.
+fn connect_again_after_refusal(s: &mut Script) -> Result<()> {
+    let client = s.socket(Kind::Tcp4)?;
+    s.connect(&client, (LO4, 8080)).fails(Errno::ECONNREFUSED)?;
+    let _server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    s.connect(&client, (LO4, 8080)).ok()?;
+    Ok(())
+}
+
+/// A socket that meets itself (RFC 9293, simultaneous open): established without a listener.
+fn connect_to_self(s: &mut Script) -> Result<()> {
+    let client = s.bound(Kind::Tcp4, (LO4, 9000))?;
+    s.connect(&client, (LO4, 9000)).ok()?;
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! Every filter selects what it says and nothing else.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Result, ensure};
+use nix::errno::Errno;
+
+use super::{Scenario, Session, scenarios, sessions};
+use crate::{
+    bench::{self, Bench},
+    expect::{self, Expect},
+    runner::Workload,
+    script::{Script, skip},
+    sys::{bpf::Cgroup, netns::Netns, sock::Kind, task},
+};
+
+pub(super) const ALL: &[Session] = sessions![
+    filter_port,
+    filter_port_range,
+    filter_peer_port,
+    filter_pid,
+    filter_comm,
+    filter_uid,
+    filter_netns,
+    filter_cgroup,
+    filter_tcp,
+    filter_udp,
+    filter_ipv4,
+    filter_ipv6,
+    filter_event,
+    filter_failed,
+    filter_conflicts,
+    filter_all_kinds_at_once,
+    filter_nothing_matches,
+];
+
+/// The workload that all of them look at.
+pub(super) const MIX: &[Scenario] = scenarios![filter_mix];
+
+const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const LO6: Ipv6Addr = Ipv6Addr::LOCALHOST;
+/// Task name of one part of it.
+const COMM: &str = "pw-filter-me";
+
+/// Something of every kind.
+fn filter_mix(s: &mut Script) -> Result<()> {
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let _v6 = s.listener(Kind::Tcp6, (LO6, 8081))?;
+    let _udp4 = s.bound(Kind::Udp4, (LO4, 5353))?;
+    let _udp6 = s.bound(Kind::Udp6, (LO6, 5354))?;
+    let late = s.socket(Kind::Tcp4)?;
+    s.bind(&late, (LO4, 8080)).fails(Errno::EADDRINUSE)?;
+    let late = s.socket(Kind::Udp6)?;
+    s.bind(&late, (LO6, 5354)).fails(Errno::EADDRINUSE)?;
+    let _connection = s.connected(&server)?;
+    let refused = s.socket(Kind::Tcp4)?;
+    s.connect(&refused, (LO4, 8099))
+        .fails(Errno::ECONNREFUSED)?;
+    let sending = s.socket(Kind::Udp4)?;
+    s.send_to(&sending, (LO4, 5353)).ok()?;
+    s.forked(|s| {
+        task::become_user(65534)?;
+        s.relearn()?;
+        s.bound(Kind::Tcp4, (LO4, 8090))?;
+        let refused = s.socket(Kind::Tcp6)?;
+        s.bind(&refused, (LO6, 81)).fails(Errno::EACCES)?;
+        Ok(())
+    })?;
+    s.elsewhere(|s| s.bound(Kind::Tcp4, (LO4, 8100)).map(drop))?;
+    s.forked(|s| {
+        task::rename(COMM.as_bytes())?;
+        s.relearn()?;
+        s.bound(Kind::Udp4, (LO4, 8110)).map(drop)
+    })?;
+    if let Some(own) = s.me.cgroup.clone()
+        && let Some(cgroup) = Cgroup::existing(&own, CGROUP)
+    {
+        s.forked(|s| {
+            cgroup.join()?;
+            s.relearn()?;
+            s.bound(Kind::Tcp6, (LO6, 8120)).map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+/// Name of the cgroup that a part of it runs in.
+const CGROUP: &str = "portwatch-tests-filter";
+
+/// What is only known once the workload is there.
+struct Targets {
+    pid: u32,
+    netns: u64,
+    cgroup: Option<String>,
+}
+
+/// Runs the mix under `portwatch trace ARGS…`: exactly the lines that `keep` keeps must come.
+fn filtered(
+    bench: &Bench,
+    args: impl FnOnce(&Targets) -> Vec<String>,
+    keep: impl Fn(&Expect, &Targets) -> bool,
+) -> Result<()> {
+    let netns = Netns::new()?;
+    let cgroup = Cgroup::beside_own(CGROUP)?;
+    let workload = Workload::start(&netns, "filter_mix", bench.backend, bench.long, true)?;
+    let targets = Targets {
+        pid: workload.pid(),
+        netns: netns.inode,
+        cgroup: cgroup
+            .as_ref()
+            .map(|cgroup| cgroup.path_inside().to_owned()),
+    };
+    let args = args(&targets);
+    let tracer = bench.trace(&args)?;
+    let mut expected = bench::told(workload.finish()?)?;
+    let finished = tracer.stop()?;
+    finished.ended_well(0)?;
+    let all = expected.lines.len();
+    expected.lines.retain(|line| keep(line, &targets));
+    ensure!(
+        expected.lines.len() < all,
+        "the filter {args:?} has nothing to leave out"
+    );
+    let got: Vec<_> = bench::events(finished.lines)
+        .into_iter()
+        .filter(|line| expected.owns(line))
+        .collect();
+    Ok(expect::compare(&expected, &got)?)
+}
+
+/// Words as arguments.
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
+fn local(line: &Expect) -> u16 {
+    line.port("network.local.port").unwrap_or(0)
+}
+
+fn filter_port(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |_| words("--port 8080 --port 5354"),
+        |line, _| matches!(local(line), 8080 | 5354),
+    )
+}
+
+fn filter_port_range(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |_| words("--port 8081-8110"),
+        |line, _| (8081..=8110).contains(&local(line)),
+    )
+}
+
+fn filter_peer_port(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |_| words("--peer-port 8099-8101 --peer-port 8080"),
+        |line, _| line.port("network.peer.port").is_some(),
+    )
+}
+
+fn filter_pid(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |targets| vec!["--pid".into(), targets.pid.to_string()],
+        |line, targets| line.number("process.pid") == Some(targets.pid.into()),
+    )
+}
+
+fn filter_comm(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |_| vec!["--comm".into(), COMM.into()],
+        |line, _| line.text("process.comm") == Some(COMM),
+    )
+}
+
+fn filter_uid(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |_| words("--uid 65534"),
+        |line, _| line.number("process.user.id") == Some(65534),
+    )
+}
+
+fn filter_netns(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |targets| vec!["--netns".into(), targets.netns.to_string()],
+        |line, targets| line.number("socket.netns") == Some(targets.netns),
+    )
+}
+
+fn filter_cgroup(bench: &Bench) -> Result<()> {
+    if crate::sys::proc::cgroup2_mount().is_none() {
+        return skip("cgroup v2 is not mounted");
+    }
+    filtered(
+        bench,
+        |targets| {
+            let path = targets.cgroup.clone().unwrap_or_default();
+            vec!["--cgroup".into(), path]
+        },
+        |line, _| local(line) == 8120,
+    )
+}
+
+fn filter_tcp(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |_| words("-t"),
+        |line, _| line.text("network.transport") == Some("tcp"),
+    )
+}
+
+fn filter_udp(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |_| words("-u"),
+        |line, _| line.text("network.transport") == Some("udp"),
+    )
+}
+
+fn filter_ipv4(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |_| words("-4"),
+        |line, _| line.text("network.type") == Some("ipv4"),
+    )
+}
+
+fn filter_ipv6(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |_| words("-6"),
+        |line, _| line.text("network.type") == Some("ipv6"),
+    )
+}
+
+fn filter_event(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |_| words("-e listen,connect -e autobind"),
+        |line, _| line.text("event.name") != Some("bind"),
+    )
+}
+
+fn filter_failed(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |_| words("--failed"),
+        |line, _| line.text("event.outcome") == Some("failure"),
+    )
+}
+
+/// A refused connection is a failure and no conflict.
+fn filter_conflicts(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |_| words("--conflicts"),
+        |line, _| matches!(line.text("error.type"), Some("EADDRINUSE" | "EACCES")),
+    )
+}
+
+fn filter_all_kinds_at_once(bench: &Bench) -> Result<()> {
+    filtered(
+        bench,
+        |targets| {
+            let mut args = words("-t -4 --failed --uid 0 -e bind,connect --port 8000-8999");
+            args.extend(["--netns".into(), targets.netns.to_string()]);
+            args
+        },
+        |line, _| local(line) == 8080 && line.text("error.type") == Some("EADDRINUSE"),
+    )
+}
+
+fn filter_nothing_matches(bench: &Bench) -> Result<()> {
+    filtered(bench, |_| words("--port 1"), |_, _| false)
+}

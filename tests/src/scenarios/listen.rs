@@ -1,0 +1,121 @@
+//! listen(), with and without a port of its own.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Result, ensure};
+use nix::errno::Errno;
+
+use super::{Scenario, scenarios};
+use crate::{
+    degraded::{self, Feature},
+    script::Script,
+    sys::sock::Kind,
+};
+
+pub(super) const ALL: &[Scenario] = scenarios![
+    listen_tcp4,
+    listen_tcp6,
+    listen_auto_port_tcp4,
+    listen_auto_port_tcp6,
+    listen_after_auto_port_bind,
+    listen_after_failed_bind,
+    listen_twice,
+    listen_conflict_of_two_reuseaddr,
+    listen_on_connected,
+    listen_on_udp,
+];
+
+const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const LO6: Ipv6Addr = Ipv6Addr::LOCALHOST;
+
+fn listen_tcp4(s: &mut Script) -> Result<()> {
+    s.listener(Kind::Tcp4, (LO4, 8080)).map(drop)
+}
+
+fn listen_tcp6(s: &mut Script) -> Result<()> {
+    s.listener(Kind::Tcp6, (LO6, 8080)).map(drop)
+}
+
+/// One line, no bind before it.
+fn listen_auto_port_tcp4(s: &mut Script) -> Result<()> {
+    let sock = s.socket(Kind::Tcp4)?;
+    s.listen(&sock, 5)
+        .ok()?
+        .is("network.local.address", "0.0.0.0")
+        .is("socket.auto_port", true);
+    Ok(())
+}
+
+fn listen_auto_port_tcp6(s: &mut Script) -> Result<()> {
+    let sock = s.socket(Kind::Tcp6)?;
+    s.listen(&sock, 5)
+        .ok()?
+        .is("network.local.address", "::")
+        .is("socket.auto_port", true);
+    Ok(())
+}
+
+fn listen_after_auto_port_bind(s: &mut Script) -> Result<()> {
+    s.listener(Kind::Tcp4, (LO4, 0)).map(drop)
+}
+
+/// The service that fails to bind and listens all the same: reachable on 0.0.0.0:random.
+fn listen_after_failed_bind(s: &mut Script) -> Result<()> {
+    let holder = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let late = s.socket(Kind::Tcp4)?;
+    s.bind(&late, (LO4, 8080))
+        .fails(Errno::EADDRINUSE)?
+        .holder(0, &holder, "listen")?;
+    s.listen(&late, 5)
+        .ok()?
+        .is("network.local.address", "0.0.0.0")
+        .is("socket.auto_port", true);
+    Ok(())
+}
+
+/// The second call only changes the backlog, and is a call all the same.
+fn listen_twice(s: &mut Script) -> Result<()> {
+    let sock = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    s.listen(&sock, 64).ok()?.is("socket.backlog", 64);
+    Ok(())
+}
+
+/// Both may bind, only one may listen. The loser stays bound.
+fn listen_conflict_of_two_reuseaddr(s: &mut Script) -> Result<()> {
+    for (kind, ip) in [
+        (Kind::Tcp4, LO4.into()),
+        (Kind::Tcp6, std::net::IpAddr::from(LO6)),
+    ] {
+        let first = s.socket(kind)?.reuseaddr()?;
+        s.bind(&first, (ip, 8080)).ok()?;
+        let second = s.socket(kind)?.reuseaddr()?;
+        s.bind(&second, (ip, 8080)).ok()?;
+        s.listen(&first, 5).ok()?;
+        s.listen(&second, 5)
+            .fails(Errno::EADDRINUSE)?
+            .holder(0, &first, "listen")?
+            .holders_total(1);
+        ensure!(
+            second.local().is_some_and(|local| local.port() == 8080),
+            "no longer bound"
+        );
+    }
+    Ok(())
+}
+
+fn listen_on_connected(s: &mut Script) -> Result<()> {
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let (client, _accepted) = s.connected(&server)?;
+    s.listen(&client, 5).fails(Errno::EINVAL)?;
+    Ok(())
+}
+
+fn listen_on_udp(s: &mut Script) -> Result<()> {
+    let sock = s.bound(Kind::Udp4, (LO4, 8080))?;
+    let why = degraded::may_miss(s.ctx.backend, Feature::NoListen);
+    let line = s.listen(&sock, 5).fails(Errno::EOPNOTSUPP)?;
+    if let Some(why) = why {
+        line.optional(why);
+    }
+    Ok(())
+}

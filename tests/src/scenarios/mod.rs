@@ -1,0 +1,103 @@
+//! The scenarios, by topic.
+
+mod bind;
+mod command;
+mod conflict;
+mod connect;
+mod exhausted;
+mod filters;
+mod lifecycle;
+mod listen;
+mod policy;
+mod process;
+mod refusals;
+mod udp;
+mod ways;
+
+use anyhow::Result;
+
+use crate::{bench::Bench, script::Script};
+
+/// A part of the world, and what portwatch has to say about it.
+#[derive(Clone, Copy)]
+pub(crate) struct Scenario {
+    /// Unique, short_snake_case.
+    pub(crate) name: &'static str,
+    /// What to do, in a process and a network namespace of its own.
+    pub(crate) run: fn(&mut Script) -> Result<()>,
+}
+
+/// A table of scenarios, each named as its function.
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => {
+        &[$($crate::scenarios::Scenario { name: stringify!($name), run: $name }),*]
+    };
+}
+use scenarios;
+
+/// A scenario that runs portwatch itself, in a way of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Session {
+    /// Unique, short_snake_case.
+    pub(crate) name: &'static str,
+    /// What to do, and to check.
+    pub(crate) run: fn(&Bench) -> Result<()>,
+}
+
+/// A table of sessions, each named as its function.
+macro_rules! sessions {
+    ($($name:ident),* $(,)?) => {
+        &[$($crate::scenarios::Session { name: stringify!($name), run: $name }),*]
+    };
+}
+use sessions;
+
+/// Those with a portwatch of their own, in the order they run.
+pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
+    [lifecycle::ALL, command::ALL, refusals::ALL, filters::ALL]
+        .into_iter()
+        .flatten()
+        .copied()
+}
+
+/// A workload by name, those of sessions included.
+pub(crate) fn workload(name: &str) -> Option<Scenario> {
+    all()
+        .chain(filters::MIX.iter().copied())
+        .find(|scenario| scenario.name == name)
+}
+
+/// Those that share one portwatch, in the order they run.
+pub(crate) fn all() -> impl Iterator<Item = Scenario> {
+    [
+        bind::ALL,
+        listen::ALL,
+        conflict::ALL,
+        exhausted::ALL,
+        connect::ALL,
+        udp::ALL,
+        ways::ALL,
+        policy::ALL,
+        process::ALL,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = all()
+            .map(|scenario| scenario.name)
+            .chain(all_sessions().map(|session| session.name))
+            .collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

@@ -1,0 +1,130 @@
+//! Refused by policy, before the socket layer decides: cgroup programs, Landlock, seccomp.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::errno::Errno;
+
+use super::{Scenario, scenarios};
+use crate::{
+    degraded::{self, Feature},
+    expect::Want,
+    script::{Script, skip},
+    sys::{
+        bpf::{Cgroup, Refuse},
+        landlock,
+        sock::Kind,
+        task,
+    },
+};
+
+pub(super) const ALL: &[Scenario] = scenarios![
+    policy_cgroup_bind,
+    policy_cgroup_connect,
+    policy_landlock,
+    policy_landlock_mptcp,
+    policy_seccomp,
+];
+
+const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// A cgroup whose programs refuse these calls, with this process in it.
+fn cgroup(s: &mut Script, refuse: &[Refuse]) -> Result<Cgroup> {
+    let own = s.me.cgroup.clone().unwrap_or_else(|| "/".to_owned());
+    let Some(cgroup) = Cgroup::enter(&own)? else {
+        return skip("cgroup v2 is not mounted");
+    };
+    for call in refuse {
+        cgroup.refuse(*call)?;
+    }
+    s.relearn()?;
+    ensure!(s.me.cgroup.as_ref() != Some(&own), "still in cgroup {own}");
+    Ok(cgroup)
+}
+
+fn policy_cgroup_bind(s: &mut Script) -> Result<()> {
+    let cgroup = cgroup(s, &[Refuse::Bind4, Refuse::Bind6])?;
+    for kind in [Kind::Tcp4, Kind::Udp4] {
+        let sock = s.socket(kind)?;
+        s.bind(&sock, (LO4, 8080)).fails(Errno::EPERM)?;
+    }
+    let v6 = s.socket(Kind::Tcp6)?;
+    s.bind(&v6, (std::net::Ipv6Addr::LOCALHOST, 8080))
+        .fails(Errno::EPERM)?;
+    drop(cgroup);
+    Ok(())
+}
+
+fn policy_cgroup_connect(s: &mut Script) -> Result<()> {
+    let _server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let cgroup = cgroup(s, &[Refuse::Connect4])?;
+    for kind in [Kind::Tcp4, Kind::Udp4] {
+        let sock = s.socket(kind)?;
+        s.connect(&sock, (LO4, 8080)).fails(Errno::EPERM)?;
+    }
+    drop(cgroup);
+    Ok(())
+}
+
+/// Leaves this process one port; the rest is refused by the LSM hook, before any protocol.
+fn restrict(port: u16) -> Result<()> {
+    match landlock::version() {
+        Ok(version) if version >= 4 => {}
+        Ok(version) => return skip(format!("Landlock ABI {version} has no network rules")),
+        Err(error) => return skip(format!("no Landlock on this kernel ({error:?})")),
+    }
+    match landlock::allow_only(port) {
+        Ok(()) => Ok(()),
+        Err(error @ (Errno::EINVAL | Errno::EAFNOSUPPORT)) => {
+            skip(format!("this Landlock takes no network rules ({error:?})"))
+        }
+        Err(error) => Err(error).context("Landlock"),
+    }
+}
+
+fn policy_landlock(s: &mut Script) -> Result<()> {
+    s.forked(|s| {
+        restrict(8080)?;
+        let allowed = s.listener(Kind::Tcp4, (LO4, 8080))?;
+        let refused = s.socket(Kind::Tcp4)?;
+        s.bind(&refused, (LO4, 8081)).fails(Errno::EACCES)?;
+        let refused = s.socket(Kind::Tcp4)?;
+        s.connect(&refused, (LO4, 8081)).fails(Errno::EACCES)?;
+        let nonblocking = s.socket(Kind::Tcp4)?;
+        nonblocking.set_nonblocking(true)?;
+        s.connect(&nonblocking, (LO4, 8081)).fails(Errno::EACCES)?;
+        s.connected(&allowed).map(drop)
+    })?;
+    Ok(())
+}
+
+/// Refused or not depends on the kernel (Landlock let MPTCP pass at first); told either way.
+fn policy_landlock_mptcp(s: &mut Script) -> Result<()> {
+    s.forked(|s| {
+        restrict(8080)?;
+        let sock = s.socket(Kind::Mptcp4)?;
+        let call = s.bind(&sock, (LO4, 8081));
+        match call.result() {
+            Ok(()) => call.ok()?,
+            Err(_) => call.fails(Errno::EACCES)?,
+        };
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Refused at the door of the kernel: only the system call itself is seen.
+fn policy_seccomp(s: &mut Script) -> Result<()> {
+    s.forked(|s| {
+        let sock = s.socket(Kind::Tcp4)?;
+        task::forbid_bind()?;
+        let why = degraded::may_miss(s.ctx.backend, Feature::Early);
+        let line = s.bind(&sock, (LO4, 8080)).fails(Errno::EPERM)?;
+        line.set("event.duration", Want::Present.maybe());
+        if let Some(why) = why {
+            line.optional(why);
+        }
+        Ok(())
+    })?;
+    s.control()
+}

@@ -1,0 +1,228 @@
+//! bpf(2): a cgroup program that refuses, and what is loaded.
+
+use std::{
+    fs, io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+
+use super::{check_long, proc};
+
+const PROG_LOAD: i32 = 5;
+const PROG_ATTACH: i32 = 8;
+const PROG_GET_NEXT_ID: i32 = 11;
+const LINK_GET_NEXT_ID: i32 = 31;
+const PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
+
+/// The call such a program decides on (`enum bpf_attach_type`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Refuse {
+    Bind4 = 8,
+    Bind6 = 9,
+    Connect4 = 10,
+}
+
+fn bpf<T>(command: i32, attr: &mut T) -> Result<i64, Errno> {
+    // SAFETY: `attr` is a valid prefix of union bpf_attr of that size.
+    check_long(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            size_of::<T>(),
+        )
+    })
+}
+
+/// Loads `return 0`, which means "refuse", for one kind of call.
+fn load(refuse: Refuse) -> Result<OwnedFd, Errno> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        prog_type: u32,
+        insn_cnt: u32,
+        insns: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log_buf: u64,
+        kern_version: u32,
+        prog_flags: u32,
+        prog_name: [u8; 16],
+        prog_ifindex: u32,
+        expected_attach_type: u32,
+    }
+    // r0 = 0; exit
+    let program: [u64; 2] = [0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
+    let mut attr = Attr {
+        prog_type: PROG_TYPE_CGROUP_SOCK_ADDR,
+        insn_cnt: 2,
+        insns: program.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        expected_attach_type: refuse as u32,
+        ..Attr::default()
+    };
+    let fd = bpf(PROG_LOAD, &mut attr)?;
+    // SAFETY: the kernel has just returned this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A cgroup below the calling process's own.
+pub(crate) struct Cgroup {
+    path: PathBuf,
+    /// Where the process came from, and goes back to.
+    home: PathBuf,
+    /// As `/proc/PID/cgroup` has it.
+    inside: String,
+    /// Whether it goes away with this value.
+    owned: bool,
+}
+
+impl Cgroup {
+    /// Where it would be. `None` without cgroup v2.
+    fn at(own: &str, name: &str) -> Option<Self> {
+        let own = own.trim_matches('/');
+        let home = Path::new(&proc::cgroup2_mount()?).join(own);
+        let inside = if own.is_empty() {
+            format!("/{name}")
+        } else {
+            format!("/{own}/{name}")
+        };
+        Some(Self {
+            path: home.join(name),
+            home,
+            inside,
+            owned: false,
+        })
+    }
+
+    fn make(&mut self) -> Result<()> {
+        fs::create_dir(&self.path)
+            .with_context(|| format!("cannot make {}", self.path.display()))?;
+        self.owned = true;
+        Ok(())
+    }
+
+    /// Makes one and moves the process there. `None` without cgroup v2.
+    pub(crate) fn enter(own: &str) -> Result<Option<Self>> {
+        let name = format!("portwatch-tests-{}", std::process::id());
+        let Some(mut cgroup) = Self::at(own, &name) else {
+            return Ok(None);
+        };
+        cgroup.make()?;
+        cgroup.join()?;
+        Ok(Some(cgroup))
+    }
+
+    /// Makes one for others to join. `None` without cgroup v2.
+    pub(crate) fn beside_own(name: &str) -> Result<Option<Self>> {
+        let own = proc::Me::learn()?.cgroup.unwrap_or_default();
+        let Some(mut cgroup) = Self::at(&own, name) else {
+            return Ok(None);
+        };
+        cgroup.make()?;
+        Ok(Some(cgroup))
+    }
+
+    /// One that somebody else has made. `None` if nobody has.
+    pub(crate) fn existing(own: &str, name: &str) -> Option<Self> {
+        Self::at(own, name).filter(|cgroup| cgroup.path.is_dir())
+    }
+
+    /// Moves the calling process there.
+    pub(crate) fn join(&self) -> Result<()> {
+        move_to(&self.path)
+    }
+
+    /// Its path in the hierarchy.
+    pub(crate) fn path_inside(&self) -> &str {
+        &self.inside
+    }
+
+    /// Lets no process in it make such a call any more.
+    pub(crate) fn refuse(&self, refuse: Refuse) -> Result<()> {
+        #[repr(C)]
+        struct Attr {
+            target_fd: u32,
+            attach_bpf_fd: u32,
+            attach_type: u32,
+            attach_flags: u32,
+        }
+        let program = load(refuse).with_context(|| format!("cannot load a {refuse:?} program"))?;
+        let directory = fs::File::open(&self.path).context("cannot open the cgroup")?;
+        let number = |fd: RawFd| fd.cast_unsigned();
+        bpf(
+            PROG_ATTACH,
+            &mut Attr {
+                target_fd: number(directory.as_raw_fd()),
+                attach_bpf_fd: number(program.as_raw_fd()),
+                attach_type: refuse as u32,
+                attach_flags: 0,
+            },
+        )
+        .with_context(|| format!("cannot attach a {refuse:?} program"))?;
+        Ok(())
+    }
+}
+
+/// Moves the calling process to a cgroup.
+fn move_to(path: &Path) -> Result<()> {
+    let procs = path.join("cgroup.procs");
+    fs::write(&procs, "0").with_context(|| format!("cannot write to {}", procs.display()))
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
+        let left = move_to(&self.home).and_then(|()| Ok(fs::remove_dir(&self.path)?));
+        if let Err(error) = left {
+            eprintln!("cgroup {} stays: {error:#}", self.path.display());
+        }
+    }
+}
+
+/// Ids of everything of one kind that is loaded.
+fn ids(command: i32) -> Result<Vec<u32>, Errno> {
+    #[repr(C)]
+    struct Attr {
+        start_id: u32,
+        next_id: u32,
+        open_flags: u32,
+    }
+    let mut ids = Vec::new();
+    let mut attr = Attr {
+        start_id: 0,
+        next_id: 0,
+        open_flags: 0,
+    };
+    loop {
+        match bpf(command, &mut attr) {
+            Ok(_) => ids.push(attr.next_id),
+            Err(Errno::ENOENT) => return Ok(ids),
+            Err(error) => return Err(error),
+        }
+        attr.start_id = attr.next_id;
+    }
+}
+
+/// What is loaded into the kernel at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    pub(crate) programs: Vec<u32>,
+    pub(crate) links: Vec<u32>,
+}
+
+impl Loaded {
+    /// Asks the kernel.
+    pub(crate) fn now() -> io::Result<Self> {
+        Ok(Self {
+            programs: ids(PROG_GET_NEXT_ID)?,
+            links: ids(LINK_GET_NEXT_ID)?,
+        })
+    }
+}

@@ -1,0 +1,59 @@
+//! Mounts in a namespace of the calling process.
+
+use std::ffi::CString;
+
+use anyhow::{Context as _, Result};
+
+use super::{check, netns};
+
+fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> Result<()> {
+    let [source, path, kind, data] = [source, target, kind, data].map(CString::new);
+    let (source, path, kind, data) = (source?, path?, kind?, data?);
+    // SAFETY: four NUL-terminated strings.
+    check(unsafe {
+        libc::mount(
+            source.as_ptr(),
+            path.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            data.as_ptr().cast(),
+        )
+    })
+    .with_context(|| format!("cannot mount on {target}"))?;
+    Ok(())
+}
+
+/// Puts an empty file in the place of this one, for this process and what it starts.
+pub(crate) fn hide(path: &str) -> Result<()> {
+    netns::unshare(libc::CLONE_NEWNS).context("cannot make a mount namespace")?;
+    mount("none", "/", "none", libc::MS_REC | libc::MS_PRIVATE, "")?;
+    mount("/dev/null", path, "none", libc::MS_BIND, "")
+}
+
+/// A file system in memory, unmounted when dropped.
+pub(crate) struct Tmpfs {
+    path: std::path::PathBuf,
+}
+
+impl Tmpfs {
+    /// Mounts one of so many bytes on a directory that exists.
+    pub(crate) fn new(path: &std::path::Path, bytes: usize) -> Result<Self> {
+        let text = path.to_str().context("a path that is no text")?;
+        mount("none", text, "tmpfs", 0, &format!("size={bytes}"))?;
+        Ok(Self {
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let Some(path) = self.path.to_str().and_then(|path| CString::new(path).ok()) else {
+            return;
+        };
+        // SAFETY: a NUL-terminated string.
+        if let Err(error) = check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }) {
+            eprintln!("{} stays mounted: {error}", self.path.display());
+        }
+    }
+}

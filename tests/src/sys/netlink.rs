@@ -1,0 +1,233 @@
+//! rtnetlink, as much as it takes to make a device, give it an address and add a route.
+
+use std::{
+    net::IpAddr,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use nix::errno::Errno;
+
+use super::check;
+
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_PORT: u16 = 15;
+const NLA_F_NESTED: u16 = 1 << 15;
+
+/// A request under construction: header, family header, attributes.
+struct Request {
+    bytes: Vec<u8>,
+    open: Vec<usize>,
+}
+
+impl Request {
+    fn new(kind: u16, flags: i32, body: &[u8]) -> Self {
+        let flags = flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK;
+        let mut bytes = Vec::with_capacity(256);
+        bytes.extend(0_u32.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend((flags as u16).to_ne_bytes());
+        bytes.extend(1_u32.to_ne_bytes());
+        bytes.extend(0_u32.to_ne_bytes());
+        bytes.extend(body);
+        Self {
+            bytes,
+            open: Vec::new(),
+        }
+    }
+
+    fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+        let len = (value.len() + 4) as u16;
+        self.bytes.extend(len.to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend(value);
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        self
+    }
+
+    fn text(self, kind: u16, value: &str) -> Self {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.attribute(kind, &bytes)
+    }
+
+    fn begin(mut self, kind: u16) -> Self {
+        self.open.push(self.bytes.len());
+        self.attribute(kind | NLA_F_NESTED, &[])
+    }
+
+    fn raw(mut self, bytes: &[u8]) -> Self {
+        self.bytes.extend(bytes);
+        self
+    }
+
+    fn end(mut self) -> Self {
+        if let Some(start) = self.open.pop() {
+            let len = (self.bytes.len() - start) as u16;
+            self.bytes.splice(start..start + 2, len.to_ne_bytes());
+        }
+        self
+    }
+
+    /// Sends it and waits for the verdict.
+    fn send(mut self) -> Result<(), Errno> {
+        let len = self.bytes.len() as u32;
+        self.bytes.splice(0..4, len.to_ne_bytes());
+        // SAFETY: takes and returns integers.
+        let fd = check(unsafe {
+            libc::socket(
+                libc::AF_NETLINK,
+                libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+                libc::NETLINK_ROUTE,
+            )
+        })?;
+        // SAFETY: the kernel has just returned this descriptor.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: the buffer is as long as said.
+        let sent = unsafe {
+            libc::send(
+                fd.as_raw_fd(),
+                self.bytes.as_ptr().cast(),
+                self.bytes.len(),
+                0,
+            )
+        };
+        if sent < 0 {
+            return Err(Errno::last());
+        }
+        let mut answer = [0_u8; 1024];
+        // SAFETY: the buffer is as long as said.
+        let got =
+            unsafe { libc::recv(fd.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0) };
+        if got < 0 {
+            return Err(Errno::last());
+        }
+        // struct nlmsghdr (16 bytes), then the error of struct nlmsgerr.
+        match answer
+            .get(16..20)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(i32::from_ne_bytes)
+        {
+            Some(0) => Ok(()),
+            Some(code) => Err(Errno::from_raw(-code)),
+            None => Err(Errno::EBADMSG),
+        }
+    }
+}
+
+const NEW: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+/// An empty struct ifinfomsg.
+const LINK: [u8; 16] = [0; 16];
+
+/// A veth pair: both ends in this namespace, both down.
+pub(crate) fn add_veth(name: &str, peer: &str) -> Result<(), Errno> {
+    Request::new(libc::RTM_NEWLINK, NEW, &LINK)
+        .text(libc::IFLA_IFNAME, name)
+        .begin(libc::IFLA_LINKINFO)
+        .text(IFLA_INFO_KIND, "veth")
+        .begin(IFLA_INFO_DATA)
+        .begin(VETH_INFO_PEER)
+        .raw(&LINK)
+        .text(libc::IFLA_IFNAME, peer)
+        .end()
+        .end()
+        .end()
+        .send()
+}
+
+/// A VXLAN device. Bringing it up makes the kernel bind a UDP socket to `port`.
+pub(crate) fn add_vxlan(name: &str, port: u16) -> Result<(), Errno> {
+    Request::new(libc::RTM_NEWLINK, NEW, &LINK)
+        .text(libc::IFLA_IFNAME, name)
+        .begin(libc::IFLA_LINKINFO)
+        .text(IFLA_INFO_KIND, "vxlan")
+        .begin(IFLA_INFO_DATA)
+        .attribute(IFLA_VXLAN_ID, &42_u32.to_ne_bytes())
+        .attribute(IFLA_VXLAN_PORT, &port.to_be_bytes())
+        .end()
+        .end()
+        .send()
+}
+
+/// Octets of an address and its family.
+fn octets(ip: IpAddr) -> (u8, Vec<u8>) {
+    match ip {
+        IpAddr::V4(v4) => (libc::AF_INET as u8, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (libc::AF_INET6 as u8, v6.octets().to_vec()),
+    }
+}
+
+/// An address on a device, at once usable (no duplicate address detection).
+pub(crate) fn add_address(index: u32, ip: IpAddr, prefix: u8) -> Result<(), Errno> {
+    let (family, octets) = octets(ip);
+    let flags = if ip.is_ipv6() {
+        libc::IFA_F_NODAD as u8
+    } else {
+        0
+    };
+    // struct ifaddrmsg: family, prefix length, flags, scope, index.
+    let mut body = vec![family, prefix, flags, 0];
+    body.extend(index.to_ne_bytes());
+    Request::new(libc::RTM_NEWADDR, NEW, &body)
+        .attribute(libc::IFA_LOCAL, &octets)
+        .attribute(libc::IFA_ADDRESS, &octets)
+        .send()
+}
+
+/// A route that refuses: connect() fails with EHOSTUNREACH at once.
+pub(crate) fn add_unreachable(ip: IpAddr, prefix: u8) -> Result<(), Errno> {
+    add_route(ip, prefix, libc::RTN_UNREACHABLE, None)
+}
+
+/// A route that prohibits: connect() fails with EACCES at once.
+pub(crate) fn add_prohibit(ip: IpAddr, prefix: u8) -> Result<(), Errno> {
+    add_route(ip, prefix, libc::RTN_PROHIBIT, None)
+}
+
+fn add_route(ip: IpAddr, prefix: u8, kind: u8, device: Option<u32>) -> Result<(), Errno> {
+    let (family, octets) = octets(ip);
+    // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
+    let mut body = vec![
+        family,
+        prefix,
+        0,
+        0,
+        libc::RT_TABLE_MAIN,
+        libc::RTPROT_STATIC,
+        libc::RT_SCOPE_UNIVERSE,
+        kind,
+    ];
+    body.extend(0_u32.to_ne_bytes());
+    let request = Request::new(libc::RTM_NEWROUTE, NEW, &body).attribute(libc::RTA_DST, &octets);
+    match device {
+        Some(index) => request.attribute(libc::RTA_OIF, &index.to_ne_bytes()),
+        None => request,
+    }
+    .send()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nested_attributes_count_what_is_inside() {
+        let request = Request::new(16, 0, &LINK)
+            .begin(18)
+            .text(1, "veth")
+            .begin(2)
+            .attribute(1, &[1, 2, 3])
+            .end()
+            .end();
+        let attributes = &request.bytes[32..];
+        let len = |at: usize| u16::from_ne_bytes([attributes[at], attributes[at + 1]]);
+        // "veth\0" is padded to 8 bytes, the three bytes to 4.
+        assert_eq!(len(0), 4 + (4 + 8) + 4 + (4 + 4));
+        assert_eq!(len(4), 4 + 5);
+        assert_eq!(len(16), 4 + (4 + 4));
+        assert_eq!(len(20), 4 + 3);
+        assert_eq!(attributes.len(), usize::from(len(0)));
+    }
+}

@@ -1,0 +1,245 @@
+//! A running portwatch: started, read line by line, asked to stop.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{BufRead as _, BufReader, Read as _},
+    net::{Ipv4Addr, UdpSocket},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::{contract::Stream, expect::lookup, sys::task};
+
+/// How long anything may take under software emulation before it counts as stuck.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A line, and when it was read.
+struct Arrival {
+    text: String,
+    at: Instant,
+}
+
+/// A portwatch that writes JSON to a pipe of ours.
+pub(crate) struct Tracer {
+    child: Child,
+    lines: Receiver<Arrival>,
+    stderr: Option<JoinHandle<String>>,
+    stream: Stream,
+    /// The `start` line.
+    pub(crate) start: Value,
+}
+
+/// A portwatch that is over.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// The lines that had not been read before.
+    pub(crate) lines: Vec<Value>,
+    /// How it ended.
+    pub(crate) status: ExitStatus,
+    /// What it said on stderr.
+    pub(crate) stderr: String,
+    /// Events, failures and losses of the whole stream, counted by us.
+    pub(crate) totals: (u64, u64, u64),
+}
+
+impl Finished {
+    /// The exit code; 128+N for signal N.
+    pub(crate) fn code(&self) -> i32 {
+        code(self.status)
+    }
+}
+
+/// The exit code; 128+N for signal N.
+pub(crate) fn code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt as _;
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+impl Tracer {
+    /// Runs `portwatch ARGS…`, whose stdout is a JSON stream, and waits for its `start` line.
+    pub(crate) fn start(
+        portwatch: &Path,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<Self> {
+        let args: Vec<OsString> = args
+            .into_iter()
+            .map(|arg| arg.as_ref().to_owned())
+            .collect();
+        let mut child = Command::new(portwatch)
+            .args(&args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", portwatch.display()))?;
+        let stdout = child.stdout.take().context("no pipe")?;
+        let mut stderr = child.stderr.take().context("no pipe")?;
+        let (send, lines) = channel();
+        std::thread::spawn(move || {
+            for text in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let at = Instant::now();
+                if send.send(Arrival { text, at }).is_err() {
+                    break;
+                }
+            }
+        });
+        let stderr = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // What was read before an error is all there is to show.
+            let _ = stderr.read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        let mut tracer = Self {
+            child,
+            lines,
+            stderr: Some(stderr),
+            stream: Stream::default(),
+            start: Value::Null,
+        };
+        match tracer.next(PATIENCE) {
+            Ok(Some((line, _))) => tracer.start = line,
+            Ok(None) => {
+                let finished = tracer.kill()?;
+                bail!(
+                    "portwatch {args:?} ended with {} before its first line: {}",
+                    finished.code(),
+                    finished.stderr.trim()
+                );
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(tracer)
+    }
+
+    /// The next line and when it came; `None` at the end of the stream.
+    pub(crate) fn next(&mut self, patience: Duration) -> Result<Option<(Value, Instant)>> {
+        match self.lines.recv_timeout(patience) {
+            Ok(Arrival { text, at }) => match self.stream.check(&text) {
+                Ok(line) => Ok(Some((line, at))),
+                Err(wrong) => bail!("{}: {text}", wrong.join("; ")),
+            },
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => bail!("no line for {} s", patience.as_secs()),
+        }
+    }
+
+    /// Every line up to that of a bind which this process makes for the purpose: all that happened
+    /// before has been printed then.
+    pub(crate) fn until_now(&mut self) -> Result<Vec<Value>> {
+        Ok(self.until_mark()?.0)
+    }
+
+    /// The time from a bind to its line.
+    pub(crate) fn latency(&mut self) -> Result<Duration> {
+        let before = Instant::now();
+        Ok(self.until_mark()?.1.duration_since(before))
+    }
+
+    fn until_mark(&mut self) -> Result<(Vec<Value>, Instant)> {
+        let mark = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("the harness cannot bind")?;
+        let port = mark.local_addr()?.port();
+        let mut lines = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let next = self
+                .next(left)
+                .context("waiting for the harness's own bind to be printed")?;
+            let (line, at) = next.context("portwatch ended in the middle of the scenario")?;
+            let number = |path| lookup(&line, path).and_then(Value::as_u64);
+            if number("process.pid") == Some(std::process::id().into())
+                && number("network.local.port") == Some(port.into())
+            {
+                return Ok((lines, at));
+            }
+            lines.push(line);
+        }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: i32) -> Result<()> {
+        task::signal(self.child.id(), signal)
+    }
+
+    /// SIGTERM, then everything it still has to say.
+    pub(crate) fn stop(self) -> Result<Finished> {
+        self.signal(libc::SIGTERM)?;
+        self.finish()
+    }
+
+    /// Reads to the end of the stream and waits.
+    pub(crate) fn finish(mut self) -> Result<Finished> {
+        let mut lines = Vec::new();
+        while let Some((line, _)) = self.next(PATIENCE)? {
+            lines.push(line);
+        }
+        self.collect(lines)
+    }
+
+    /// SIGKILL and no further questions.
+    pub(crate) fn kill(mut self) -> Result<Finished> {
+        self.child.kill().context("cannot kill portwatch")?;
+        self.collect(Vec::new())
+    }
+
+    fn collect(&mut self, lines: Vec<Value>) -> Result<Finished> {
+        let status = self.child.wait().context("cannot wait for portwatch")?;
+        let stderr = self
+            .stderr
+            .take()
+            .and_then(|thread| thread.join().ok())
+            .unwrap_or_default();
+        Ok(Finished {
+            lines,
+            status,
+            stderr,
+            totals: self.stream.totals(),
+        })
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // Already waited for, or it has to go: either way nothing is left to report.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Finished {
+    /// A clean end: this exit code, and an `end` line that counts what was printed.
+    pub(crate) fn ended_well(&self, expected_code: i32) -> Result<()> {
+        ensure!(
+            self.code() == expected_code,
+            "exit code {} instead of {expected_code}; stderr: {}",
+            self.code(),
+            self.stderr.trim()
+        );
+        let end = self.lines.last().context("no line at the end")?;
+        ensure!(
+            lookup(end, "event.name") == Some(&Value::from("end")),
+            "the last line is not `end`: {end}"
+        );
+        let total = |name: &str| lookup(end, name).and_then(Value::as_u64);
+        let (events, failures, lost) = self.totals;
+        for (path, counted) in [
+            ("totals.events", events),
+            ("totals.failures", failures),
+            ("totals.lost", lost),
+        ] {
+            ensure!(
+                total(path) == Some(counted),
+                "{path} should be {counted}: {end}"
+            );
+        }
+        Ok(())
+    }
+}
