@@ -81,7 +81,7 @@ fn explains(conflict: &Conflict, event: &Event) -> bool {
 mod tests {
     use super::*;
     use crate::{
-        event::{Endpoint, Errno, Holder, TcpState, Transport},
+        event::{Endpoint, Errno, Holder, Op, TcpState, Transport},
         sample,
     };
 
@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn refused(tid: u32, port: u16) -> Record {
-        let mut event = sample::bind().event;
+        let mut event = sample::sighting(Op::Bind, "127.0.0.1:80").event;
         event.task.tid = tid;
         event.local.port = Some(port);
         event.outcome = Outcome::Failure(Errno(98));
