@@ -1,6 +1,7 @@
 //! Carries a plan out: loads the programs it names, fills their maps, attaches them.
 
 use std::{
+    borrow::Cow,
     io,
     ops::RangeInclusive,
     os::fd::{AsFd as _, AsRawFd as _},
@@ -139,6 +140,20 @@ impl Loaded {
             .map_err(|source| failed("DESCENDANTS", source))
     }
 
+    /// Instructions the verifier looked at, by program. Empty where the kernel does not tell (before
+    /// 5.16).
+    #[must_use]
+    pub fn verified(&self, plan: &Plan) -> Vec<(&'static str, u32)> {
+        plan.attachments
+            .iter()
+            .filter_map(|attachment| {
+                let name = version_name(&self.ebpf, attachment.program, attachment.bounded);
+                let info = self.ebpf.program(&name)?.info().ok()?;
+                Some((attachment.program, info.verified_instruction_count()?))
+            })
+            .collect()
+    }
+
     /// Attaches the loaded programs in the order of the plan.
     ///
     /// # Errors
@@ -262,15 +277,20 @@ fn way_name(way: Way) -> &'static str {
     }
 }
 
-/// A program by its name; entry programs and the like exist once, the others in two versions.
-fn find<'a>(ebpf: &'a mut Ebpf, program: &str, bounded: bool) -> Option<&'a mut Program> {
+/// The name of a program in the object: entry programs and the like exist once, the others in two
+/// versions.
+fn version_name<'a>(ebpf: &Ebpf, program: &'a str, bounded: bool) -> Cow<'a, str> {
     let other = format!("{program}_bounded");
-    let name = if bounded && ebpf.program(&other).is_some() {
-        &other
+    if bounded && ebpf.program(&other).is_some() {
+        other.into()
     } else {
-        program
-    };
-    ebpf.program_mut(name)
+        program.into()
+    }
+}
+
+fn find<'a>(ebpf: &'a mut Ebpf, program: &str, bounded: bool) -> Option<&'a mut Program> {
+    let name = version_name(ebpf, program, bounded);
+    ebpf.program_mut(&name)
 }
 
 fn with_program(

@@ -164,6 +164,9 @@ layout! {
     /// Set on the TCP sockets that carry an MPTCP connection (include/linux/tcp.h).
     tcp_is_mptcp: Kind::Bits(1), optional, ["tcp_sock.is_mptcp"];
 
+    /// The TCP socket inside an MPTCP one that bind and listen act on (net/mptcp/protocol.h).
+    mptcp_first: Kind::Offset(8), optional, ["mptcp_sock.first"];
+
     // include/net/net_namespace.h, struct net
     /// Inode of the namespace.
     net_inum: Kind::Offset(4), required, ["net.ns.inum"];

@@ -48,8 +48,8 @@ pub(crate) fn sys_exit<R: Repeat>(ctx: &RawTracePointContext) {
     };
     let request = || Request::read(second as Ptr, third as u32, Space::User);
     match call {
-        Call::Bind => bind::returned::<Raw<R>>(sk, returned, request),
-        Call::Listen => listen::returned::<Raw<R>>(sk, second as u32, returned),
+        Call::Bind => bind::returned::<Raw<R>>(sock::acting(sk), returned, request),
+        Call::Listen => listen::returned::<Raw<R>>(sock::acting(sk), second as u32, returned),
         Call::Connect => {
             let Some(kind) = Kind::of::<Probed>(sk) else {
                 return;

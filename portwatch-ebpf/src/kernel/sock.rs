@@ -104,6 +104,19 @@ impl Kind {
     }
 }
 
+/// The socket that bind and listen act on: for an MPTCP socket the first TCP socket inside.
+#[inline(always)]
+pub(crate) fn acting(sk: Ptr) -> Ptr {
+    let at = offset!(mptcp_first);
+    if at == ABSENT || Kind::of::<Probed>(sk).is_none_or(|kind| !kind.is_mptcp()) {
+        return sk;
+    }
+    match Probed::load::<Ptr>(sk, at) {
+        Some(first) if !first.is_null() => first,
+        _ => sk,
+    }
+}
+
 /// The socket the program holds: for the TCP socket inside an MPTCP one, that one.
 #[inline(always)]
 pub(crate) fn held<M: Memory>(sk: Ptr) -> Ptr {

@@ -147,6 +147,11 @@ fn attach(options: &TraceOptions, values: &FilterValues, say: &Notes) -> Result<
                 for (backend, reason) in &plan.stepped_down {
                     say.detail(|| format!("not {}: {reason}", backend.as_str()));
                 }
+                if say.verbosity > 1 {
+                    for (program, count) in loaded.verified(&plan) {
+                        say.detail(|| format!("{program}: {count} instructions verified"));
+                    }
+                }
                 return Ok(Ready { plan, loaded });
             }
             Err(error) if wish == Attach::Auto => {
