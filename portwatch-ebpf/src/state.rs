@@ -177,3 +177,22 @@ pub(crate) mod phase {
 /// Connection attempts by socket. Read by user space when the trace ends.
 #[map]
 pub(crate) static CONNECTING: HashMap<u64, Connecting> = HashMap::with_max_entries(8192, 0);
+
+/// 1 since the first time that an open attempt went to SYN_RECV.
+#[map]
+static MEETING: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Notes that from now on attempts may end in SYN_RECV.
+#[inline(always)]
+pub(crate) fn note_meeting() {
+    if let Some(seen) = MEETING.get_ptr_mut(0) {
+        // SAFETY: one aligned word of our map, only ever set.
+        unsafe { *seen = 1 };
+    }
+}
+
+/// Whether attempts may end in SYN_RECV.
+#[inline(always)]
+pub(crate) fn has_met() -> bool {
+    MEETING.get(0).is_some_and(|seen| *seen != 0)
+}

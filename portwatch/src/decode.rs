@@ -359,6 +359,7 @@ fn image(mut bytes: &[u8]) -> Result<ProcessImage, DecodeError> {
     let flag_bits = b.try_get_u32_ne()?;
     let path_len = b.try_get_u32_ne()? as usize;
     let args_len = b.try_get_u32_ne()? as usize;
+    b.try_copy_to_slice(&mut [0; 32])?;
     let (path, args) = b
         .split_at_checked(PATH_LEN + NAME_LEN)
         .ok_or(DecodeError::Short)?;

@@ -88,6 +88,8 @@ config! {
     bind_takes_socket,
     /// 1: so does the listen hook.
     listen_takes_socket,
+    /// 1: only the return of the system call connect() is seen, not that of other ways to connect.
+    connect_returns_by_syscall,
     /// 1: diagnostics through aya-log.
     diagnostics,
 }

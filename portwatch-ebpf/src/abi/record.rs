@@ -264,8 +264,8 @@ pub const MAX_HOLDERS: usize = 8;
 /// Classes that the walk sorts owners into: listening, bound, client or accepted, the rest.
 pub const HOLDER_CLASSES: usize = 4;
 
-/// Words of scratch: eight candidates and a count for each class.
-pub const SCRATCH: usize = (MAX_HOLDERS + 1) * HOLDER_CLASSES;
+/// Words of scratch: eight candidates and a count for each class, and where the walk stands.
+pub const SCRATCH: usize = (MAX_HOLDERS + 1) * HOLDER_CLASSES + 6;
 
 /// The owners of a port, sent ahead of the socket record of the refused bind or listen by the same
 /// thread.
@@ -311,6 +311,8 @@ pub struct ProcessRecord {
     pub path_len: u32,
     /// Bytes used of `args`.
     pub args_len: u32,
+    /// Scratch of the climb: zero when the record is submitted.
+    pub scratch: [u64; 4],
     /// Path of the executable: components from the file upwards, each ended by NUL.
     pub path: [u8; PATH_LEN + NAME_LEN],
     /// Arguments, each ended by NUL.
@@ -321,5 +323,5 @@ const _: () = assert!(size_of::<Header>() == 8);
 const _: () = assert!(size_of::<TaskRecord>() == 64);
 const _: () = assert!(size_of::<SocketRecord>() == 192);
 const _: () = assert!(size_of::<HolderRecord>() == 80);
-const _: () = assert!(size_of::<OwnersRecord>() == 24 + 8 * 80 + 288);
-const _: () = assert!(size_of::<ProcessRecord>() == 8 + 64 + 16 + 768 + 1024);
+const _: () = assert!(size_of::<OwnersRecord>() == 24 + 8 * 80 + 336);
+const _: () = assert!(size_of::<ProcessRecord>() == 8 + 64 + 16 + 32 + 768 + 1024);

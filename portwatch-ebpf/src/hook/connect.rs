@@ -12,9 +12,11 @@ use crate::{
     emit, filter,
     kernel::{
         image,
-        memory::{Memory, Ptr, offset, set},
+        memory::{Memory, Ptr, config, offset, set},
         request::Request,
         sock::{self, Kind},
+        syscall,
+        task::{self, Current},
     },
     state::{self, CONNECTING, phase},
 };
@@ -90,7 +92,11 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
     let Some(attempt) = state::scratch() else {
         return;
     };
-    attempt.phase = phase::CALLING;
+    attempt.phase = if return_is_seen() {
+        phase::CALLING
+    } else {
+        phase::RETURNED
+    };
     attempt.reserved = 0;
     let record = &mut attempt.record;
     common::<B>(record, op::CONNECT, sk, kind);
@@ -104,6 +110,24 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
         .is_err()
     {
         emit::lost(loss::TABLE_FULL);
+    }
+}
+
+/// Whether the return of the call that begins an attempt will be seen. Through io_uring, or by a send
+/// that connects on its way, there is no connect() to return from.
+#[inline(always)]
+fn return_is_seen() -> bool {
+    config!(connect_returns_by_syscall) == 0
+        || Current::get().syscall().is_none_or(syscall::is_connect)
+}
+
+/// A TCP socket has gone from SYN_SENT to SYN_RECV: both ends connect at once, or a socket to itself
+/// (RFC 9293, 3.5). Only then do changes from SYN_RECV, which every accepted connection goes through,
+/// need a look.
+#[inline(always)]
+pub(crate) fn meets<B: Backend>(sk: Ptr) {
+    if filter::op(op::CONNECT) && CONNECTING.get_ptr(key::<B::Memory>(sk)).is_some() {
+        state::note_meeting();
     }
 }
 
@@ -202,15 +226,22 @@ pub(crate) fn stream_returned<B: Backend>(
         let attempt = unsafe { &mut *attempt };
         if attempt.phase == phase::TOLD {
             let _ = CONNECTING.remove(key);
+            // One whose return was missed says nothing about a later call on the same memory.
+            if attempt.record.task.tid == task::ids().tid {
+                return;
+            }
         } else if error == 0 || goes_on(error) {
             attempt.phase = phase::RETURNED;
+            return;
         } else if attempt.phase == phase::CALLING {
             let record = &mut attempt.record;
             record.error = error;
             tell(record);
             let _ = CONNECTING.remove(key);
+            return;
+        } else {
+            return;
         }
-        return;
     }
     if error == 0 || goes_on(error) || retry {
         return;

@@ -2,12 +2,15 @@
 
 use portwatch_ebpf::abi::record::{SocketRecord, present, unknown, via};
 
-use crate::kernel::{
-    memory::{Memory, Ptr, set},
-    repeat::Repeat,
-    sock::{self, Kind, state},
-    syscall,
-    task::Current,
+use crate::{
+    kernel::{
+        memory::{Memory, Ptr, set, zero},
+        repeat::Repeat,
+        sock::{self, Kind, state as tcp},
+        syscall,
+        task::Current,
+    },
+    state,
 };
 
 pub(crate) mod autobind;
@@ -78,24 +81,9 @@ pub(crate) fn who_asked<M: Memory>(task: Current, sk: Ptr) -> u8 {
 #[inline(always)]
 pub(crate) fn common<B: Backend>(record: &mut SocketRecord, op: u8, sk: Ptr, kind: Kind) {
     let task = Current::get();
+    // SAFETY: a record of the ABI: plain integers, a multiple of eight bytes.
+    unsafe { zero(&raw mut *record) };
     record.op = op;
-    record.flags = 0;
-    record.duration = 0;
-    record.cookie = 0;
-    record.inode = 0;
-    record.error = 0;
-    record.netns = 0;
-    record.socket_uid = 0;
-    record.device = 0;
-    record.backlog = 0;
-    record.local_address = [0; 16];
-    record.peer_address = [0; 16];
-    record.local_port = 0;
-    record.peer_port = 0;
-    record.address_family = 0;
-    record.unknown = 0;
-    record.reserved = [0; 9];
-    record.present = 0;
     task.describe(&mut record.task, &mut record.present);
     let held = sock::held::<B::Memory>(sk);
     sock::describe::<B::Memory>(record, sk, held, kind);
@@ -124,12 +112,13 @@ pub(crate) fn unknown(record: &mut SocketRecord) {
 /// ours and leave at the first comparison.
 #[inline(always)]
 pub(crate) fn state_changed<B: Backend>(sk: Ptr, old: u8, new: u8) {
-    if new == state::SYN_SENT {
+    if new == tcp::SYN_SENT {
         connect::begins::<B>(sk);
-    } else if old == state::SYN_SENT {
-        // SYN_SENT leads to ESTABLISHED, CLOSE, or to SYN_RECV when both ends connect at once.
-        if new == state::ESTABLISHED || new == state::CLOSE {
-            connect::ends::<B>(sk, new == state::ESTABLISHED);
-        }
+    } else if old == tcp::SYN_SENT && new == tcp::SYN_RECV {
+        connect::meets::<B>(sk);
+    } else if (old == tcp::SYN_SENT || old == tcp::SYN_RECV && state::has_met())
+        && (new == tcp::ESTABLISHED || new == tcp::CLOSE)
+    {
+        connect::ends::<B>(sk, new == tcp::ESTABLISHED);
     }
 }

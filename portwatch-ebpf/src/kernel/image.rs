@@ -7,7 +7,7 @@ use portwatch_ebpf::abi::record::{
 };
 
 use super::{
-    memory::{Memory, Probed, Ptr, offset, set},
+    memory::{Memory, Probed, Ptr, number, offset, peek, poke, set, zero},
     repeat::{Bounded, Looped, Repeat, Step},
     task::{self, Current},
 };
@@ -70,10 +70,14 @@ fn send<R: Repeat>(task: Current) -> i32 {
         len: size_of::<ProcessRecord>() as u32,
     };
     record.present = 0;
+    // SAFETY: a record of the ABI: plain integers, a multiple of eight bytes.
+    unsafe { zero(&raw mut record.task) };
     task.describe(&mut record.task, &mut record.present);
     record.flags = 0;
     record.path_len = 0;
     record.args_len = 0;
+    // A plain number, whichever way the pointer was come by.
+    let mm = number(mm) as Ptr;
     path::<R>(record, mm);
     args(record, mm);
     entry.submit(0);
@@ -81,53 +85,62 @@ fn send<R: Repeat>(task: Current) -> i32 {
 }
 
 /// The way from the executable up to the root of its mounts.
-struct Climb {
-    record: *mut ProcessRecord,
-    dentry: Ptr,
-    mnt: Ptr,
-    /// 0: on the way; 1: at the top; 2: memory could not be read.
-    end: u64,
+struct Climb;
+
+/// Words of the record's scratch.
+mod word {
+    pub(super) const DENTRY: usize = 0;
+    pub(super) const MNT: usize = 1;
+    pub(super) const END: usize = 2;
 }
+
+/// The climb ended at the top.
+const TOP: u64 = 1;
+/// The climb ended where memory could not be read.
+const UNREADABLE: u64 = 2;
 
 /// Reads a pointer, or 0: the address nothing lies at, so that every path goes on alike.
 #[inline(always)]
-fn follow(from: Ptr, offset: u32) -> Ptr {
-    Probed::load::<Ptr>(from, offset).unwrap_or(core::ptr::null())
+fn follow(from: u64, offset: u32) -> u64 {
+    Probed::load::<u64>(from as Ptr, offset).unwrap_or(0)
 }
 
 impl Step for Climb {
+    type Record = ProcessRecord;
     const BOUND: u32 = 20;
-    const LIMIT: u32 = 40;
+    const LIMIT: u32 = 64;
 
     #[inline(always)]
-    fn step(&mut self, _round: u32) -> bool {
-        let (dentry, mnt) = (self.dentry, self.mnt);
+    fn step(record: &mut ProcessRecord, _round: u32) -> bool {
+        let (dentry, mnt) = (
+            peek(&record.scratch, word::DENTRY),
+            peek(&record.scratch, word::MNT),
+        );
         if follow(mnt, offset!(vfsmount_root)) == dentry {
-            let mount = mnt.wrapping_byte_sub(offset!(mount_mnt) as usize);
+            let mount = mnt.wrapping_sub(u64::from(offset!(mount_mnt)));
             let parent = follow(mount, offset!(mount_parent));
             if parent == mount {
-                self.end = 1;
+                poke(&mut record.scratch, word::END, TOP);
                 return false;
             }
-            self.dentry = follow(mount, offset!(mount_mountpoint));
-            self.mnt = parent.wrapping_byte_add(offset!(mount_mnt) as usize);
+            let at = follow(mount, offset!(mount_mountpoint));
+            poke(&mut record.scratch, word::DENTRY, at);
+            let mnt = parent.wrapping_add(u64::from(offset!(mount_mnt)));
+            poke(&mut record.scratch, word::MNT, mnt);
             return true;
         }
         let parent = follow(dentry, offset!(dentry_parent));
         if parent == dentry {
-            self.end = 1;
+            poke(&mut record.scratch, word::END, TOP);
             return false;
         }
-        // SAFETY: the record outlives the climb.
-        let record = unsafe { &mut *self.record };
-        // The length lies in the record, where the verifier does not follow it from round to round:
-        // followed, every round would double the states it has to look at.
-        // SAFETY: a member of ours; volatile for that reason.
+        // SAFETY: a member of ours; volatile so that the verifier does not follow the length from
+        // round to round.
         let len = unsafe { (&raw const record.path_len).read_volatile() } as usize;
         if len >= PATH_LEN {
             return false;
         }
-        let name = follow(dentry, offset!(dentry_name));
+        let name = follow(dentry, offset!(dentry_name)) as Ptr;
         // SAFETY: len < PATH_LEN, and the array is NAME_LEN longer than that.
         let copied = unsafe {
             bpf_probe_read_kernel_str(
@@ -137,29 +150,37 @@ impl Step for Climb {
             )
         };
         if copied <= 0 {
-            self.end = 2;
+            poke(&mut record.scratch, word::END, UNREADABLE);
             return false;
         }
         record.path_len = (len as u32).wrapping_add(copied as u32);
-        self.dentry = parent;
+        poke(&mut record.scratch, word::DENTRY, parent);
         true
     }
 }
 
 #[inline(always)]
 fn path<R: Repeat>(record: &mut ProcessRecord, mm: Ptr) {
-    let file = follow(mm, offset!(mm_exe_file));
-    let mut climb = Climb {
-        record: &raw mut *record,
-        dentry: follow(file, offset!(file_dentry)),
-        mnt: follow(file, offset!(file_mnt)),
-        end: 0,
-    };
-    R::repeat(&mut climb);
-    if climb.end == 2 {
+    let file = follow(mm as u64, offset!(mm_exe_file));
+    poke(
+        &mut record.scratch,
+        word::DENTRY,
+        follow(file, offset!(file_dentry)),
+    );
+    poke(
+        &mut record.scratch,
+        word::MNT,
+        follow(file, offset!(file_mnt)),
+    );
+    poke(&mut record.scratch, word::END, 0);
+    R::repeat::<Climb>(record);
+    let end = peek(&record.scratch, word::END);
+    // SAFETY: words.
+    unsafe { zero(&raw mut record.scratch) };
+    if end == UNREADABLE {
         return;
     }
-    if climb.end == 0 {
+    if end != TOP {
         set(&mut record.flags, flags::CUT);
     }
     set(&mut record.present, present::PATH);

@@ -7,27 +7,38 @@
 use portwatch_ebpf::abi::{
     layout::ABSENT,
     record::{
-        HOLDER_CLASSES, Header, HolderRecord, MAX_HOLDERS, OwnersRecord, VERSION, flags, kind,
-        present,
+        HOLDER_CLASSES, Header, HolderRecord, MAX_HOLDERS, OwnersRecord, SCRATCH, VERSION, flags,
+        kind, present,
     },
 };
 
 use super::{
-    memory::{Memory, Probed, Ptr, offset, set},
+    memory::{Memory, Probed, Ptr, offset, peek, poke, set, zero},
     repeat::{Bounded, Looped, Repeat, Step},
     sock::{self, state},
     task,
 };
 use crate::emit;
 
-/// What is being looked for.
-#[derive(Clone, Copy)]
-struct Wanted {
+/// Words of the record's scratch, behind the candidates and their counts.
+mod word {
+    use super::{HOLDER_CLASSES, MAX_HOLDERS};
+
     /// The socket that was refused: not a holder, though it may be in the list.
-    own: Ptr,
-    net: Ptr,
-    port: u16,
+    pub(super) const OWN: usize = (MAX_HOLDERS + 1) * HOLDER_CLASSES;
+    /// Its network namespace.
+    pub(super) const NET: usize = OWN + 1;
+    /// The port.
+    pub(super) const PORT: usize = OWN + 2;
+    /// The link of a list that comes next.
+    pub(super) const LINK: usize = OWN + 3;
+    /// The link of the list of lists that comes next.
+    pub(super) const OUTER: usize = OWN + 4;
+    /// The bucket that was found.
+    pub(super) const BUCKET: usize = OWN + 5;
 }
+
+const _: () = assert!(word::BUCKET < SCRATCH);
 
 /// Sends the owners of the port that matter most, ahead of the event they explain.
 ///
@@ -35,14 +46,7 @@ struct Wanted {
 /// Their arguments are plain numbers.
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_owners(own: u64, net: u64, port: u64, tcp: u64) -> i32 {
-    send::<Looped>(
-        Wanted {
-            own: own as Ptr,
-            net: net as Ptr,
-            port: port as u16,
-        },
-        tcp != 0,
-    );
+    send::<Looped>(own, net, port, tcp != 0);
     0
 }
 
@@ -54,19 +58,12 @@ pub(super) extern "C" fn portwatch_send_owners_bounded(
     port: u64,
     tcp: u64,
 ) -> i32 {
-    send::<Bounded>(
-        Wanted {
-            own: own as Ptr,
-            net: net as Ptr,
-            port: port as u16,
-        },
-        tcp != 0,
-    );
+    send::<Bounded>(own, net, port, tcp != 0);
     0
 }
 
 #[inline(always)]
-fn send<R: Repeat>(wanted: Wanted, tcp: bool) {
+fn send<R: Repeat>(own: u64, net: u64, port: u64, tcp: bool) {
     let Some(mut entry) = emit::EVENTS.reserve::<OwnersRecord>(0) else {
         // The event itself will tell that they are missing.
         return;
@@ -82,215 +79,198 @@ fn send<R: Repeat>(wanted: Wanted, tcp: bool) {
     record.total = 0;
     record.count = 0;
     record.flags = 0;
-    for word in &mut record.scratch {
-        *word = 0;
-    }
-    let complete = if tcp {
-        collect_tcp::<R>(record, wanted)
+    // SAFETY: words.
+    unsafe { zero(&raw mut record.scratch) };
+    poke(&mut record.scratch, word::OWN, own);
+    poke(&mut record.scratch, word::NET, net);
+    poke(&mut record.scratch, word::PORT, port);
+    if tcp {
+        collect_tcp::<R>(record);
     } else {
-        collect_udp::<R>(record, wanted)
-    };
-    if !complete {
-        set(&mut record.flags, flags::TRUNCATED);
+        collect_udp::<R>(record);
     }
-    R::repeat(&mut Pick {
-        record: &raw mut *record,
-    });
-    for word in &mut record.scratch {
-        *word = 0;
-    }
+    R::repeat::<Pick>(record);
+    // SAFETY: words.
+    unsafe { zero(&raw mut record.scratch) };
     entry.submit(0);
 }
 
 /// Reads a pointer, or 0: the end of every list.
 #[inline(always)]
-fn follow(from: Ptr, offset: u32) -> Ptr {
-    Probed::load::<Ptr>(from, offset).unwrap_or(core::ptr::null())
+fn follow(from: u64, offset: u32) -> u64 {
+    Probed::load::<u64>(from as Ptr, offset).unwrap_or(0)
 }
 
 #[inline(always)]
-fn number(from: Ptr, offset: u32) -> u32 {
-    Probed::load::<u32>(from, offset).unwrap_or(0)
+fn number(from: u64, offset: u32) -> u32 {
+    Probed::load::<u32>(from as Ptr, offset).unwrap_or(0)
+}
+
+/// The place of a struct, given that of a member.
+#[inline(always)]
+fn container(member: u64, offset: u32) -> u64 {
+    member.wrapping_sub(u64::from(offset))
+}
+
+/// Goes on to the next link of the list that is walked.
+#[inline(always)]
+fn advance(record: &mut OwnersRecord, link: u64) {
+    poke(&mut record.scratch, word::LINK, follow(link, 0));
 }
 
 /// The search for the bucket of a port in its hash chain.
-struct Chain {
-    link: Ptr,
-    net: Ptr,
-    port: u64,
-    bucket: Ptr,
-}
+struct Chain;
 
 impl Step for Chain {
+    type Record = OwnersRecord;
     const BOUND: u32 = 24;
     const LIMIT: u32 = 4096;
 
     #[inline(always)]
-    fn step(&mut self, _round: u32) -> bool {
-        let link = self.link;
-        if link.is_null() {
+    fn step(record: &mut OwnersRecord, _round: u32) -> bool {
+        let link = peek(&record.scratch, word::LINK);
+        if link == 0 {
             return false;
         }
-        let bucket = link.wrapping_byte_sub(offset!(bucket_node) as usize);
-        if Probed::load::<u16>(bucket, offset!(bucket_port)) == Some(self.port as u16)
-            && follow(bucket, offset!(bucket_net)) == self.net
+        let bucket = container(link, offset!(bucket_node));
+        let port = Probed::load::<u16>(bucket as Ptr, offset!(bucket_port)).unwrap_or(0);
+        if u64::from(port) == peek(&record.scratch, word::PORT)
+            && follow(bucket, offset!(bucket_net)) == peek(&record.scratch, word::NET)
         {
-            self.bucket = bucket;
+            poke(&mut record.scratch, word::BUCKET, bucket);
             return false;
         }
-        self.link = follow(link, 0);
+        advance(record, link);
         true
     }
 }
 
-/// include/net/inet_hashtables.h `inet_bhashfn`, net/ipv4/inet_hashtables.c. False: the walk was cut
-/// short. No bucket: the holder has closed in the meantime.
+/// include/net/inet_hashtables.h `inet_bhashfn`, net/ipv4/inet_hashtables.c. Without a bucket the
+/// holder has closed in the meantime.
 #[inline(always)]
-fn collect_tcp<R: Repeat>(record: &mut OwnersRecord, wanted: Wanted) -> bool {
-    let hashinfo = follow(wanted.net, offset!(net_hashinfo));
+fn collect_tcp<R: Repeat>(record: &mut OwnersRecord) {
+    let net = peek(&record.scratch, word::NET);
+    let hashinfo = follow(net, offset!(net_hashinfo));
     let size = number(hashinfo, offset!(hashinfo_bhash_size));
-    let slot = u32::from(wanted.port).wrapping_add(number(wanted.net, offset!(net_hash_mix)))
-        & size.wrapping_sub(1);
+    let port = peek(&record.scratch, word::PORT) as u32;
+    let slot = port.wrapping_add(number(net, offset!(net_hash_mix))) & size.wrapping_sub(1);
     let head = follow(hashinfo, offset!(hashinfo_bhash))
-        .wrapping_byte_add(slot as usize * offset!(hashbucket_size) as usize);
-    let mut chain = Chain {
-        link: follow(head, offset!(hashbucket_chain)),
-        net: wanted.net,
-        port: u64::from(wanted.port),
-        bucket: core::ptr::null(),
-    };
-    R::repeat(&mut chain);
-    if chain.bucket.is_null() {
-        return chain.link.is_null();
+        .wrapping_add(u64::from(slot) * u64::from(offset!(hashbucket_size)));
+    let first = follow(head, offset!(hashbucket_chain));
+    poke(&mut record.scratch, word::LINK, first);
+    R::repeat::<Chain>(record);
+    let bucket = peek(&record.scratch, word::BUCKET);
+    if bucket == 0 {
+        truncated_unless_at_end(record);
+        return;
     }
     // One list, or since 6.8 a list of (address, port) buckets of which each has a list.
-    let layered = offset!(bucket_bhash2) != ABSENT;
-    let (outer, link) = if layered {
-        (
-            follow(chain.bucket, offset!(bucket_bhash2)),
-            core::ptr::null(),
-        )
+    let (outer, link) = if offset!(bucket_bhash2) != ABSENT {
+        (follow(bucket, offset!(bucket_bhash2)), 0)
     } else {
-        (
-            core::ptr::null(),
-            follow(chain.bucket, offset!(bucket_owners)),
-        )
+        (0, follow(bucket, offset!(bucket_owners)))
     };
-    let mut owners = Owners {
-        record: &raw mut *record,
-        own: wanted.own,
-        outer,
-        link,
-    };
-    R::repeat(&mut owners);
-    owners.link.is_null() && owners.outer.is_null()
+    poke(&mut record.scratch, word::OUTER, outer);
+    poke(&mut record.scratch, word::LINK, link);
+    R::repeat::<Owners>(record);
+    truncated_unless_at_end(record);
+}
+
+/// Notes that a walk has left links.
+#[inline(always)]
+fn truncated_unless_at_end(record: &mut OwnersRecord) {
+    if peek(&record.scratch, word::LINK) | peek(&record.scratch, word::OUTER) != 0 {
+        set(&mut record.flags, flags::TRUNCATED);
+    }
 }
 
 /// The walk over the sockets of a bucket, flat: old verifiers do not follow nested loops well.
-struct Owners {
-    record: *mut OwnersRecord,
-    own: Ptr,
-    outer: Ptr,
-    link: Ptr,
-}
+struct Owners;
 
 impl Step for Owners {
+    type Record = OwnersRecord;
     const BOUND: u32 = 64;
     const LIMIT: u32 = 1 << 16;
 
     #[inline(always)]
-    fn step(&mut self, _round: u32) -> bool {
-        let link = self.link;
-        if link.is_null() {
-            let outer = self.outer;
-            if outer.is_null() {
+    fn step(record: &mut OwnersRecord, _round: u32) -> bool {
+        let link = peek(&record.scratch, word::LINK);
+        if link == 0 {
+            let outer = peek(&record.scratch, word::OUTER);
+            if outer == 0 {
                 return false;
             }
-            let bucket2 = outer.wrapping_byte_sub(offset!(bucket2_bhash_node) as usize);
-            self.link = follow(bucket2, offset!(bucket2_owners));
-            self.outer = follow(outer, 0);
+            let bucket2 = container(outer, offset!(bucket2_bhash_node));
+            let first = follow(bucket2, offset!(bucket2_owners));
+            poke(&mut record.scratch, word::LINK, first);
+            poke(&mut record.scratch, word::OUTER, follow(outer, 0));
             return true;
         }
-        let sk = link.wrapping_byte_sub(offset!(skc_bind_node) as usize);
-        if sk != self.own {
-            // SAFETY: the record outlives the walk.
-            candidate(unsafe { &mut *self.record }, sk);
+        let sk = container(link, offset!(skc_bind_node));
+        if sk != peek(&record.scratch, word::OWN) {
+            candidate(record, sk);
         }
-        self.link = follow(link, 0);
+        advance(record, link);
         true
     }
 }
 
 /// net/ipv4/udp.c `udp_lib_get_port`: the slot of the port, which other ports share.
 #[inline(always)]
-fn collect_udp<R: Repeat>(record: &mut OwnersRecord, wanted: Wanted) -> bool {
-    let table = udp_table(wanted);
-    if table.is_null() {
-        return false;
-    }
-    let slot = u32::from(wanted.port).wrapping_add(number(wanted.net, offset!(net_hash_mix)))
+fn collect_udp<R: Repeat>(record: &mut OwnersRecord) {
+    let net = peek(&record.scratch, word::NET);
+    let table = udp_table(peek(&record.scratch, word::OWN), net);
+    let port = peek(&record.scratch, word::PORT) as u32;
+    let slot = port.wrapping_add(number(net, offset!(net_hash_mix)))
         & number(table, offset!(udp_table_mask));
     let head = follow(table, offset!(udp_table_hash))
-        .wrapping_byte_add(slot as usize * offset!(udp_hslot_size) as usize);
-    let mut walk = Slot {
-        record: &raw mut *record,
-        own: wanted.own,
-        net: wanted.net,
-        port: u64::from(wanted.port),
-        link: follow(head, offset!(udp_hslot_head)),
-    };
-    R::repeat(&mut walk);
-    walk.link.is_null()
+        .wrapping_add(u64::from(slot) * u64::from(offset!(udp_hslot_size)));
+    let first = follow(head, offset!(udp_hslot_head));
+    poke(&mut record.scratch, word::LINK, first);
+    R::repeat::<Slot>(record);
+    truncated_unless_at_end(record);
 }
 
 /// The walk over a slot of the UDP table.
-struct Slot {
-    record: *mut OwnersRecord,
-    own: Ptr,
-    net: Ptr,
-    port: u64,
-    link: Ptr,
-}
+struct Slot;
 
 impl Step for Slot {
+    type Record = OwnersRecord;
     const BOUND: u32 = 64;
     const LIMIT: u32 = 1 << 16;
 
     #[inline(always)]
-    fn step(&mut self, _round: u32) -> bool {
-        let link = self.link;
-        if link.is_null() {
+    fn step(record: &mut OwnersRecord, _round: u32) -> bool {
+        let link = peek(&record.scratch, word::LINK);
+        if link == 0 {
             return false;
         }
-        let sk = link.wrapping_byte_sub(offset!(skc_node) as usize);
-        if sk != self.own
-            && sock::port::<Probed>(sk) == Some(self.port as u16)
-            && follow(sk, offset!(skc_net)) == self.net
+        let sk = container(link, offset!(skc_node));
+        let port = sock::port::<Probed>(sk as Ptr).unwrap_or(0);
+        if sk != peek(&record.scratch, word::OWN)
+            && u64::from(port) == peek(&record.scratch, word::PORT)
+            && follow(sk, offset!(skc_net)) == peek(&record.scratch, word::NET)
         {
-            // SAFETY: the record outlives the walk.
-            candidate(unsafe { &mut *self.record }, sk);
+            candidate(record, sk);
         }
-        self.link = follow(link, 0);
+        advance(record, link);
         true
     }
 }
 
 /// The protocol's own table, else the namespace's (7.x has only that).
 #[inline(always)]
-fn udp_table(wanted: Wanted) -> Ptr {
+fn udp_table(own: u64, net: u64) -> u64 {
     if offset!(proto_udp_table) != ABSENT {
-        let table = follow(
-            follow(wanted.own, offset!(skc_prot)),
-            offset!(proto_udp_table),
-        );
-        if !table.is_null() {
+        let table = follow(follow(own, offset!(skc_prot)), offset!(proto_udp_table));
+        if table != 0 {
             return table;
         }
     }
     if offset!(net_udp_table) == ABSENT {
-        return core::ptr::null();
+        return 0;
     }
-    follow(wanted.net, offset!(net_udp_table))
+    follow(net, offset!(net_udp_table))
 }
 
 /// Classes in the order they are told: what listens, what is bound, what talks, the rest.
@@ -306,8 +286,8 @@ fn class(state: u8) -> usize {
 /// Notes an owner, up to eight of each class. The counts lie in the record: the verifier need not
 /// follow them.
 #[inline(always)]
-fn candidate(record: &mut OwnersRecord, sk: Ptr) {
-    let class = class(Probed::load::<u8>(sk, offset!(skc_state)).unwrap_or(0));
+fn candidate(record: &mut OwnersRecord, sk: u64) {
+    let class = class(Probed::load::<u8>(sk as Ptr, offset!(skc_state)).unwrap_or(0));
     record.total = record.total.wrapping_add(1);
     let Some(count) = record.scratch.get_mut(MAX_HOLDERS * HOLDER_CLASSES + class) else {
         return;
@@ -319,24 +299,21 @@ fn candidate(record: &mut OwnersRecord, sk: Ptr) {
             .scratch
             .get_mut(class * MAX_HOLDERS + (at & (MAX_HOLDERS - 1)))
         {
-            *slot = sk as u64;
+            *slot = sk;
         }
     }
 }
 
 /// The choice of the first eight candidates, class by class.
-struct Pick {
-    record: *mut OwnersRecord,
-}
+struct Pick;
 
 impl Step for Pick {
+    type Record = OwnersRecord;
     const BOUND: u32 = (MAX_HOLDERS * HOLDER_CLASSES) as u32;
     const LIMIT: u32 = Self::BOUND;
 
     #[inline(always)]
-    fn step(&mut self, round: u32) -> bool {
-        // SAFETY: the record outlives the choice.
-        let record = unsafe { &mut *self.record };
+    fn step(record: &mut OwnersRecord, round: u32) -> bool {
         let Some(&address) = record.scratch.get(round as usize & 31) else {
             return false;
         };
@@ -358,22 +335,8 @@ const _: () = assert!(MAX_HOLDERS * HOLDER_CLASSES == 32);
 
 #[inline(never)]
 fn describe(holder: &mut HolderRecord, sk: Ptr) {
-    *holder = HolderRecord {
-        cookie: 0,
-        inode: 0,
-        present: 0,
-        flags: 0,
-        socket_uid: 0,
-        device: 0,
-        local_address: [0; 16],
-        peer_address: [0; 16],
-        local_port: 0,
-        peer_port: 0,
-        family: 0,
-        protocol: 0,
-        state: 0,
-        reserved: [0; 7],
-    };
+    // SAFETY: a record of the ABI: plain integers, a multiple of eight bytes.
+    unsafe { zero(&raw mut *holder) };
     let (Some(family), Some(state), Some(port)) = (
         Probed::load::<u16>(sk, offset!(skc_family)),
         Probed::load::<u8>(sk, offset!(skc_state)),
@@ -385,21 +348,15 @@ fn describe(holder: &mut HolderRecord, sk: Ptr) {
     holder.state = state;
     holder.local_port = port;
     set(&mut holder.present, present::SOCKET | present::LOCAL_PORT);
-    if let Some(local) = sock::address::<Probed>(
-        sk,
-        family,
-        offset!(skc_rcv_saddr),
-        offset!(skc_v6_rcv_saddr),
-    ) {
-        holder.local_address = local;
+    let (v4, v6) = (offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr));
+    if sock::address::<Probed>(&mut holder.local_address, sk, family, v4, v6) {
         set(&mut holder.present, present::LOCAL_ADDRESS);
     }
-    if let (Some(peer), Some(port)) = (
-        sock::address::<Probed>(sk, family, offset!(skc_daddr), offset!(skc_v6_daddr)),
-        Probed::load::<u16>(sk, offset!(skc_dport)),
-    ) && port != 0
+    let (v4, v6) = (offset!(skc_daddr), offset!(skc_v6_daddr));
+    if let Some(port) = Probed::load::<u16>(sk, offset!(skc_dport))
+        && port != 0
+        && sock::address::<Probed>(&mut holder.peer_address, sk, family, v4, v6)
     {
-        holder.peer_address = peer;
         holder.peer_port = u16::from_be(port);
         set(&mut holder.present, present::PEER);
     }

@@ -8,15 +8,18 @@ use aya_ebpf::helpers::generated::bpf_loop;
 
 use super::{image, owners};
 
-/// One round of a loop; the value carries everything from round to round.
+/// One round of a loop. What goes on from round to round lies in the record that is being written:
+/// memory that the verifier does not follow, so that to it one round is like the other.
 pub(crate) trait Step {
+    /// The record.
+    type Record;
     /// Rounds at most where the verifier walks them all.
     const BOUND: u32;
     /// Rounds at most with the helper.
     const LIMIT: u32;
 
     /// Does a round, counted from 0; false ends the loop.
-    fn step(&mut self, round: u32) -> bool;
+    fn step(record: &mut Self::Record, round: u32) -> bool;
 }
 
 /// How a program repeats itself.
@@ -28,7 +31,7 @@ pub(crate) trait Repeat {
     fn send_owners(own: u64, net: u64, port: u64, tcp: u64);
 
     /// Does rounds until one ends the loop or there were enough.
-    fn repeat<S: Step>(state: &mut S);
+    fn repeat<S: Step>(record: &mut S::Record);
 }
 
 /// A loop of the program itself.
@@ -46,9 +49,9 @@ impl Repeat for Bounded {
     }
 
     #[inline(always)]
-    fn repeat<S: Step>(state: &mut S) {
+    fn repeat<S: Step>(record: &mut S::Record) {
         for round in 0..S::BOUND {
-            if !state.step(round) {
+            if !S::step(record, round) {
                 break;
             }
         }
@@ -70,23 +73,29 @@ impl Repeat for Looped {
     }
 
     #[inline(always)]
-    fn repeat<S: Step>(state: &mut S) {
+    fn repeat<S: Step>(record: &mut S::Record) {
         let callback: unsafe extern "C" fn(u32, *mut c_void) -> i64 = round::<S>;
+        let mut context = Context::<S> { record };
         // SAFETY: the callback gets back the pointer it expects, while the loop runs.
         unsafe {
             bpf_loop(
                 S::LIMIT,
                 callback as *mut c_void,
-                (&raw mut *state).cast(),
+                (&raw mut context).cast(),
                 0,
             );
         }
     }
 }
 
+/// What a callback is given: it has to lie on the stack.
+struct Context<S: Step> {
+    record: *mut S::Record,
+}
+
 #[inline(never)]
-unsafe extern "C" fn round<S: Step>(index: u32, state: *mut c_void) -> i64 {
-    // SAFETY: `repeat` passes a pointer to an S that nobody else uses meanwhile.
-    let state = unsafe { &mut *state.cast::<S>() };
-    i64::from(!state.step(index))
+unsafe extern "C" fn round<S: Step>(index: u32, context: *mut c_void) -> i64 {
+    // SAFETY: `repeat` passes a pointer to such a context, and nobody else uses the record meanwhile.
+    let record = unsafe { &mut *(*context.cast::<Context<S>>()).record };
+    i64::from(!S::step(record, index))
 }

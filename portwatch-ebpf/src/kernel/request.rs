@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
 };
 
-use super::memory::Ptr;
+use super::memory::{Ptr, zero};
 
 /// Where a sockaddr lies.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,14 +32,14 @@ const LONGEST: u32 = 28;
 pub(crate) struct Request {
     family: u16,
     port: [u8; 2],
-    v4: [u8; 4],
-    v6: [u8; 16],
+    v4: u32,
+    v6: [u64; 2],
     scope: u32,
-    room: u32,
     len: u32,
+    reserved: u64,
 }
 
-const _: () = assert!(size_of::<Request>() == 36);
+const _: () = assert!(size_of::<Request>() == 40);
 
 #[map]
 static REQUEST: PerCpuArray<Request> = PerCpuArray::with_max_entries(1, 0);
@@ -52,19 +52,12 @@ impl Request {
         let request = REQUEST.get_ptr_mut(0)?;
         // SAFETY: this CPU's room; one program uses it at a time, from start to end.
         let request = unsafe { &mut *request };
-        *request = Self {
-            family: 0,
-            port: [0; 2],
-            v4: [0; 4],
-            v6: [0; 16],
-            scope: 0,
-            room: 0,
-            len: 0,
-        };
+        // SAFETY: plain integers, a multiple of eight bytes; map values are aligned.
+        unsafe { zero(&raw mut *request) };
         let size = if len > LONGEST { LONGEST } else { len };
         let to = (&raw mut *request).cast();
         // SAFETY: the helpers check the address and fail instead of faulting; size is at most what
-        // lies before `room`.
+        // lies before `len`.
         let failed = unsafe {
             match space {
                 Space::Kernel => bpf_probe_read_kernel(to, size, address),
@@ -97,21 +90,28 @@ impl Request {
         }
     }
 
-    /// Writes the address, IPv4 in the first four bytes, and returns its family; `None` where there
-    /// is no address.
+    /// Writes the address to zeroed memory, IPv4 in the first four bytes, and returns its family;
+    /// `None` where there is no address.
     #[inline(always)]
     pub(crate) fn address(&self, to: &mut [u8; 16]) -> Option<u16> {
+        let to = (&raw mut *to).cast::<u64>();
         if self.family == AF_INET6 {
             if self.len < 24 {
                 return None;
             }
-            *to = self.v6;
+            let [high, low] = self.v6;
+            // SAFETY: the two halves of sixteen bytes; records keep addresses aligned.
+            unsafe {
+                to.write_volatile(high);
+                to.add(1).write_volatile(low);
+            }
             Some(AF_INET6)
         } else {
             if self.len < 8 || !self.has_port() {
                 return None;
             }
-            to.get_mut(..4)?.copy_from_slice(&self.v4);
+            // SAFETY: the first four of sixteen bytes.
+            unsafe { to.cast::<u32>().write_volatile(self.v4) };
             Some(AF_INET)
         }
     }

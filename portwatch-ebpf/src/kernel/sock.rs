@@ -45,6 +45,7 @@ const SOCK_BINDPORT_LOCK: u32 = 8;
 pub(crate) mod state {
     pub(crate) const ESTABLISHED: u8 = 1;
     pub(crate) const SYN_SENT: u8 = 2;
+    pub(crate) const SYN_RECV: u8 = 3;
     pub(crate) const TIME_WAIT: u8 = 6;
     pub(crate) const CLOSE: u8 = 7;
     pub(crate) const LISTEN: u8 = 10;
@@ -165,13 +166,8 @@ pub(crate) fn has_file<M: Memory>(sk: Ptr) -> bool {
 /// Writes the local address and port into the record.
 #[inline(always)]
 pub(crate) fn local<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) {
-    if let Some(address) = address::<M>(
-        sk,
-        family,
-        offset!(skc_rcv_saddr),
-        offset!(skc_v6_rcv_saddr),
-    ) {
-        record.local_address = address;
+    let (v4, v6) = (offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr));
+    if address::<M>(&mut record.local_address, sk, family, v4, v6) {
         record.address_family = family;
         set(&mut record.present, present::LOCAL_ADDRESS);
     }
@@ -184,30 +180,50 @@ pub(crate) fn local<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) 
 /// Writes the peer's address and port into the record.
 #[inline(always)]
 pub(crate) fn peer<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) {
-    let address = address::<M>(sk, family, offset!(skc_daddr), offset!(skc_v6_daddr));
-    let port = M::load::<u16>(sk, offset!(skc_dport));
-    if let (Some(address), Some(port)) = (address, port) {
-        record.peer_address = address;
+    let (v4, v6) = (offset!(skc_daddr), offset!(skc_v6_daddr));
+    if address::<M>(&mut record.peer_address, sk, family, v4, v6)
+        && let Some(port) = M::load::<u16>(sk, offset!(skc_dport))
+    {
         record.peer_port = u16::from_be(port);
         record.address_family = family;
         set(&mut record.present, present::PEER);
     }
 }
 
-/// Reads an address, IPv4 in the first four bytes.
+/// Writes an address to zeroed memory, IPv4 in the first four bytes; false where it cannot be read.
+///
+/// Word by word: a value of sixteen bytes on its way through an `Option` becomes calls of memset()
+/// and memcpy() that go byte by byte.
 #[inline(always)]
-pub(crate) fn address<M: Memory>(sk: Ptr, family: u16, v4: u32, v6: u32) -> Option<[u8; 16]> {
-    if family == AF_INET6 {
-        if v6 == ABSENT {
-            return None;
-        }
-        return M::load16(sk, v6);
+pub(crate) fn address<M: Memory>(
+    to: &mut [u8; 16],
+    sk: Ptr,
+    family: u16,
+    v4: u32,
+    v6: u32,
+) -> bool {
+    let to = (&raw mut *to).cast::<u32>();
+    if family != AF_INET6 {
+        let Some(word) = M::load::<u32>(sk, v4) else {
+            return false;
+        };
+        // SAFETY: the first four of sixteen bytes; records keep addresses aligned.
+        unsafe { to.write_volatile(word) };
+        return true;
     }
-    let mut address = [0u8; 16];
-    address
-        .get_mut(..4)?
-        .copy_from_slice(&M::load::<[u8; 4]>(sk, v4)?);
-    Some(address)
+    if v6 == ABSENT {
+        return false;
+    }
+    let (Some(high), Some(low)) = (M::load::<u64>(sk, v6), M::load::<u64>(sk, v6 + 8)) else {
+        return false;
+    };
+    let to = to.cast::<u64>();
+    // SAFETY: the two halves of sixteen bytes; records keep addresses aligned.
+    unsafe {
+        to.write_volatile(high);
+        to.add(1).write_volatile(low);
+    }
+    true
 }
 
 /// `inet_sport`, which survives where `skc_num` is cleared; host byte order.

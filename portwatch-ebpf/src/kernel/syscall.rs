@@ -55,6 +55,11 @@ pub(crate) fn is_socket_call(number: u64) -> bool {
     )
 }
 
+/// Whether a system call of this number is connect().
+pub(crate) fn is_connect(number: u64) -> bool {
+    matches!(number, number::CONNECT | number::CONNECT_32)
+}
+
 /// What a finished call was about.
 pub(crate) struct Finished {
     pub(crate) call: Call,

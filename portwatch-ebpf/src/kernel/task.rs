@@ -1,9 +1,10 @@
 //! `struct task_struct` of the task that runs now.
 
 use aya_ebpf::helpers::{
-    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
-    bpf_get_current_uid_gid,
-    generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs},
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    generated::{
+        bpf_get_current_comm, bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs,
+    },
 };
 use portwatch_ebpf::abi::{
     config::helper,
@@ -123,26 +124,18 @@ impl Current {
         Some((start, start.rotate_left(8) ^ exec ^ (u64::from(tgid) << 40)))
     }
 
-    /// Fills in the task, and the bits of `present`.
+    /// Fills in the task, which is zeroed, and the bits of `present`.
     #[inline(always)]
     pub(crate) fn describe(self, record: &mut TaskRecord, present: &mut u32) {
         let Ids { tgid, tid } = ids();
         record.tgid = tgid;
         record.tid = tid;
         record.uid = uid();
-        record.reserved = 0;
-        record.start_time = 0;
-        record.process_key = 0;
-        record.parent = 0;
-        record.vpid = 0;
         // SAFETY: no arguments.
         record.cgroup = unsafe { bpf_get_current_cgroup_id() };
-        match bpf_get_current_comm() {
-            Ok(comm) => {
-                record.comm = comm;
-                set(present, present::COMM);
-            }
-            Err(_) => record.comm = [0; 16],
+        // SAFETY: the helper writes at most what it is told.
+        if unsafe { bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16) } == 0 {
+            set(present, present::COMM);
         }
         if let Some((start, key)) = self.key(tgid) {
             record.start_time = start;

@@ -259,6 +259,7 @@ fn config(facts: &Facts, selection: &Selection, attachments: &[Attachment]) -> C
         helpers: facts.helpers,
         bind_takes_socket: uses("inet_bind"),
         listen_takes_socket: uses("inet_listen"),
+        connect_returns_by_syscall: uses("sys_exit"),
         diagnostics: 0,
     }
 }
