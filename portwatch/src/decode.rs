@@ -154,7 +154,8 @@ fn socket(mut bytes: &[u8]) -> Result<Record, DecodeError> {
     let local = Endpoint {
         address: when(bits, present::LOCAL_ADDRESS, ())
             .and_then(|()| address(address_family, local_address)),
-        port: when(bits, present::LOCAL_PORT, local_port),
+        // 0 asks for any port: `auto_port` says so, and no socket ever has it.
+        port: when(bits, present::LOCAL_PORT, local_port).filter(|&port| port != 0),
     };
     let peer = when(bits, present::PEER, ()).map(|()| Endpoint {
         address: address(address_family, peer_address),
@@ -475,3 +476,6 @@ fn via_of(number: u8) -> Result<Option<Via>, DecodeError> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -245,6 +245,7 @@ impl Script {
             line.set("socket.auto_port", truth(chosen));
         } else if let (Some(ip), Some(port)) = (address.ip, address.port) {
             set_end(&mut line, "local", Some((ip, port).into()));
+            line.set("socket.auto_port", truth(port == 0));
         }
         self.note_ephemeral(&mut line);
         let what = format!(
@@ -280,7 +281,7 @@ impl Script {
         } else {
             set_end(&mut line, "local", asked);
         }
-        set_auto_port(&mut line, sock, result);
+        set_auto_port(&mut line, sock);
         self.note_ephemeral(&mut line);
         Call {
             line: self.expect(line),
@@ -395,7 +396,7 @@ impl Script {
                 Origin::Caller | Origin::Kernel => set_end(line, "local", *asked),
             }
         }
-        set_auto_port(line, sock, result);
+        set_auto_port(line, sock);
         self.note_ephemeral(line);
     }
 
@@ -586,9 +587,10 @@ impl Script {
         let want = Want::is(via);
         line.set(
             "event.via",
-            match degraded::may_miss(self.ctx.backend, Feature::Via) {
-                Some(_) => want.maybe(),
-                None => want,
+            // contract.md: required on the other two.
+            match self.ctx.backend {
+                Backend::RawTp => want.maybe(),
+                Backend::Tracing | Backend::Kprobe => want,
             },
         );
     }
@@ -683,13 +685,12 @@ fn truth(value: bool) -> Want {
     if value { Want::is(true) } else { Want::NotTrue }
 }
 
-/// Whether the call chose the port: not if bind() had one, and unclear to say after bind(0).
-fn set_auto_port(line: &mut Expect, sock: &Sock, result: Result<(), Errno>) {
-    match sock.origin.get() {
-        Origin::Nobody if result.is_ok() => line.is("socket.auto_port", true),
-        Origin::Caller => line.set("socket.auto_port", Want::NotTrue),
-        Origin::Nobody | Origin::Kernel => line,
-    };
+/// Whether the kernel chose the port, now or at an earlier bind(0); or would have, had it not refused.
+fn set_auto_port(line: &mut Expect, sock: &Sock) {
+    line.set(
+        "socket.auto_port",
+        truth(sock.origin.get() != Origin::Caller),
+    );
 }
 
 /// An end of a socket, `network.local` or `network.peer`; port 0 is no port.

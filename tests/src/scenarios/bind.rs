@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::{Scenario, scenarios};
 use crate::{
     degraded::{self, Feature},
-    expect::{Expect, Want},
+    expect::Want,
     script::{Script, hex},
     sys::{
         addr::Address,
@@ -378,12 +378,6 @@ fn bind_no_socket(s: &mut Script) -> Result<()> {
             sock::bind_raw(fd, pointer, len) == Err(errno),
             "not {errno:?}"
         );
-        if let Some(why) = degraded::may_miss(s.ctx.backend, Feature::NoSocket) {
-            s.expect(Expect::default())
-                .is("event.name", "bind")
-                .is("error.type", format!("{errno:?}"))
-                .optional(why);
-        }
     }
     s.control()
 }
