@@ -371,15 +371,17 @@ impl Script {
             given,
             peer,
         } = pending;
-        // Every backend sees both ends of a connection attempt.
+        // Every backend sees both ends of an attempt that was sent.
+        let duration = within(0, clock::boot_ns() - pending.before);
+        let sent = sock.kind.transport() == "tcp"
+            && matches!(result, Ok(()) | Err(Errno::ECONNREFUSED | Errno::ETIMEDOUT));
         line.set(
             "event.duration",
-            within(0, clock::boot_ns() - pending.before),
+            match degraded::may_miss(self.ctx.backend, Feature::Duration) {
+                Some(_) if !sent => duration.maybe(),
+                _ => duration,
+            },
         );
-        let udp = sock.kind.transport() != "tcp";
-        if udp && degraded::may_miss(self.ctx.backend, Feature::Duration).is_some() {
-            line.set("event.duration", Want::Present.maybe());
-        }
         let asked_peer = peer.ip.zip(peer.port).map(SocketAddr::from);
         if result.is_ok() {
             set_end(line, "local", sock.local());

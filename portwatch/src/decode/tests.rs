@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use portwatch_ebpf::abi::record::Header;
-
 use super::*;
 
 /// The bytes of a record as the kernel would send them.
@@ -42,13 +40,16 @@ fn refused_bind() -> SocketRecord {
     }
 }
 
-fn event(record: &SocketRecord) -> Event {
-    pending(bytes(record)).unwrap()
+fn event(bytes: &[u8]) -> Event {
+    match record(bytes).unwrap() {
+        Record::Socket { event, .. } => *event,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
 fn a_refused_bind_tells_what_was_asked_for() {
-    let event = event(&refused_bind());
+    let event = event(bytes(&refused_bind()));
     assert_eq!(event.outcome, Outcome::Failure(Errno(98)));
     assert_eq!(
         event.local,
@@ -61,11 +62,21 @@ fn a_refused_bind_tells_what_was_asked_for() {
 
 #[test]
 fn a_bind_to_port_0_that_found_none_has_no_port() {
-    let event = event(&SocketRecord {
+    let event = event(bytes(&SocketRecord {
         local_port: 0,
         flags: flags::AUTO_PORT,
         ..refused_bind()
-    });
+    }));
     assert_eq!(event.local.port, None);
     assert!(event.auto_port);
+}
+
+#[test]
+fn an_attempt_that_is_open_at_the_end_needs_no_header() {
+    let mut open = bytes(&refused_bind()).to_vec();
+    open[..size_of::<Header>()].fill(0xff);
+    assert!(record(&open).is_err());
+    let event = pending(&open).unwrap();
+    assert_eq!(event.local.port, Some(8080));
+    assert_eq!(pending(&open[..100]), Err(DecodeError::Short));
 }
