@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::{Buf as _, TryGetError};
 use portwatch_ebpf::abi::record::{
-    ARGS_LEN, HolderRecord, MAX_HOLDERS, NAME_LEN, OwnersRecord, PATH_LEN, ProcessRecord,
+    ARGS_LEN, Header, HolderRecord, MAX_HOLDERS, NAME_LEN, OwnersRecord, PATH_LEN, ProcessRecord,
     SocketRecord, VERSION, flags, kind, op, present, unknown, via,
 };
 use thiserror::Error;
@@ -103,20 +103,26 @@ pub fn record(mut bytes: &[u8]) -> Result<Record, DecodeError> {
     match kind {
         kind::PROCESS => image(bytes).map(Record::Image),
         kind::OWNERS => owners(bytes),
-        _ => socket(bytes),
+        _ => {
+            let (event, cpu, lost) = socket(bytes)?;
+            Ok(Record::Socket {
+                event: Box::new(event),
+                cpu,
+                lost,
+            })
+        }
     }
 }
 
-/// Decodes a socket record that was read from a map rather than from the ring.
+/// Decodes a socket record that was read from a map rather than from the ring: its header is only
+/// written when it is sent.
 ///
 /// # Errors
 /// As [`record`].
 pub fn pending(bytes: &[u8]) -> Result<Event, DecodeError> {
-    match record(bytes)? {
-        Record::Socket { event, .. } => Ok(*event),
-        Record::Owners { .. } => Err(DecodeError::Kind(kind::OWNERS)),
-        Record::Image(_) => Err(DecodeError::Kind(kind::PROCESS)),
-    }
+    let body = bytes.get(size_of::<Header>()..size_of::<SocketRecord>());
+    let (event, _, _) = socket(body.ok_or(DecodeError::Short)?)?;
+    Ok(event)
 }
 
 /// A value whose bit is set.
@@ -124,7 +130,8 @@ fn when<T>(bits: u32, bit: u32, value: T) -> Option<T> {
     (bits & bit != 0).then_some(value)
 }
 
-fn socket(mut bytes: &[u8]) -> Result<Record, DecodeError> {
+/// A socket record without its header: the event, the CPU, the losses there so far.
+fn socket(mut bytes: &[u8]) -> Result<(Event, u16, u32), DecodeError> {
     let b = &mut bytes;
     let time = b.try_get_u64_ne()?;
     let duration = b.try_get_u64_ne()?;
@@ -154,7 +161,8 @@ fn socket(mut bytes: &[u8]) -> Result<Record, DecodeError> {
     let local = Endpoint {
         address: when(bits, present::LOCAL_ADDRESS, ())
             .and_then(|()| address(address_family, local_address)),
-        port: when(bits, present::LOCAL_PORT, local_port),
+        // 0 asks for any port: `auto_port` says so, and no socket ever has it.
+        port: when(bits, present::LOCAL_PORT, local_port).filter(|&port| port != 0),
     };
     let peer = when(bits, present::PEER, ()).map(|()| Endpoint {
         address: address(address_family, peer_address),
@@ -195,11 +203,7 @@ fn socket(mut bytes: &[u8]) -> Result<Record, DecodeError> {
         refused_by_policy: flag_bits & flags::REFUSED_BY_POLICY != 0,
         conflict: None,
     };
-    Ok(Record::Socket {
-        event: Box::new(event),
-        cpu,
-        lost,
-    })
+    Ok((event, cpu, lost))
 }
 
 fn options(bits: u32, flag_bits: u32, family: Family) -> SocketOptions {
@@ -476,3 +480,6 @@ fn via_of(number: u8) -> Result<Option<Via>, DecodeError> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 use std::io;
 
 use crate::{
+    cli::Destination,
     host::privilege::Privileges,
     load::LoadError,
     plan::{Facts, PlanError},
@@ -70,12 +71,14 @@ impl Failure {
 
     /// The output cannot be written.
     #[must_use]
-    pub fn from_write(error: io::Error) -> Self {
+    pub fn from_write(error: io::Error, destination: &Destination) -> Self {
         let full = error.kind() == io::ErrorKind::StorageFull;
-        let failure = Self::new(
-            Kind::Other,
-            anyhow::Error::from(error).context("cannot write the output"),
-        );
+        let error = anyhow::Error::from(error);
+        let error = match destination {
+            Destination::File(path) => error.context(format!("cannot write to {}", path.display())),
+            Destination::Stdout | Destination::Stderr => error.context("cannot write the output"),
+        };
+        let failure = Self::new(Kind::Other, error);
         if full {
             failure.hint("make room, or choose another place with -w FILE")
         } else {
@@ -120,5 +123,28 @@ impl From<anyhow::Error> for Failure {
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
         Self::new(Kind::Impossible, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_the_file_that_did_not_fit() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let failure = Failure::from_write(full(), &Destination::File("/mnt/trace.json".into()));
+        assert_eq!(failure.code(), 4);
+        let text = format!("{:#}", failure.error);
+        assert!(
+            text.starts_with("cannot write to /mnt/trace.json: "),
+            "{text}"
+        );
+        assert_eq!(failure.hints.len(), 1);
+        let text = format!(
+            "{:#}",
+            Failure::from_write(full(), &Destination::Stdout).error
+        );
+        assert!(text.starts_with("cannot write the output: "), "{text}");
     }
 }

@@ -39,6 +39,6 @@ fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<u8, Fai
     let mut out = io::stdout().lock();
     write(&mut out)
         .and_then(|()| out.flush())
-        .map_err(Failure::from_write)?;
+        .map_err(|error| Failure::from_write(error, &Destination::Stdout))?;
     Ok(0)
 }

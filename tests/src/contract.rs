@@ -1,8 +1,24 @@
 //! What holds for every line of every stream, whatever the scenario.
 
+use std::sync::LazyLock;
+
+use jsonschema::Validator;
 use serde_json::Value;
 
-use crate::expect::lookup;
+use crate::{degraded, expect::lookup};
+
+/// The published schema.
+static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
+    let text = include_str!("../../docs/schema/portwatch-1.json");
+    let schema: Value = serde_json::from_str(text).unwrap_or_default();
+    let validator = jsonschema::draft202012::options()
+        .should_validate_formats(true)
+        .build(&schema);
+    match validator {
+        Ok(validator) => validator,
+        Err(error) => panic!("docs/schema/portwatch-1.json: {error}"),
+    }
+});
 
 /// The names of `event.name` that this version prints.
 const NAMES: &[&str] = &[
@@ -26,7 +42,10 @@ impl Stream {
             Ok(line) => line,
             Err(error) => return Err(vec![format!("not JSON ({error}): {text:?}")]),
         };
-        let mut wrong = Vec::new();
+        let mut wrong: Vec<_> = SCHEMA
+            .iter_errors(&line)
+            .map(|error| format!("{error} at {:?}", error.instance_path().as_str()))
+            .collect();
         self.check_place(&line, &mut wrong);
         check_values(&line, "", &mut wrong);
         check_missing(&line, &mut wrong);
@@ -89,10 +108,17 @@ impl Stream {
                 ] {
                     expect(text(path).is_some(), &format!("`start` without {path}"));
                 }
-                expect(
-                    line.get("degraded").is_some_and(Value::is_array),
-                    "`start` without degraded",
-                );
+                let degraded: Vec<_> = line
+                    .get("degraded")
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .collect();
+                wrong.extend(degraded::compare(
+                    text("backend").unwrap_or_default(),
+                    &degraded,
+                ));
             }
             "lost" => {
                 expect(text("lost.reason").is_some(), "`lost` without lost.reason");
@@ -183,14 +209,16 @@ mod tests {
     use super::*;
 
     const START: &str = r#"{"schema":"portwatch/1","seq":1,"time":"2026-11-22T10:11:12.123456789Z",
-        "event":{"name":"start"},"portwatch":{"version":"1"},"kernel":{"release":"6.1"},
-        "host":{"name":"h"},"backend":"raw_tp","degraded":[]}"#;
+        "time_boot":5,"event":{"name":"start"},"portwatch":{"version":"1"},
+        "kernel":{"release":"6.1"},"host":{"name":"h"},"backend":"tracing",
+        "degraded":["calls-before-socket-layer: EBADF","sctp-beyond-bind: SCTP listen"]}"#;
 
     fn bind(seq: u64) -> String {
         format!(
             r#"{{"schema":"portwatch/1","seq":{seq},"time":"2026-11-22T10:11:12.123456789Z",
             "time_boot":5,"event":{{"name":"bind","outcome":"success"}},
-            "network":{{"transport":"tcp"}}}}"#
+            "network":{{"transport":"tcp","type":"ipv4"}},"socket":{{}},
+            "process":{{"pid":7,"user":{{"id":0}}}},"thread":{{"id":7}}}}"#
         )
     }
 

@@ -1,7 +1,7 @@
 //! Runs scenarios one after the other and keeps the score.
 
 use std::{
-    io::Read as _,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     sync::mpsc::channel,
@@ -73,13 +73,18 @@ fn perform(scenario: Scenario, backend: Backend, long: bool) -> Told {
     }
 }
 
-/// `portwatch-tests child`: one workload, told on stdout.
+/// `portwatch-tests child`: one workload, told in a line on stdout. The process stays until stdin
+/// ends, so that portwatch can look at it and at its namespaces.
 pub(crate) fn child(name: &str, backend: Backend, long: bool, paused: bool) -> Result<ExitCode> {
+    let mut stdin = std::io::stdin().lock();
     if paused {
-        std::io::stdin().read_to_end(&mut Vec::new())?;
+        stdin.read_exact(&mut [0])?;
     }
     let told = perform(find(name)?, backend, long);
-    serde_json::to_writer(std::io::stdout().lock(), &told)?;
+    let mut line = serde_json::to_vec(&told)?;
+    line.push(b'\n');
+    std::io::stdout().lock().write_all(&line)?;
+    stdin.read_to_end(&mut Vec::new())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -140,36 +145,51 @@ impl Workload {
         self.child.id()
     }
 
-    /// Lets it go on and waits for it.
+    /// Lets it go on, waits for what it has to tell, and lets it end.
     pub(crate) fn finish(mut self) -> Result<Told> {
-        drop(self.child.stdin.take());
-        let mut stdout = self.child.stdout.take().context("no pipe")?;
-        let mut stderr = self.child.stderr.take().context("no pipe")?;
+        let told = self.told()?;
+        self.end(told)
+    }
+
+    /// Lets it go on and waits for what it has to tell. It stays there until [`Workload::end`].
+    pub(crate) fn told(&mut self) -> Result<Option<Told>> {
+        if let Some(stdin) = &mut self.child.stdin {
+            // One that does not wait does not read it; what became of one that is gone is told later.
+            let _ = stdin.write_all(b"\n");
+        }
+        let stdout = self.child.stdout.take().context("no pipe")?;
         let (send, told) = channel();
         std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            // What could be read is shown; nobody listens after a time-out.
-            let _ = stdout.read_to_end(&mut bytes);
-            let mut noise = String::new();
-            let _ = stderr.read_to_string(&mut noise);
-            let _ = send.send((bytes, noise));
+            let mut line = String::new();
+            // Nobody listens after a time-out.
+            let _ = BufReader::new(stdout).read_line(&mut line);
+            let _ = send.send(line);
         });
-        let Ok((bytes, noise)) = told.recv_timeout(10 * PATIENCE) else {
+        let Ok(line) = told.recv_timeout(10 * PATIENCE) else {
             self.child.kill().context("cannot kill a workload")?;
-            self.child.wait()?;
-            return Ok(Told::Wrong("the workload hangs".to_owned()));
+            return Ok(Some(Told::Wrong("the workload hangs".to_owned())));
         };
+        Ok(serde_json::from_str(&line).ok())
+    }
+
+    /// Ends it; what it told, with what it said on stderr if that was nothing good.
+    pub(crate) fn end(mut self, told: Option<Told>) -> Result<Told> {
+        drop(self.child.stdin.take());
+        let mut noise = String::new();
+        let stderr = self.child.stderr.take().context("no pipe")?;
+        // What could be read is shown.
+        let _ = BufReader::new(stderr).read_to_string(&mut noise);
         let status = self.child.wait()?;
-        match serde_json::from_slice(&bytes) {
-            Ok(Told::Wrong(why)) if !noise.is_empty() => {
-                Ok(Told::Wrong(format!("{why} ({})", noise.trim())))
+        Ok(match told {
+            Some(Told::Wrong(why)) if !noise.is_empty() => {
+                Told::Wrong(format!("{why} ({})", noise.trim()))
             }
-            Ok(told) => Ok(told),
-            Err(_) => Ok(Told::Wrong(format!(
+            Some(told) => told,
+            None => Told::Wrong(format!(
                 "the workload ended with {status}: {}",
                 noise.trim()
-            ))),
-        }
+            )),
+        })
     }
 }
 
@@ -236,18 +256,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         ..Score::default()
     };
     let mut tracer = None;
+    let mut seen = Expected::default();
     for scenario in scenarios::all().filter(|scenario| wanted(scenario.name)) {
         let started = Instant::now();
-        let verdict = observe(options, scenario, &mut tracer).unwrap_or_else(|error| {
+        let verdict = observe(options, scenario, &mut tracer, &mut seen).unwrap_or_else(|error| {
             // Whatever it was, the next scenario gets a fresh portwatch.
             tracer = None;
+            seen = Expected::default();
             verdict_of(error)
         });
         score.note(scenario.name, verdict, started.elapsed());
     }
     if let Some(tracer) = tracer {
         let started = Instant::now();
-        let verdict = ends_whole(tracer).map_or_else(verdict_of, |()| Verdict::Passed);
+        let verdict = ends_whole(tracer, &seen).map_or_else(verdict_of, |()| Verdict::Passed);
         score.note(WHOLE, verdict, started.elapsed());
     }
     let bench = Bench::new(&options.portwatch, options.backend, options.long)?;
@@ -270,10 +292,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// After all those scenarios: a clean end, right totals, and nothing lost.
-fn ends_whole(tracer: Tracer) -> Result<()> {
+/// After all those scenarios: a clean end, right totals, nothing lost, and no attempt of theirs that
+/// portwatch still takes for open.
+fn ends_whole(tracer: Tracer, seen: &Expected) -> Result<()> {
     let finished = tracer.stop()?;
     finished.ended_well(0)?;
+    if let Some(line) = finished.lines.iter().find(|line| seen.owns(line)) {
+        bail!("told at the very end: {line}");
+    }
     let (_, _, lost) = finished.totals;
     ensure!(lost == 0, "{lost} events were lost");
     Ok(())
@@ -298,7 +324,12 @@ fn failed(why: &str) -> Verdict {
 }
 
 /// One scenario under the eyes of the portwatch that all of them share.
-fn observe(options: &Options, scenario: Scenario, shared: &mut Option<Tracer>) -> Result<Verdict> {
+fn observe(
+    options: &Options,
+    scenario: Scenario,
+    shared: &mut Option<Tracer>,
+    seen: &mut Expected,
+) -> Result<Verdict> {
     let tracer = match shared {
         Some(tracer) => tracer,
         None => shared.insert(Tracer::start(
@@ -307,9 +338,15 @@ fn observe(options: &Options, scenario: Scenario, shared: &mut Option<Tracer>) -
         )?),
     };
     let netns = Netns::new()?;
-    let told =
-        Workload::start(&netns, scenario.name, options.backend, options.long, false)?.finish()?;
+    let mut workload =
+        Workload::start(&netns, scenario.name, options.backend, options.long, false)?;
+    let told = workload.told()?;
     let lines = tracer.until_now()?;
+    let told = workload.end(told)?;
+    if let Told::Expect(expected) = &told {
+        seen.pids.extend(&expected.pids);
+        seen.netns.extend(&expected.netns);
+    }
     Ok(match told {
         Told::Skip(reason) => Verdict::Skipped(reason),
         Told::Wrong(why) => failed(&why),

@@ -245,6 +245,7 @@ impl Script {
             line.set("socket.auto_port", truth(chosen));
         } else if let (Some(ip), Some(port)) = (address.ip, address.port) {
             set_end(&mut line, "local", Some((ip, port).into()));
+            line.set("socket.auto_port", truth(port == 0));
         }
         self.note_ephemeral(&mut line);
         let what = format!(
@@ -280,7 +281,7 @@ impl Script {
         } else {
             set_end(&mut line, "local", asked);
         }
-        set_auto_port(&mut line, sock, result);
+        set_auto_port(&mut line, sock);
         self.note_ephemeral(&mut line);
         Call {
             line: self.expect(line),
@@ -370,15 +371,17 @@ impl Script {
             given,
             peer,
         } = pending;
-        // Every backend sees both ends of a connection attempt.
+        // Every backend sees both ends of an attempt that was sent.
+        let duration = within(0, clock::boot_ns() - pending.before);
+        let sent = sock.kind.transport() == "tcp"
+            && matches!(result, Ok(()) | Err(Errno::ECONNREFUSED | Errno::ETIMEDOUT));
         line.set(
             "event.duration",
-            within(0, clock::boot_ns() - pending.before),
+            match degraded::may_miss(self.ctx.backend, Feature::Duration) {
+                Some(_) if !sent => duration.maybe(),
+                _ => duration,
+            },
         );
-        let udp = sock.kind.transport() != "tcp";
-        if udp && degraded::may_miss(self.ctx.backend, Feature::Duration).is_some() {
-            line.set("event.duration", Want::Present.maybe());
-        }
         let asked_peer = peer.ip.zip(peer.port).map(SocketAddr::from);
         if result.is_ok() {
             set_end(line, "local", sock.local());
@@ -395,7 +398,7 @@ impl Script {
                 Origin::Caller | Origin::Kernel => set_end(line, "local", *asked),
             }
         }
-        set_auto_port(line, sock, result);
+        set_auto_port(line, sock);
         self.note_ephemeral(line);
     }
 
@@ -586,9 +589,10 @@ impl Script {
         let want = Want::is(via);
         line.set(
             "event.via",
-            match degraded::may_miss(self.ctx.backend, Feature::Via) {
-                Some(_) => want.maybe(),
-                None => want,
+            // contract.md: required on the other two.
+            match self.ctx.backend {
+                Backend::RawTp => want.maybe(),
+                Backend::Tracing | Backend::Kprobe => want,
             },
         );
     }
@@ -683,13 +687,12 @@ fn truth(value: bool) -> Want {
     if value { Want::is(true) } else { Want::NotTrue }
 }
 
-/// Whether the call chose the port: not if bind() had one, and unclear to say after bind(0).
-fn set_auto_port(line: &mut Expect, sock: &Sock, result: Result<(), Errno>) {
-    match sock.origin.get() {
-        Origin::Nobody if result.is_ok() => line.is("socket.auto_port", true),
-        Origin::Caller => line.set("socket.auto_port", Want::NotTrue),
-        Origin::Nobody | Origin::Kernel => line,
-    };
+/// Whether the kernel chose the port, now or at an earlier bind(0); or would have, had it not refused.
+fn set_auto_port(line: &mut Expect, sock: &Sock) {
+    line.set(
+        "socket.auto_port",
+        truth(sock.origin.get() != Origin::Caller),
+    );
 }
 
 /// An end of a socket, `network.local` or `network.peer`; port 0 is no port.

@@ -164,6 +164,11 @@ impl Tracer {
         }
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: i32) -> Result<()> {
         task::signal(self.child.id(), signal)

@@ -70,7 +70,7 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
     }
     attached.loaded.attach(&attached.plan)?;
     let mut stream = Stream::new(sink, enricher, options, &attached.loaded);
-    quietly(stream.start(&attached.plan))?;
+    quietly(stream.start(&attached.plan), options)?;
     let code = follow(
         &mut stream,
         &mut ring,
@@ -88,7 +88,7 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
     attached.loaded.detach(&attached.plan);
     match stream.finish(&mut ring, &mut attached.loaded) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(code),
-        Err(error) => Err(Failure::from_write(error)),
+        Err(error) => Err(Failure::from_write(error, &options.output.destination)),
         Ok(()) => Ok(code),
     }
 }
@@ -183,8 +183,8 @@ impl Signals {
 }
 
 /// A write that failed because nobody reads is the end, not an error.
-fn quietly(result: io::Result<()>) -> Result<(), Failure> {
-    result.map_err(Failure::from_write)
+fn quietly(result: io::Result<()>, options: &TraceOptions) -> Result<(), Failure> {
+    result.map_err(|error| Failure::from_write(error, &options.output.destination))
 }
 
 /// The loop. The value is the exit status.
@@ -210,7 +210,7 @@ async fn follow(
         tokio::select! {
             ready = ring.ready() => {
                 ready.context("cannot wait for the kernel")?;
-                quietly(stream.drain(ring))?;
+                quietly(stream.drain(ring), options)?;
                 if stream.is_full() {
                     break;
                 }

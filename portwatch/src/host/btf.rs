@@ -17,7 +17,7 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 #[derive(Debug, Error)]
 pub enum BtfError {
     /// The file cannot be read.
-    #[error("cannot read the kernel's type information ({path})")]
+    #[error("cannot read the kernel's type information, BTF ({path})")]
     Read {
         /// The file.
         path: String,
@@ -26,7 +26,7 @@ pub enum BtfError {
         source: io::Error,
     },
     /// The file is not what it should be.
-    #[error("the kernel's type information is damaged: {0}")]
+    #[error("the kernel's type information (BTF) is damaged: {0}")]
     Damaged(&'static str),
 }
 

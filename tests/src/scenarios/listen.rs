@@ -112,7 +112,7 @@ fn listen_on_connected(s: &mut Script) -> Result<()> {
 
 fn listen_on_udp(s: &mut Script) -> Result<()> {
     let sock = s.bound(Kind::Udp4, (LO4, 8080))?;
-    let why = degraded::may_miss(s.ctx.backend, Feature::NoListen);
+    let why = degraded::may_miss(s.ctx.backend, Feature::Early);
     let line = s.listen(&sock, 5).fails(Errno::EOPNOTSUPP)?;
     if let Some(why) = why {
         line.optional(why);

@@ -1,6 +1,7 @@
 //! bpf(2): a cgroup program that refuses, and what is loaded.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     path::{Path, PathBuf},
@@ -187,14 +188,14 @@ impl Drop for Cgroup {
 }
 
 /// Ids of everything of one kind that is loaded.
-fn ids(command: i32) -> Result<Vec<u32>, Errno> {
+fn ids(command: i32) -> Result<BTreeSet<u32>, Errno> {
     #[repr(C)]
     struct Attr {
         start_id: u32,
         next_id: u32,
         open_flags: u32,
     }
-    let mut ids = Vec::new();
+    let mut ids = BTreeSet::new();
     let mut attr = Attr {
         start_id: 0,
         next_id: 0,
@@ -202,7 +203,9 @@ fn ids(command: i32) -> Result<Vec<u32>, Errno> {
     };
     loop {
         match bpf(command, &mut attr) {
-            Ok(_) => ids.push(attr.next_id),
+            Ok(_) => {
+                ids.insert(attr.next_id);
+            }
             Err(Errno::ENOENT) => return Ok(ids),
             Err(error) => return Err(error),
         }
@@ -210,19 +213,40 @@ fn ids(command: i32) -> Result<Vec<u32>, Errno> {
     }
 }
 
-/// What is loaded into the kernel at the moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Programs and links in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Loaded {
-    pub(crate) programs: Vec<u32>,
-    pub(crate) links: Vec<u32>,
+    pub(crate) programs: BTreeSet<u32>,
+    pub(crate) links: BTreeSet<u32>,
 }
 
 impl Loaded {
-    /// Asks the kernel.
+    /// All that there is at the moment.
     pub(crate) fn now() -> io::Result<Self> {
         Ok(Self {
             programs: ids(PROG_GET_NEXT_ID)?,
             links: ids(LINK_GET_NEXT_ID)?,
         })
+    }
+
+    /// Those that a process has descriptors of.
+    pub(crate) fn by(pid: u32) -> io::Result<Self> {
+        let mut loaded = Self::default();
+        for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+            let text = fs::read_to_string(entry?.path())?;
+            let id = |name| {
+                let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+                line.trim().parse::<u32>().ok()
+            };
+            // The description of a link names its program too.
+            loaded.programs.extend(id("prog_id:"));
+            loaded.links.extend(id("link_id:"));
+        }
+        Ok(loaded)
+    }
+
+    /// Whether they share nothing.
+    pub(crate) fn is_disjoint(&self, other: &Self) -> bool {
+        self.programs.is_disjoint(&other.programs) && self.links.is_disjoint(&other.links)
     }
 }
