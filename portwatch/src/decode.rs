@@ -371,22 +371,26 @@ fn image(mut bytes: &[u8]) -> Result<ProcessImage, DecodeError> {
     let args = args
         .get(..args_len.min(ARGS_LEN))
         .ok_or(DecodeError::Short)?;
-    let cut = flag_bits & flags::CUT != 0;
+    let path_cut = flag_bits & flags::CUT_PATH != 0;
     Ok(ProcessImage {
         key: task.key,
         pid: task.tgid,
-        executable_path: when(bits, present::PATH, ()).and_then(|()| join_path(path)),
+        executable_path: when(bits, present::PATH, ()).and_then(|()| join_path(path, path_cut)),
+        path_cut,
         args: when(bits, present::ARGS, ()).map(|()| split_args(args)),
-        cut,
+        args_cut: flag_bits & flags::CUT_ARGS != 0,
     })
 }
 
-/// Components from the file upwards, each ended by NUL.
-fn join_path(components: &[u8]) -> Option<String> {
+/// Components from the file upwards, each ended by NUL. The end of a path that was cut does not
+/// begin with `/`: nobody shall take it for the path of another file.
+fn join_path(components: &[u8], cut: bool) -> Option<String> {
     let components = components.strip_suffix(&[0])?;
     let mut path = String::with_capacity(components.len() + 1);
     for name in components.rsplit(|&byte| byte == 0) {
-        path.push('/');
+        if !(cut && path.is_empty()) {
+            path.push('/');
+        }
         path.push_str(&String::from_utf8_lossy(name));
     }
     Some(path)

@@ -335,10 +335,12 @@ pub struct ProcessImage {
     pub pid: u32,
     /// Path of the executable.
     pub executable_path: Option<String>,
+    /// The path was longer than the record: only its end is here, without a leading `/`.
+    pub path_cut: bool,
     /// Arguments, the program's name first.
     pub args: Option<Vec<String>>,
-    /// Path or arguments were longer than the record.
-    pub cut: bool,
+    /// The arguments were longer than the record: only their beginning is here.
+    pub args_cut: bool,
 }
 
 /// A socket found under the port that was asked for.

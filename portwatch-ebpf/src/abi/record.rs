@@ -108,8 +108,10 @@ pub mod flags {
     pub const TRUNCATED: u32 = 1 << 8;
     /// Refused before the socket layer's own code ran (LSM), or by a cgroup program.
     pub const REFUSED_BY_POLICY: u32 = 1 << 9;
-    /// Path or arguments are longer than what the record carries.
-    pub const CUT: u32 = 1 << 10;
+    /// The path is longer than what the record carries: the components at its end are here.
+    pub const CUT_PATH: u32 = 1 << 10;
+    /// The arguments are longer than what the record carries: their beginning is here.
+    pub const CUT_ARGS: u32 = 1 << 11;
 }
 
 /// Why an event was lost: slots of the per-CPU map `LOST`.

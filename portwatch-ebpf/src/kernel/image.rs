@@ -181,7 +181,7 @@ fn path<R: Repeat>(record: &mut ProcessRecord, mm: Ptr) {
         return;
     }
     if end != TOP {
-        set(&mut record.flags, flags::CUT);
+        set(&mut record.flags, flags::CUT_PATH);
     }
     set(&mut record.present, present::PATH);
 }
@@ -197,7 +197,7 @@ fn args(record: &mut ProcessRecord, mm: Ptr) {
     let mut len = end.wrapping_sub(start);
     if len > ARGS_LEN as u64 {
         len = ARGS_LEN as u64;
-        set(&mut record.flags, flags::CUT);
+        set(&mut record.flags, flags::CUT_ARGS);
     }
     if len == 0 {
         return;

@@ -55,7 +55,8 @@ impl<'a> Live<'a> {
                 .then(|| read(process, "cmdline"))
                 .flatten()
                 .and_then(|bytes| arguments(&bytes)),
-            cut: false,
+            path_cut: false,
+            args_cut: false,
         };
         // exec gives the task another name. Read last: one that still has the name of the event
         // was running the same program while the rest was read.

@@ -222,7 +222,8 @@ pub(crate) mod tests {
             pid: 0x7000_0000,
             executable_path: Some("/usr/bin/server".to_owned()),
             args: Some(vec!["server".to_owned()]),
-            cut: false,
+            path_cut: false,
+            args_cut: false,
         });
         enricher
     }

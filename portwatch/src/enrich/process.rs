@@ -38,41 +38,50 @@ impl Key {
 pub struct Identity {
     /// Path of the executable.
     pub executable_path: Option<String>,
+    /// It is longer: this is its end.
+    pub path_cut: bool,
     /// Arguments.
     pub args: Option<Vec<String>>,
-    /// One of them is longer than what is here.
-    pub cut: bool,
+    /// There is more of them: this is their beginning.
+    pub args_cut: bool,
 }
 
 impl Identity {
-    /// Takes from `/proc` what the kernel's record did not have or had to cut, as long as the two
-    /// do not contradict each other.
+    /// Takes from `/proc` what the kernel's record did not have or had to cut, as long as what was
+    /// cut does not contradict it.
     fn completed(self, full: Self) -> Self {
-        if self.cut && !self.begins(&full) {
+        if !self.could_be(&full) {
             return self;
         }
-        if self.cut {
-            return Self {
-                executable_path: full.executable_path.or(self.executable_path),
-                args: full.args.or(self.args),
-                cut: false,
-            };
-        }
+        let Self {
+            executable_path,
+            path_cut,
+            args,
+            args_cut,
+        } = self;
+        let (executable_path, path_cut) = complete(executable_path, path_cut, full.executable_path);
+        let (args, args_cut) = complete(args, args_cut, full.args);
         Self {
-            executable_path: self.executable_path.or(full.executable_path),
-            args: self.args.or(full.args),
-            cut: false,
+            executable_path,
+            path_cut,
+            args,
+            args_cut,
         }
     }
 
-    /// Whether this could be `full`, cut: of a path the end is kept, of arguments the beginning.
-    fn begins(&self, full: &Self) -> bool {
+    /// Whether what was cut is part of `full`: of a path the end is kept, of arguments the beginning.
+    /// Arguments that are whole are not compared: programs overwrite theirs.
+    fn could_be(&self, full: &Self) -> bool {
         let path = match (&self.executable_path, &full.executable_path) {
-            (Some(cut), Some(full)) => full.ends_with(cut.as_str()),
+            // Only whole components are cut off.
+            (Some(cut), Some(full)) if self.path_cut => full
+                .strip_suffix(cut.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.ends_with('/')),
+            (Some(own), Some(full)) if self.args_cut => own == full,
             _ => true,
         };
         let args = match (self.args.as_deref(), full.args.as_deref()) {
-            (Some([first @ .., last]), Some(full)) => {
+            (Some([first @ .., last]), Some(full)) if self.args_cut => {
                 full.starts_with(first)
                     && full
                         .get(first.len())
@@ -81,6 +90,15 @@ impl Identity {
             _ => true,
         };
         path && args
+    }
+}
+
+/// The whole in place of what is cut or not there at all; and whether the result is still cut.
+fn complete<T>(own: Option<T>, cut: bool, full: Option<T>) -> (Option<T>, bool) {
+    match (own, full) {
+        (Some(own), Some(full)) => (Some(if cut { full } else { own }), false),
+        (None, full) => (full, false),
+        (own, None) => (own, cut),
     }
 }
 
@@ -156,16 +174,18 @@ impl Processes {
             key,
             pid,
             executable_path,
+            path_cut,
             args,
-            cut,
+            args_cut,
         } = image;
         let identity = Identity {
             executable_path: executable_path.map(|mut path| {
                 path.truncate(without_deleted(&path).len());
                 path
             }),
+            path_cut,
             args: args.filter(|_| self.args),
-            cut,
+            args_cut: args_cut && self.args,
         };
         self.slots
             .put(Key::Image(pid, key), Slot::Announced(identity));
@@ -184,8 +204,9 @@ impl Processes {
             Some(Slot::Announced(identity)) => identity,
             Some(Slot::Known(known)) => Identity {
                 executable_path: known.process.executable_path.clone(),
+                path_cut: false,
                 args: known.process.args.clone(),
-                cut: false,
+                args_cut: false,
             },
             None => Identity::default(),
         };
@@ -205,8 +226,9 @@ impl Processes {
 
     fn build(&mut self, task: &Task, seen: u64, clock: &Clock, identity: Identity) -> Process {
         let live = Live::new(task, seen);
-        let lacks_args = self.args && identity.args.is_none();
-        let identity = if identity.cut || identity.executable_path.is_none() || lacks_args {
+        let lacks_path = identity.path_cut || identity.executable_path.is_none();
+        let lacks_args = self.args && (identity.args_cut || identity.args.is_none());
+        let identity = if lacks_path || lacks_args {
             match live.identity(self.args) {
                 Some(full) => identity.completed(full),
                 None => identity,
@@ -237,11 +259,25 @@ mod tests {
 
     use super::*;
 
-    fn identity(path: &str, args: &[&str], cut: bool) -> Identity {
+    fn whole(path: &str, args: &[&str]) -> Identity {
         Identity {
             executable_path: Some(path.to_owned()),
             args: Some(args.iter().map(|&arg| arg.to_owned()).collect()),
-            cut,
+            ..Identity::default()
+        }
+    }
+
+    fn path_cut(path: &str, args: &[&str]) -> Identity {
+        Identity {
+            path_cut: true,
+            ..whole(path, args)
+        }
+    }
+
+    fn args_cut(path: &str, args: &[&str]) -> Identity {
+        Identity {
+            args_cut: true,
+            ..whole(path, args)
         }
     }
 
@@ -250,8 +286,9 @@ mod tests {
             key,
             pid: PID,
             executable_path: Some(path.to_owned()),
+            path_cut: false,
             args: Some(vec![path.to_owned(), "--flag".to_owned()]),
-            cut: false,
+            args_cut: false,
         }
     }
 
@@ -411,7 +448,7 @@ mod tests {
         processes.announce(ProcessImage {
             args: Some(vec!["sleep".to_owned(), "6".to_owned()]),
             executable_path: None,
-            cut: true,
+            args_cut: true,
             pid: task.pid,
             ..image(7, "")
         });
@@ -423,39 +460,29 @@ mod tests {
     fn what_contradicts_the_kernel_is_not_believed() {
         for (cut, full, believed) in [
             (
-                identity("/a/b", &["x", "lo"], true),
-                identity("/a/b", &["x", "long", "y"], false),
+                args_cut("/a/b", &["x", "lo"]),
+                whole("/a/b", &["x", "long", "y"]),
                 true,
             ),
+            (path_cut("b/c", &["x"]), whole("/a/b/c", &["x"]), true),
+            (path_cut("b/c", &["x"]), whole("/a/bb/c", &["x"]), false),
+            (path_cut("b/c", &["x"]), whole("/ab/c", &["x"]), false),
             (
-                identity("b/c", &["x"], true),
-                identity("/a/b/c", &["x"], false),
-                true,
-            ),
-            (
-                identity("/a/b", &["x", "lo"], true),
-                identity("/a/c", &["x", "long"], false),
+                args_cut("/a/b", &["x", "lo"]),
+                whole("/a/b", &["x", "short"]),
                 false,
             ),
+            (args_cut("/a/b", &["x", "lo"]), whole("/a/b", &["x"]), false),
             (
-                identity("/a/b", &["x", "lo"], true),
-                identity("/a/b", &["x", "short"], false),
-                false,
-            ),
-            (
-                identity("/a/b", &["x", "lo"], true),
-                identity("/a/b", &["x"], false),
-                false,
-            ),
-            (
-                identity("/a/b", &["x", "caf\u{fffd}"], true),
-                identity("/a/b", &["x", "café"], false),
+                args_cut("/a/b", &["x", "caf\u{fffd}"]),
+                whole("/a/b", &["x", "café"]),
                 true,
             ),
+            (args_cut("/a/b", &[]), whole("/a/b", &["x"]), true),
             (
-                identity("/a/b", &[], true),
-                identity("/a/b", &["x"], false),
-                true,
+                args_cut("/a/b", &["x", "lo"]),
+                whole("/a/c", &["x", "long"]),
+                false,
             ),
         ] {
             let expected = if believed { full.clone() } else { cut.clone() };
@@ -464,36 +491,58 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_cut_is_replaced() {
+        let sent = args_cut("/a/b/c", &["x", "lo"]);
+        let full = whole("/a/b/c", &["x", "long"]);
+        assert_eq!(sent.completed(full), whole("/a/b/c", &["x", "long"]));
+        let sent = path_cut("b/c", &["own title"]);
+        let full = whole("/a/b/c", &["c"]);
+        assert_eq!(sent.completed(full), whole("/a/b/c", &["own title"]));
+    }
+
+    #[test]
+    fn what_proc_does_not_have_stays_cut() {
+        let sent = path_cut("b/c", &["x"]);
+        let nothing = Identity::default();
+        assert_eq!(sent.clone().completed(nothing), sent);
+    }
+
+    #[test]
     fn what_the_kernel_sent_whole_is_kept() {
-        let sent = identity("/a", &["x"], false);
-        assert_eq!(sent.clone().completed(identity("/b", &["y"], false)), sent);
+        let sent = whole("/a", &["x"]);
+        assert_eq!(sent.clone().completed(whole("/b", &["y"])), sent);
         let path_only = Identity {
             args: None,
             ..sent.clone()
         };
         assert_eq!(
-            path_only.completed(identity("/b", &["y"], false)),
-            identity("/a", &["y"], false)
+            path_only.completed(whole("/b", &["y"])),
+            whole("/a", &["y"])
         );
     }
 
     proptest! {
         #[test]
         fn a_cut_identity_is_recognised(
-            path in "(/[a-zé]{1,8}){1,4}",
+            path in proptest::collection::vec("[a-zé]{1,8}", 1..5),
             args in proptest::collection::vec("[a-zé]{1,8}", 1..5),
+            components in 1usize..5,
             keep in 0usize..5,
             letters in 0usize..8,
         ) {
-            let full = Identity { executable_path: Some(path.clone()), args: Some(args.clone()), cut: false };
-            let tail = path.char_indices().nth(letters).map_or(0, |(at, _)| at);
+            let full = Identity {
+                executable_path: Some(format!("/{}", path.join("/"))),
+                args: Some(args.clone()),
+                ..Identity::default()
+            };
             let mut kept: Vec<String> = args.iter().take(keep.max(1)).cloned().collect();
             let last = kept.last_mut().unwrap();
             *last = last.chars().take(letters).collect();
             let cut = Identity {
-                executable_path: Some(path[tail..].to_owned()),
+                executable_path: Some(path[path.len().saturating_sub(components)..].join("/")),
+                path_cut: true,
                 args: Some(kept),
-                cut: true,
+                args_cut: true,
             };
             prop_assert_eq!(cut.completed(full.clone()), full);
         }

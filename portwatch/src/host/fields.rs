@@ -13,6 +13,8 @@ pub struct Fields {
     pub missing: Vec<&'static str>,
     /// Optional ones.
     pub absent: Vec<&'static str>,
+    /// Where each was found: the path of the table that this kernel has.
+    pub paths: [Option<&'static str>; FIELDS.len()],
 }
 
 impl Fields {
@@ -51,15 +53,50 @@ pub fn resolve(btf: &Btf) -> Fields {
         words: [ABSENT; FIELDS.len()],
         missing: Vec::new(),
         absent: Vec::new(),
+        paths: [None; FIELDS.len()],
     };
-    for (word, field) in fields.words.iter_mut().zip(FIELDS) {
-        match field.paths.iter().find_map(|path| find(btf, field, path)) {
-            Some(number) => *word = number,
+    for (at, field) in FIELDS.iter().enumerate() {
+        let found = field
+            .paths
+            .iter()
+            .find_map(|path| Some((find(btf, field, path)?, *path)));
+        match found {
+            Some((number, path)) => {
+                fields.words[at] = number;
+                fields.paths[at] = Some(path);
+            }
             None if field.required => fields.missing.push(field.name),
             None => fields.absent.push(field.name),
         }
     }
+    drop_scattered_options(&mut fields);
     fields
+}
+
+/// The bits that the programs take out of one 64-bit word, which begins at the byte of the first
+/// (`inet_flags` in the kernel programs' `kernel/sock.rs`).
+const OPTIONS: [&str; 3] = ["inet_freebind", "inet_transparent", "inet_bind_no_port"];
+
+/// Where the options do not lie in one such word, none of them is known.
+fn drop_scattered_options(fields: &mut Fields) {
+    let Some(first) = fields.get(OPTIONS[0]) else {
+        return;
+    };
+    let start = first & !7;
+    let together = OPTIONS.iter().all(|name| {
+        let bit = fields.get(name);
+        bit.is_none_or(|bit| bit.checked_sub(start).is_some_and(|bit| bit < 64))
+    });
+    if together {
+        return;
+    }
+    for (at, field) in FIELDS.iter().enumerate() {
+        if OPTIONS.contains(&field.name) && fields.words[at] != ABSENT {
+            fields.words[at] = ABSENT;
+            fields.paths[at] = None;
+            fields.absent.push(field.name);
+        }
+    }
 }
 
 fn split_enumerator(path: &'static str) -> (&'static str, Option<&'static str>) {
