@@ -61,7 +61,7 @@ pub(crate) fn of(root: &Path, programs: &[PathBuf]) -> Result<Vec<Library>> {
     Ok(libraries)
 }
 
-/// `	libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f...)`
+/// `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f...)`
 fn parse(line: &str) -> Option<(String, PathBuf)> {
     let (name, rest) = line.trim().split_once(" => ")?;
     let (path, _) = rest.rsplit_once(" (")?;
