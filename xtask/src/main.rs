@@ -11,6 +11,7 @@ mod run;
 mod say;
 mod test;
 mod toolchain;
+mod verifier;
 mod vm;
 mod workspace;
 

@@ -2,7 +2,7 @@
 //!
 //! [`drive`] starts one tracer after the other and reports figures, one a line (`xtask/src/bench/`
 //! reads them); [`work`] is the process that is traced, [`contender`] a tracer, [`verifier`] asks
-//! the kernel about its programs. Under QEMU's `-icount shift=0` every nanosecond of the guest's
+//! what the kernel's verifier had to do. Under QEMU's `-icount shift=0` every nanosecond of the guest's
 //! clocks is one instruction, which is what makes the figures repeatable.
 
 mod clock;
@@ -16,6 +16,8 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::Subcommand;
 
+use crate::degraded::Backend;
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cost {
@@ -23,14 +25,14 @@ pub(crate) enum Cost {
     Drive(drive::Options),
     /// Is traced: does one thing many times and says how long that took.
     Work(work::Options),
-    /// Names the programs of a running tracer, with the instructions that the verifier walked.
+    /// Names the programs that portwatch loads, with the instructions that the verifier walked.
     Verifier {
         /// The portwatch to start.
         #[arg(long)]
         portwatch: PathBuf,
-        /// Backends to load.
+        /// Backends to load; without one all that work here.
         #[arg(long)]
-        attach: Vec<crate::degraded::Backend>,
+        attach: Vec<Backend>,
     },
 }
 

@@ -14,8 +14,6 @@ use super::{check_long, proc};
 const PROG_LOAD: i32 = 5;
 const PROG_ATTACH: i32 = 8;
 const PROG_GET_NEXT_ID: i32 = 11;
-const PROG_GET_FD_BY_ID: i32 = 13;
-const OBJ_GET_INFO_BY_FD: i32 = 15;
 const LINK_GET_NEXT_ID: i32 = 31;
 const PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
 
@@ -210,47 +208,6 @@ fn ids(command: i32) -> Result<Vec<u32>, Errno> {
         }
         attr.start_id = attr.next_id;
     }
-}
-
-/// The name of a loaded program, at most 15 bytes of it (`struct bpf_prog_info`).
-pub(crate) fn program_name(id: u32) -> Result<String> {
-    #[repr(C)]
-    struct ById {
-        id: u32,
-        next_id: u32,
-        open_flags: u32,
-    }
-    #[repr(C)]
-    struct Info {
-        fd: u32,
-        len: u32,
-        info: u64,
-    }
-    const NAME: std::ops::Range<usize> = 64..80;
-    let fd = bpf(
-        PROG_GET_FD_BY_ID,
-        &mut ById {
-            id,
-            next_id: 0,
-            open_flags: 0,
-        },
-    )
-    .with_context(|| format!("no program {id}"))?;
-    // SAFETY: the kernel has just returned this descriptor.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    let mut info = [0_u8; NAME.end];
-    bpf(
-        OBJ_GET_INFO_BY_FD,
-        &mut Info {
-            fd: fd.as_raw_fd().cast_unsigned(),
-            len: info.len() as u32,
-            info: info.as_mut_ptr() as u64,
-        },
-    )
-    .with_context(|| format!("program {id} cannot be asked"))?;
-    let name = info.get(NAME).unwrap_or_default();
-    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-    Ok(String::from_utf8_lossy(name).into_owned())
 }
 
 /// What is loaded into the kernel at the moment.

@@ -25,6 +25,7 @@ use self::report::Report;
 use crate::exec::output;
 use crate::say::{Step, say};
 use crate::toolchain::GUEST_TARGET;
+use crate::verifier::{self, Record};
 use crate::vm::kernel::{self, Kernel};
 use crate::vm::qemu::Qemu;
 use crate::workspace::{self, Cache};
@@ -52,6 +53,9 @@ pub(crate) struct Bench {
     /// A tenth of the operations: noisier
     #[arg(long)]
     quick: bool,
+    /// Nothing but the work of the verifier, on all kernels; writes tests/verifier.tsv
+    #[arg(long, conflicts_with_all = ["attach", "peers", "quick", "only"])]
+    verifier: bool,
     /// Only operations whose name contains this, and nothing else than operations
     #[arg(long, value_name = "PATTERN")]
     only: Option<String>,
@@ -67,8 +71,12 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         attach,
         peers: with_peers,
         quick,
+        verifier,
         only,
     } = options;
+    if verifier {
+        return record_verifier();
+    }
     let cache = Cache::open()?;
     let qemu = Qemu::find_or_fetch(&cache)?;
     let line = kernel::find(tag).context("not in the matrix")?;
@@ -158,6 +166,43 @@ pub(crate) fn run(options: Bench) -> Result<()> {
             .with_context(|| format!("cannot write {}", path.display()))?;
         say(format_args!("written: {}", path.display()));
     }
+    Ok(())
+}
+
+/// Boots every kernel that tells how much work its verifier had, and keeps the answers.
+fn record_verifier() -> Result<()> {
+    let cache = Cache::open()?;
+    let qemu = Qemu::find_or_fetch(&cache)?;
+    toolchain::ensure_ebpf()?;
+    toolchain::ensure_guest_target()?;
+    let step = Step::begin("building the guest's programs (static, profile guest)");
+    let portwatch = cargo::build("portwatch", "guest", Some(GUEST_TARGET))?;
+    let tests = cargo::build("portwatch-tests", "guest", Some(GUEST_TARGET))?;
+    step.done();
+    let programs = [(
+        "/bin/portwatch".to_string(),
+        portwatch.executable("portwatch")?.to_path_buf(),
+    )];
+    let mut record = Record::default();
+    for line in kernel::MATRIX {
+        let kernel = Kernel::find_or_fetch(&cache, line)?;
+        let guest = Guest {
+            qemu: &qemu,
+            kernel: &kernel,
+            init: tests.executable("vm-init")?,
+            tests: tests.executable("portwatch-tests")?,
+            programs: &programs,
+            libraries: &[],
+        };
+        let mut counts = verifier::Counts::new();
+        let args = verifier::argv(&[]).split_off(1);
+        guest.run(Clock::Wall, args, |line| {
+            say(format_args!("  {}", line.replace('\t', " ")));
+            verifier::take(&mut counts, line);
+        })?;
+        record.replace(line.tag, counts);
+    }
+    say(format_args!("written: {}", record.write()?.display()));
     Ok(())
 }
 
