@@ -5,6 +5,7 @@
 
 mod bench;
 mod contract;
+mod cost;
 mod degraded;
 mod expect;
 mod helper;
@@ -80,6 +81,9 @@ enum Verb {
         #[arg(long)]
         paused: bool,
     },
+    /// Measures portwatch and its neighbours; see `cargo xtask bench`.
+    #[command(subcommand)]
+    Cost(cost::Cost),
     /// Small programs.
     #[command(hide = true, subcommand)]
     Helper(helper::Helper),
@@ -124,6 +128,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             long,
             paused,
         } => runner::child(&name, attach, long, paused),
+        Verb::Cost(cost) => cost::run(cost),
         Verb::Helper(helper) => helper::run(helper),
     }
 }

@@ -1,8 +1,9 @@
-//! Development tasks: `cargo xtask run`, `cargo xtask test`.
+//! Development tasks: `cargo xtask run`, `cargo xtask test`, `cargo xtask bench`.
 //!
-//! One verb a file ([`run`], [`test`]); what they share: the toolchain ([`toolchain`]), building
+//! One verb a file ([`run`], [`test`], [`bench`]); what they share: the toolchain ([`toolchain`]), building
 //! ([`cargo`]), and virtual machines with Debian's kernels ([`vm`]).
 
+mod bench;
 mod cargo;
 mod exec;
 mod privilege;
@@ -10,6 +11,7 @@ mod run;
 mod say;
 mod test;
 mod toolchain;
+mod verifier;
 mod vm;
 mod workspace;
 
@@ -33,12 +35,14 @@ struct Cli {
 enum Verb {
     Run(run::Run),
     Test(test::Test),
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(options) => run::run(options).map(|()| ExitCode::SUCCESS),
         Verb::Test(options) => test::run(options),
+        Verb::Bench(options) => bench::run(options).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: error: {error:#}");

@@ -12,6 +12,7 @@ use super::tier::{Counts, Failure, Tier, chain, printable};
 use crate::cargo;
 use crate::say::{Step, duration, say};
 use crate::toolchain::{self, GUEST_TARGET};
+use crate::verifier::{self, Record};
 use crate::vm::console::{End, Line, Patience};
 use crate::vm::initramfs::{self, Contents, Job, NETWORK_MODULES};
 use crate::vm::kernel::{self, Kernel};
@@ -158,6 +159,7 @@ fn jobs(selection: &Selection, kernel: &Kernel) -> Vec<Job> {
         argv
     };
     let limit = selection.limit();
+    let mut jobs = Vec::new();
     if selection.attach.is_empty() {
         let list = words(&[
             "/bin/portwatch-tests",
@@ -165,21 +167,26 @@ fn jobs(selection: &Selection, kernel: &Kernel) -> Vec<Job> {
             "--portwatch",
             "/bin/portwatch",
         ]);
-        return vec![Job::Each {
+        jobs.push(Job::Each {
             limit,
             list,
             argv: run("{}"),
-        }];
+        });
     }
-    selection
-        .attach
-        .iter()
-        .map(|backend| Job::Run {
-            id: backend.clone(),
+    jobs.extend(selection.attach.iter().map(|backend| Job::Run {
+        id: backend.clone(),
+        limit,
+        argv: run(backend),
+    }));
+    // Who asks for one scenario does not ask for this.
+    if selection.filter.is_none() {
+        jobs.push(Job::Run {
+            id: VERIFIER.into(),
             limit,
-            argv: run(backend),
-        })
-        .collect()
+            argv: verifier::argv(&selection.attach),
+        });
+    }
+    jobs
 }
 
 /// Sorts what a guest says into tiers.
@@ -195,12 +202,17 @@ struct Running {
     id: String,
     since: Instant,
     output: scenario::Output,
+    /// What the verifier had to do, in that job.
+    verified: verifier::Counts,
     /// The last of what it wrote to stderr: shown if it fails.
     errors: Vec<String>,
 }
 
 /// The job in which PID 1 asks for the backends.
 const LIST: &str = "list";
+
+/// The job that tells how much work the verifier had.
+const VERIFIER: &str = "verifier";
 
 /// Lines of stderr kept for a job.
 const KEPT: usize = 20;
@@ -245,13 +257,15 @@ impl<'a> Collector<'a> {
                     id,
                     since: now,
                     output,
+                    verified: verifier::Counts::new(),
                     errors: Vec::new(),
                 });
             }
             Line::Out(text) => {
-                if let Some(job) = &mut self.job
-                    && let Some(news) = job.output.line(text)
-                {
+                let Some(job) = &mut self.job else { return };
+                if job.id == VERIFIER {
+                    verifier::take(&mut job.verified, text);
+                } else if let Some(news) = job.output.line(text) {
                     say(format_args!("vm/{tag}/{}: {news}", job.id));
                 }
             }
@@ -273,6 +287,7 @@ impl<'a> Collector<'a> {
             id,
             since,
             output,
+            verified,
             errors,
         }) = self.job.take()
         else {
@@ -297,7 +312,11 @@ impl<'a> Collector<'a> {
             }
             return;
         }
-        let mut counts = output.finish(end);
+        let mut counts = if id == VERIFIER {
+            judge_verified(self.kernel.tag, end, &verified)
+        } else {
+            output.finish(end)
+        };
         if let Some(failure) = counts.failures.last_mut() {
             failure.why.push_str(&said());
         }
@@ -325,6 +344,28 @@ impl<'a> Collector<'a> {
             });
         }
         (self.tiers, self.rest)
+    }
+}
+
+/// One test a program.
+fn judge_verified(tag: &str, end: &End, verified: &verifier::Counts) -> Counts {
+    if *end != End::Exit(0) {
+        return Counts::one_failed(VERIFIER, format!("the programs do not load ({end:?})"));
+    }
+    match Record::read() {
+        Err(error) => Counts::one_failed(VERIFIER, chain(&error)),
+        Ok(record) => {
+            let failures: Vec<Failure> = record
+                .complaints(tag, verified)
+                .into_iter()
+                .map(|(name, why)| Failure { name, why })
+                .collect();
+            Counts {
+                passed: (verified.len() - failures.len()) as u32,
+                failures,
+                ..Counts::default()
+            }
+        }
     }
 }
 

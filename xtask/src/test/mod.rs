@@ -66,7 +66,8 @@ pub(crate) struct Test {
     filter: Option<String>,
 }
 
-fn parse_kernel(text: &str) -> Result<&'static str, String> {
+/// A kernel of the matrix, by its version.
+pub(crate) fn parse_kernel(text: &str) -> Result<&'static str, String> {
     kernel::find(text).map(|line| line.tag).ok_or_else(|| {
         let tags: Vec<&str> = kernel::MATRIX.iter().map(|line| line.tag).collect();
         format!("not in the matrix, which has {}", tags.join(", "))

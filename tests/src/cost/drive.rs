@@ -1,0 +1,402 @@
+//! The course: what is measured of each contender, in which order.
+//!
+//! Figures go to stdout, fields separated by tabs:
+//!
+//! ```text
+//! ops CONTENDER MODE TOTAL OWN TRACER   per operation: the whole machine until the last line is
+//!                                       written, the traced process, the tracer; `-` and `-again`
+//!                                       stand for nobody, before and after all contenders
+//! value CONTENDER NAME VALUE            a figure of another kind
+//! failed CONTENDER WHY                  it could not be measured
+//! ```
+
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    net::{Ipv4Addr, TcpListener},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::{
+    clock,
+    contender::{Contender, Output, Running},
+    work::{Mode, Times},
+};
+use crate::expect::lookup;
+
+/// A part of the course.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Phase {
+    /// From exec to the first line.
+    Start,
+    /// What operations cost.
+    Ops,
+    /// Idle, memory, and the time from an event to its line.
+    Steady,
+    /// Binds at full speed.
+    Burst,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[arg(long)]
+    phase: Vec<Phase>,
+    /// `LABEL[:MODE,…]=COMMAND`
+    #[arg(long)]
+    contender: Vec<Contender>,
+    /// Only modes whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Percentage of the usual number of operations.
+    #[arg(long, default_value_t = 100)]
+    scale: u64,
+}
+
+/// Runs it.
+pub(super) fn run(options: &Options) -> Result<()> {
+    let Options {
+        phase,
+        contender: contenders,
+        only,
+        scale,
+    } = options;
+    // What booting has left behind is done when the machine idles.
+    clock::pause(2000);
+    let modes: Vec<Mode> = Mode::value_variants()
+        .iter()
+        .copied()
+        .filter(|mode| mode.name().contains(only.as_str()))
+        .collect();
+    let with_ops = phase.contains(&Phase::Ops);
+    if with_ops {
+        operations("-", None, &modes, *scale)?;
+    }
+    for contender in contenders {
+        for phase in phase {
+            let measured = match phase {
+                Phase::Start => start(contender),
+                Phase::Ops => operations_of(contender, &modes, *scale),
+                Phase::Steady => steady(contender),
+                Phase::Burst => burst(contender, 2000 * scale),
+            };
+            if let Err(error) = measured {
+                let why = format!("{error:#}").replace(['\n', '\t'], " ");
+                println!("failed\t{}\t{phase:?}: {why}", contender.label);
+            }
+        }
+    }
+    if with_ops {
+        operations("-again", None, &modes, *scale)?;
+    }
+    Ok(())
+}
+
+fn value(contender: &Contender, name: &str, value: impl std::fmt::Display) {
+    println!("value\t{}\t{name}\t{value}", contender.label);
+}
+
+fn work(mode: Mode, count: u64, tracer: Option<u32>) -> Result<Times> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args(["cost", "work", &mode.name(), &count.to_string()])
+        .stdin(Stdio::null());
+    if let Some(pid) = tracer {
+        command.args(["--tracer", &pid.to_string()]);
+    }
+    let output = command.output().context("cannot run the workload")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        bail!(
+            "{}: {}: {}",
+            mode.name(),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Times::parse(&said).with_context(|| format!("{}: {said}", mode.name()))
+}
+
+fn operations(
+    label: &str,
+    mut tracer: Option<&mut Running>,
+    modes: &[Mode],
+    scale: u64,
+) -> Result<()> {
+    for mode in modes {
+        let count = (mode.count() * scale / 100).max(10);
+        let times = work(*mode, count, tracer.as_ref().map(|tracer| tracer.pid()))?;
+        let (mut tail, mut during) = (0, 0);
+        if let Some(tracer) = tracer.as_mut() {
+            tracer.settled()?;
+            tail = tracer.ran()? - times.tracer_after;
+            during = times.tracer_after - times.tracer_before;
+        }
+        let per = |sum: u64| sum as f64 / count as f64;
+        println!(
+            "ops\t{label}\t{}\t{:.1}\t{:.1}\t{:.1}",
+            mode.name(),
+            per(times.machine + tail),
+            per(times.own),
+            per(during + tail)
+        );
+    }
+    Ok(())
+}
+
+fn operations_of(contender: &Contender, modes: &[Mode], scale: u64) -> Result<()> {
+    let modes: Vec<Mode> = modes
+        .iter()
+        .copied()
+        .filter(|mode| {
+            contender
+                .modes
+                .as_ref()
+                .is_none_or(|wanted| wanted.contains(mode))
+        })
+        .collect();
+    if modes.is_empty() {
+        return Ok(());
+    }
+    let mut tracer = contender.start(Output::Null, &[])?;
+    tracer.attached()?;
+    operations(&contender.label, Some(&mut tracer), &modes, scale)?;
+    tracer.stop()?;
+    Ok(())
+}
+
+/// From exec to the line that says it is attached; a neighbour's moment is when it falls silent.
+fn start(contender: &Contender) -> Result<()> {
+    if contender.modes.is_some() {
+        return Ok(());
+    }
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        let since = clock::machine()?;
+        if contender.is_portwatch() {
+            let mut tracer = contender.start(Output::Pipe, &["-o", "json"])?;
+            let mut lines = tracer.lines()?;
+            let first = lines.next(Duration::from_secs(60))?;
+            let (now, ran) = (clock::machine()?, tracer.ran()?);
+            let first = first.unwrap_or_default();
+            if !first.contains("\"start\"") {
+                bail!("it does not start: {first} {}", tracer.stop()?);
+            }
+            lines.drain();
+            runs.push((ran, now - since));
+            tracer.stop()?;
+        } else {
+            let mut tracer = contender.start(Output::Null, &[])?;
+            tracer.attached()?;
+            runs.push((tracer.ran()?, 0));
+            tracer.stop()?;
+            break;
+        }
+    }
+    let least = runs.iter().map(|(ran, _)| ran).min().context("no run")?;
+    value(contender, "start-run", least);
+    let mut elapsed: Vec<u64> = runs.iter().map(|(_, elapsed)| *elapsed).collect();
+    elapsed.sort_unstable();
+    if contender.is_portwatch() {
+        value(contender, "start-elapsed", elapsed[elapsed.len() / 2]);
+    }
+    Ok(())
+}
+
+fn steady(contender: &Contender) -> Result<()> {
+    if contender.modes.is_some() {
+        return Ok(());
+    }
+    let mut tracer = contender.start(Output::Pipe, &[])?;
+    tracer.attached()?;
+    let mut lines = tracer.lines()?;
+    latency(contender, &mut lines)?;
+    lines.drain();
+    work(Mode::Bind, 2000, None)?;
+    tracer.settled()?;
+    idle(contender, &tracer)?;
+    memory(contender, &tracer)?;
+    tracer.stop()?;
+    Ok(())
+}
+
+/// Event to line through a pipe.
+fn latency(contender: &Contender, lines: &mut super::contender::Lines) -> Result<()> {
+    const TIMES: u32 = 20;
+    let (mut worst, mut seen) = (Duration::ZERO, 0);
+    for _ in 0..TIMES {
+        let since = Instant::now();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port().to_string();
+        while let Some(line) = lines.next(Duration::from_secs(1).saturating_sub(since.elapsed()))? {
+            if line.is_empty() {
+                bail!("it ended");
+            }
+            if line.contains(&port) {
+                seen += 1;
+                worst = worst.max(since.elapsed());
+                break;
+            }
+        }
+        clock::pause(30);
+    }
+    value(contender, "latency-seen", format!("{seen}/{TIMES}"));
+    if seen > 0 {
+        value(contender, "latency-worst-us", worst.as_micros());
+    }
+    Ok(())
+}
+
+fn idle(contender: &Contender, tracer: &Running) -> Result<()> {
+    const SECONDS: u64 = 5;
+    let (ran, woken) = (tracer.ran()?, switches(tracer.pid())?);
+    clock::pause(SECONDS * 1000);
+    let (ran, woken) = (tracer.ran()? - ran, switches(tracer.pid())? - woken);
+    value(contender, "idle-run-per-second", ran / SECONDS);
+    value(contender, "idle-wakeups", format!("{woken} in {SECONDS} s"));
+    Ok(())
+}
+
+/// Context switches of all threads so far.
+fn switches(pid: u32) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = fs::read_to_string(entry?.path().join("status"))?;
+        sum += status
+            .lines()
+            .filter(|line| line.contains("ctxt_switches"))
+            .filter_map(|line| line.split_whitespace().last()?.parse::<u64>().ok())
+            .sum::<u64>();
+    }
+    Ok(sum)
+}
+
+fn memory(contender: &Contender, tracer: &Running) -> Result<()> {
+    let text = fs::read_to_string(format!("/proc/{}/smaps", tracer.pid()))?;
+    let Resident { all, maps } = resident(&text);
+    value(contender, "rss-kb", all);
+    value(contender, "rss-without-ring-kb", all - maps);
+    let status = fs::read_to_string(format!("/proc/{}/status", tracer.pid()))?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.split_whitespace().next());
+    value(contender, "rss-peak-kb", peak.context("no VmHWM")?);
+    Ok(())
+}
+
+/// Resident memory, kB.
+#[derive(Debug, PartialEq)]
+struct Resident {
+    all: u64,
+    /// Of that, mappings of BPF maps: the ring's pages, which the kernel owns.
+    maps: u64,
+}
+
+fn resident(smaps: &str) -> Resident {
+    let mut sums = Resident { all: 0, maps: 0 };
+    let mut of_map = false;
+    for line in smaps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        if !first.ends_with(':') {
+            of_map = line.contains("bpf-map") || line.contains("bpf_map");
+        } else if first == "Rss:" {
+            let size: u64 = words.next().and_then(|kb| kb.parse().ok()).unwrap_or(0);
+            sums.all += size;
+            sums.maps += if of_map { size } else { 0 };
+        }
+    }
+    sums
+}
+
+/// As many binds as the machine can do, JSON to a file.
+fn burst(contender: &Contender, count: u64) -> Result<()> {
+    const PATH: &str = "/tmp/lines";
+    if contender.modes.is_some() {
+        return Ok(());
+    }
+    let more: &[&str] = if contender.is_portwatch() {
+        &["-o", "json"]
+    } else {
+        &[]
+    };
+    let mut tracer = contender.start(Output::File(File::create(PATH)?), more)?;
+    tracer.attached()?;
+    let times = work(Mode::Bind, count, None)?;
+    tracer.settled()?;
+    let notes = tracer.stop()?;
+    // The workload does a tenth more to warm up.
+    value(contender, "burst-events", count + count / 10);
+    value(contender, "burst-ns-per-op", times.machine / count);
+    let mut printed = 0_u64;
+    let mut last = String::new();
+    for line in BufReader::new(File::open(PATH)?).lines() {
+        let line = line?;
+        printed += u64::from(line.contains("portwatch-tests"));
+        last = line;
+    }
+    value(contender, "burst-printed", printed);
+    let lost = if contender.is_portwatch() {
+        let end: Value = serde_json::from_str(&last).context("the last line")?;
+        let lost = lookup(&end, "totals.lost").and_then(Value::as_u64);
+        lost.with_context(|| format!("no totals in {last}"))?
+    } else {
+        lost_in(&notes)
+    };
+    value(contender, "burst-lost", lost);
+    fs::remove_file(PATH)?;
+    Ok(())
+}
+
+/// The sum of first numbers of lines about loss.
+fn lost_in(notes: &str) -> u64 {
+    notes
+        .lines()
+        .filter(|line| {
+            let line = line.to_lowercase();
+            ["lost", "drop", "missed"]
+                .iter()
+                .any(|word| line.contains(word))
+        })
+        .filter_map(|line| {
+            line.split(|c: char| !c.is_ascii_digit())
+                .find(|word| !word.is_empty())?
+                .parse::<u64>()
+                .ok()
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_is_told_from_the_rest() {
+        let smaps = "\
+55d0-55d1 r-xp 00000000 00:01 7   /bin/portwatch\nSize:  8 kB\nRss:  400 kB\nPss:  400 kB\n\
+7f00-7f01 rw-s 00000000 00:0e 9   anon_inode:bpf-map\nRss:  4 kB\nVmFlags: rd wr sh\n\
+7f01-7f02 r--s 00001000 00:0e 9   anon_inode:bpf-map\nRss:  96 kB\n\
+7ffe-7fff rw-p 00000000 00:00 0   [stack]\nRss:  12 kB\n";
+        assert_eq!(
+            resident(smaps),
+            Resident {
+                all: 512,
+                maps: 100
+            }
+        );
+    }
+
+    #[test]
+    fn neighbours_tell_losses_in_their_own_words() {
+        assert_eq!(
+            lost_in("Lost 12 events on CPU #0!\nlost 3 events\nfine 9\n"),
+            15
+        );
+    }
+}

@@ -1,0 +1,47 @@
+//! What portwatch and its neighbours cost, measured from inside a test VM: `portwatch-tests cost …`.
+//!
+//! [`drive`] starts one tracer after the other and reports figures, one a line (`xtask/src/bench/`
+//! reads them); [`work`] is the process that is traced, [`contender`] a tracer, [`verifier`] asks
+//! what the kernel's verifier had to do. Under QEMU's `-icount shift=0` every nanosecond of the guest's
+//! clocks is one instruction, which is what makes the figures repeatable.
+
+mod clock;
+mod contender;
+mod drive;
+mod verifier;
+mod work;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::degraded::Backend;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cost {
+    /// Measures tracers.
+    Drive(drive::Options),
+    /// Is traced: does one thing many times and says how long that took.
+    Work(work::Options),
+    /// Names the programs that portwatch loads, with the instructions that the verifier walked.
+    Verifier {
+        /// The portwatch to start.
+        #[arg(long)]
+        portwatch: PathBuf,
+        /// Backends to load; without one all that work here.
+        #[arg(long)]
+        attach: Vec<Backend>,
+    },
+}
+
+/// Does it.
+pub(crate) fn run(cost: Cost) -> Result<ExitCode> {
+    match cost {
+        Cost::Drive(options) => drive::run(&options)?,
+        Cost::Work(options) => work::run(&options)?,
+        Cost::Verifier { portwatch, attach } => verifier::run(&portwatch, &attach)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

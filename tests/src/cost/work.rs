@@ -1,0 +1,327 @@
+//! The traced process: one operation, many times.
+
+use std::{
+    ffi::CString,
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::PathBuf,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use nix::errno::Errno;
+
+use super::clock;
+use crate::sys::{
+    addr::Address,
+    bpf::{Cgroup, Refuse},
+    proc,
+    sock::{Kind, Sock},
+    task,
+};
+
+/// What is done again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// socket, bind to 127.0.0.1 and a port that the kernel picks, close.
+    Bind,
+    /// The same on a port that is taken: EADDRINUSE.
+    BindConflict,
+    /// The same where a cgroup program refuses it: EPERM.
+    BindRefused,
+    /// The same with a UDP socket.
+    UdpBind,
+    /// socket, connect to a listener of the same thread, accept, close both (reset: no TIME_WAIT).
+    Connect,
+    /// getppid(2).
+    Getppid,
+    /// Reading one byte of /dev/zero.
+    Read,
+    /// Writing one byte to /dev/null.
+    Write,
+    /// Opening and closing /dev/null.
+    OpenClose,
+    /// fork, exit in the child, wait.
+    Fork,
+    /// fork, exec of a program of two system calls' worth, wait.
+    Exec,
+}
+
+impl Mode {
+    /// Its name in figures, which is the one on the command line.
+    pub(super) fn name(self) -> String {
+        self.to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
+    }
+
+    /// How often, so that every mode runs some 50 million instructions.
+    pub(super) fn count(self) -> u64 {
+        match self {
+            Self::Bind | Self::BindConflict | Self::BindRefused | Self::UdpBind => 5000,
+            Self::Connect => 2000,
+            Self::Getppid | Self::Read | Self::Write | Self::OpenClose => 20_000,
+            Self::Fork => 600,
+            Self::Exec => 300,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    mode: Mode,
+    /// How often.
+    count: u64,
+    /// The tracer, whose run time is read together with our own.
+    #[arg(long)]
+    tracer: Option<u32>,
+}
+
+/// What is printed: the loop by the machine's clock, our own part, and the tracer's clock before and
+/// after it.
+pub(super) struct Times {
+    pub(super) machine: u64,
+    pub(super) own: u64,
+    pub(super) tracer_before: u64,
+    pub(super) tracer_after: u64,
+}
+
+impl Times {
+    /// Reads a line that [`run`] has printed.
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let mut numbers = line.split_whitespace().map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(Self {
+            machine: next()?,
+            own: next()?,
+            tracer_before: next()?,
+            tracer_after: next()?,
+        })
+    }
+}
+
+/// Does it.
+pub(super) fn run(options: &Options) -> Result<()> {
+    let Options {
+        mode,
+        count,
+        tracer,
+    } = options;
+    let tracer = || tracer.map_or(Ok(0), clock::of);
+    let mut operation = Operation::prepare(*mode)?;
+    for _ in 0..count / 10 {
+        operation.run()?;
+    }
+    // The tracer has printed what came of that.
+    clock::pause(100);
+    let (tracer_before, own, machine) = (tracer()?, clock::own()?, clock::machine()?);
+    for _ in 0..*count {
+        operation.run()?;
+    }
+    let machine = clock::machine()? - machine;
+    let (own, tracer_after) = (clock::own()? - own, tracer()?);
+    println!("{machine} {own} {tracer_before} {tracer_after}");
+    Ok(())
+}
+
+/// A mode with what it needs.
+enum Operation {
+    Bind(Kind, Address),
+    Refused {
+        kind: Kind,
+        at: Address,
+        errno: Errno,
+        _because_of: Keep,
+    },
+    Connect(Sock, Address),
+    Getppid,
+    Read(fs::File),
+    Write(fs::File),
+    OpenClose,
+    Fork,
+    Exec(CString),
+}
+
+/// What makes the operation fail, for as long as it lives.
+enum Keep {
+    Socket(#[expect(dead_code, reason = "kept to be dropped")] Sock),
+    Cgroup(#[expect(dead_code, reason = "kept to be dropped")] Cgroup),
+}
+
+fn address(port: u16) -> Address {
+    Address::from(std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+fn listener() -> Result<(Sock, Address)> {
+    let sock = Sock::new(Kind::Tcp4)?;
+    sock.bind(&address(0))?;
+    sock.listen(128)?;
+    let at = sock.local().context("a listener without an address")?;
+    Ok((sock, Address::from(at)))
+}
+
+impl Operation {
+    fn prepare(mode: Mode) -> Result<Self> {
+        Ok(match mode {
+            Mode::Bind => Self::Bind(Kind::Tcp4, address(0)),
+            Mode::UdpBind => Self::Bind(Kind::Udp4, address(0)),
+            Mode::BindConflict => {
+                let (holder, at) = listener()?;
+                Self::Refused {
+                    kind: Kind::Tcp4,
+                    at,
+                    errno: Errno::EADDRINUSE,
+                    _because_of: Keep::Socket(holder),
+                }
+            }
+            Mode::BindRefused => {
+                let own = proc::Me::learn()?.cgroup.unwrap_or_default();
+                let cgroup = Cgroup::enter(&own)?.context("cgroup v2 is not mounted")?;
+                cgroup.refuse(Refuse::Bind4)?;
+                Self::Refused {
+                    kind: Kind::Tcp4,
+                    at: address(8080),
+                    errno: Errno::EPERM,
+                    _because_of: Keep::Cgroup(cgroup),
+                }
+            }
+            Mode::Connect => {
+                let (sock, at) = listener()?;
+                Self::Connect(sock, at)
+            }
+            Mode::Getppid => Self::Getppid,
+            Mode::Read => Self::Read(fs::File::open("/dev/zero")?),
+            Mode::Write => Self::Write(fs::OpenOptions::new().write(true).open("/dev/null")?),
+            Mode::OpenClose => Self::OpenClose,
+            Mode::Fork => Self::Fork,
+            Mode::Exec => Self::Exec(program_that_exits()?),
+        })
+    }
+
+    fn run(&mut self) -> Result<()> {
+        match self {
+            Self::Bind(kind, at) => Sock::new(*kind)?.bind(at).context("bind")?,
+            Self::Refused {
+                kind, at, errno, ..
+            } => {
+                let result = Sock::new(*kind)?.bind(at);
+                ensure!(result == Err(*errno), "bind: {result:?}, not {errno}");
+            }
+            Self::Connect(listener, at) => {
+                let client = Sock::new(Kind::Tcp4)?;
+                client.reset_on_close()?;
+                client.connect(at).context("connect")?;
+                let accepted = listener.accept().context("accept")?;
+                drop(client);
+                drop(accepted);
+            }
+            Self::Getppid => {
+                std::hint::black_box(task::parent());
+            }
+            Self::Read(file) => {
+                std::io::Read::read_exact(file, &mut [0])?;
+            }
+            Self::Write(file) => {
+                std::io::Write::write_all(file, &[0])?;
+            }
+            Self::OpenClose => drop(
+                fs::OpenOptions::new()
+                    .read(true)
+                    .custom_flags(libc::O_NOCTTY)
+                    .open("/dev/null")?,
+            ),
+            Self::Fork => fork_and_wait(|| {})?,
+            Self::Exec(program) => fork_and_wait(|| {
+                let (argv, envp) = ([program.as_ptr(), std::ptr::null()], [std::ptr::null()]);
+                // SAFETY: a C string and two arrays of C strings that end with a null pointer.
+                unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+            })?,
+        }
+        Ok(())
+    }
+}
+
+/// `work` must do nothing but system calls.
+fn fork_and_wait(work: impl FnOnce()) -> Result<()> {
+    // SAFETY: this process has one thread, and the child makes system calls only.
+    match unsafe { libc::fork() } {
+        -1 => bail!("fork: {}", Errno::last()),
+        0 => {
+            work();
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(0) }
+        }
+        pid => {
+            task::wait(pid)?;
+            Ok(())
+        }
+    }
+}
+
+/// Writes an executable that does nothing but `exit_group(0)`: whatever a real program does at its
+/// start would only be noise. System V ABI, "Object Files".
+fn program_that_exits() -> Result<CString> {
+    const BASE: u64 = 0x40_0000;
+    // mov eax, 231 (exit_group); xor edi, edi; syscall
+    const CODE: [u8; 9] = [0xb8, 0xe7, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
+    let size = 64 + 56 + CODE.len() as u64;
+    let mut file = Vec::new();
+    file.extend(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    file.extend([2_u16, 62].map(u16::to_le_bytes).concat()); // ET_EXEC, EM_X86_64
+    file.extend(1_u32.to_le_bytes());
+    file.extend([BASE + 64 + 56, 64, 0].map(u64::to_le_bytes).concat()); // entry, phoff, shoff
+    file.extend(0_u32.to_le_bytes());
+    file.extend([64_u16, 56, 1, 64, 0, 0].map(u16::to_le_bytes).concat());
+    file.extend([1_u32, 5].map(u32::to_le_bytes).concat()); // PT_LOAD, readable and executable
+    let header = [0, BASE, BASE, size, size, 0x1000];
+    file.extend(header.map(u64::to_le_bytes).concat());
+    file.extend(CODE);
+    let path = PathBuf::from(format!("/tmp/exits-{}", std::process::id()));
+    fs::write(&path, file).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(CString::new(path.into_os_string().into_encoded_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[test]
+    fn every_mode_that_needs_no_root_does_what_it_says() {
+        for mode in Mode::value_variants() {
+            if *mode != Mode::BindRefused {
+                let mut operation = Operation::prepare(*mode).unwrap();
+                for _ in 0..3 {
+                    operation.run().unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_program_that_exits_runs() {
+        let program = program_that_exits().unwrap();
+        let status = std::process::Command::new(program.to_str().unwrap())
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(0));
+    }
+
+    #[test]
+    fn times_are_read_back() {
+        let times = Times::parse("10 9 3 4\n").unwrap();
+        assert_eq!(
+            (
+                times.machine,
+                times.own,
+                times.tracer_before,
+                times.tracer_after
+            ),
+            (10, 9, 3, 4)
+        );
+        assert!(Times::parse("10 9 3").is_none());
+        assert!(Times::parse("portwatch-tests: bind").is_none());
+    }
+}

@@ -1,0 +1,242 @@
+//! `cargo xtask bench`: what portwatch costs, beside its budget and its neighbours.
+//!
+//! Two boots of one kernel. In the first the guest's clock counts instructions, which makes the
+//! figures repeatable; in the second two CPUs run at the emulator's full speed, to see whether
+//! anything is lost. Nothing here is a test: figures are read by people and kept in `docs/cost.md`.
+
+mod budget;
+mod figures;
+mod guest;
+mod libraries;
+mod native;
+mod peers;
+mod report;
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use self::figures::Figures;
+use self::guest::{Clock, Guest};
+use self::native::Native;
+use self::report::Report;
+use crate::exec::output;
+use crate::say::{Step, say};
+use crate::toolchain::GUEST_TARGET;
+use crate::verifier::{self, Record};
+use crate::vm::kernel::{self, Kernel};
+use crate::vm::qemu::Qemu;
+use crate::workspace::{self, Cache};
+use crate::{cargo, toolchain};
+
+/// Measure what portwatch costs, and write docs/cost.md
+///
+/// Instructions that every operation gets longer by, counted in a virtual machine; instructions
+/// until it is attached; memory, losses and latency. The release binary is measured, as it is.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  cargo xtask bench                             everything, on 6.12; writes docs/cost.md
+  cargo xtask bench --peers                     beside bindsnoop, tcpconnect and bpftrace
+  cargo xtask bench --attach tracing --only bind --quick    one row, quickly; writes nothing")]
+pub(crate) struct Bench {
+    /// The kernel (5.10, 6.1, 6.12, 7.x)
+    #[arg(long, value_name = "VERSION", default_value = "6.12", value_parser = crate::test::parse_kernel)]
+    kernel: &'static str,
+    /// Only this backend; may be repeated
+    #[arg(long, value_name = "BACKEND", value_parser = ["tracing", "kprobe", "raw_tp"])]
+    attach: Vec<String>,
+    /// Beside libbpf-tools and bpftrace, which are fetched as Debian packages (220 MB)
+    #[arg(long)]
+    peers: bool,
+    /// A tenth of the operations: noisier
+    #[arg(long)]
+    quick: bool,
+    /// Nothing but the work of the verifier, on all kernels; writes tests/verifier.tsv
+    #[arg(long, conflicts_with_all = ["attach", "peers", "quick", "only"])]
+    verifier: bool,
+    /// Only operations whose name contains this, and nothing else than operations
+    #[arg(long, value_name = "PATTERN")]
+    only: Option<String>,
+}
+
+/// Carries it out.
+///
+/// # Errors
+/// Something is missing and cannot be got, a build fails, or a guest does not come to its end.
+pub(crate) fn run(options: Bench) -> Result<()> {
+    let Bench {
+        kernel: tag,
+        attach,
+        peers: with_peers,
+        quick,
+        verifier,
+        only,
+    } = options;
+    if verifier {
+        return record_verifier();
+    }
+    let cache = Cache::open()?;
+    let qemu = Qemu::find_or_fetch(&cache)?;
+    let line = kernel::find(tag).context("not in the matrix")?;
+    let kernel = Kernel::find_or_fetch(&cache, line)?;
+    let root = if with_peers {
+        peers::find_or_fetch(&cache)?
+    } else {
+        "/".into()
+    };
+
+    toolchain::ensure_ebpf()?;
+    toolchain::ensure_guest_target()?;
+    let step = Step::begin("building portwatch (profile release)");
+    let portwatch = cargo::build("portwatch", "release", None)?;
+    step.done();
+    let step = Step::begin("building the guest's programs (static, profile guest)");
+    let tests = cargo::build("portwatch-tests", "guest", Some(GUEST_TARGET))?;
+    step.done();
+    let portwatch = portwatch.executable("portwatch")?.to_path_buf();
+    let mut programs = vec![("/bin/portwatch".to_string(), portwatch.clone())];
+    if with_peers {
+        programs.extend(peers::programs(&root)?);
+    }
+    let files: Vec<_> = programs.iter().map(|(_, file)| file.clone()).collect();
+    let libraries = libraries::of(&root, &files)?;
+    if with_peers {
+        programs.extend(peers::scripts()?);
+    }
+    let guest = Guest {
+        qemu: &qemu,
+        kernel: &kernel,
+        init: tests.executable("vm-init")?,
+        tests: tests.executable("portwatch-tests")?,
+        programs: &programs,
+        libraries: &libraries,
+    };
+
+    let backends = if attach.is_empty() {
+        ["tracing", "kprobe", "raw_tp"].map(String::from).to_vec()
+    } else {
+        attach
+    };
+    let mut contenders = own_contenders(&backends);
+    if with_peers {
+        contenders.extend(peers::contenders());
+    }
+    let scale = if quick { "10" } else { "100" };
+    let args = |phases: &[&str]| {
+        let mut args = vec!["--scale".to_string(), scale.to_string()];
+        for phase in phases {
+            args.extend(["--phase".to_string(), (*phase).to_string()]);
+        }
+        for contender in &contenders {
+            args.extend(["--contender".to_string(), contender.clone()]);
+        }
+        args.extend(only.iter().flat_map(|only| ["--only".into(), only.clone()]));
+        args
+    };
+    let (counted, timed, native) = if only.is_some() {
+        let counted = guest.drive(Clock::Instructions, args(&["ops"]))?;
+        (counted, Figures::default(), None)
+    } else {
+        let native = Native::measure(&portwatch)?;
+        let counted = guest.drive(Clock::Instructions, args(&["start", "steady", "ops"]))?;
+        let timed = guest.drive(Clock::Wall, args(&["steady", "burst"]))?;
+        (counted, timed, Some(native))
+    };
+    let report = Report {
+        command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        commit: commit(),
+        date: output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?
+            .trim()
+            .to_string(),
+        kernel: kernel.release.clone(),
+        qemu: qemu.version,
+        backends,
+        counted,
+        timed,
+        native,
+    };
+    println!("{}", report.table());
+    // Only a full run replaces what is kept.
+    if only.is_none() && !quick {
+        let path = workspace::root().join("docs/cost.md");
+        let old = fs::read_to_string(&path).unwrap_or_default();
+        fs::write(&path, report::kept(&old, &report))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        say(format_args!("written: {}", path.display()));
+    }
+    Ok(())
+}
+
+/// Boots every kernel that tells how much work its verifier had, and keeps the answers.
+fn record_verifier() -> Result<()> {
+    let cache = Cache::open()?;
+    let qemu = Qemu::find_or_fetch(&cache)?;
+    toolchain::ensure_ebpf()?;
+    toolchain::ensure_guest_target()?;
+    let step = Step::begin("building the guest's programs (static, profile guest)");
+    let portwatch = cargo::build("portwatch", "guest", Some(GUEST_TARGET))?;
+    let tests = cargo::build("portwatch-tests", "guest", Some(GUEST_TARGET))?;
+    step.done();
+    let programs = [(
+        "/bin/portwatch".to_string(),
+        portwatch.executable("portwatch")?.to_path_buf(),
+    )];
+    let mut record = Record::default();
+    for line in kernel::MATRIX {
+        let kernel = Kernel::find_or_fetch(&cache, line)?;
+        let guest = Guest {
+            qemu: &qemu,
+            kernel: &kernel,
+            init: tests.executable("vm-init")?,
+            tests: tests.executable("portwatch-tests")?,
+            programs: &programs,
+            libraries: &[],
+        };
+        let mut counts = verifier::Counts::new();
+        let args = verifier::argv(&[]).split_off(1);
+        guest.run(Clock::Wall, args, |line| {
+            say(format_args!("  {}", line.replace('\t', " ")));
+            verifier::take(&mut counts, line);
+        })?;
+        record.replace(line.tag, counts);
+    }
+    say(format_args!("written: {}", record.write()?.display()));
+    Ok(())
+}
+
+/// portwatch with each backend, and with filters that nothing matches.
+fn own_contenders(backends: &[String]) -> Vec<String> {
+    let mut contenders = Vec::new();
+    for backend in backends {
+        let command = format!("/bin/portwatch trace --attach {backend}");
+        contenders.push(format!("{backend}={command}"));
+        for filter in budget::UNMATCHED {
+            let modes = budget::UNMATCHED_MODES;
+            contenders.push(format!("{backend} {filter}:{modes}={command} {filter}"));
+        }
+    }
+    contenders
+}
+
+fn commit() -> String {
+    let git = |args: &[&str]| {
+        let mut command = Command::new("git");
+        output(command.arg("-C").arg(workspace::root()).args(args)).unwrap_or_default()
+    };
+    let changed = !git(&[
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ":!docs",
+    ])
+    .is_empty();
+    let hash = git(&["rev-parse", "--short=12", "HEAD"]);
+    format!(
+        "{}{}",
+        hash.trim(),
+        if changed { " with changes" } else { "" }
+    )
+}
