@@ -1,15 +1,6 @@
 //! portwatch: which process bound or grabbed which port, who failed, who holds it, and why.
 //!
-//! Data flows one way; the arrows are the only `use` directions between rooms:
-//!
-//! ```text
-//! kernel:  attach → hook → (kernel readers, state) → emit  ══ ring ══▶  source → decode → enrich → filter → sink
-//! set-up:  cli → host facts → plan → load ────────────────────▲ (hands the ring over, then leaves)
-//! ```
-//!
-//! Invariants: `decode` knows no aya; sinks know no ring; `enrich` never writes to the kernel; only
-//! `host` and `load` name kernel functions; `plan` does no I/O; nothing but the kernel side's `emit`
-//! and `decode` knows the wire layout.
+#![doc = include_str!("../../docs/architecture.md")]
 
 pub mod child;
 pub mod cli;

@@ -18,7 +18,7 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
     BlindSpot {
         backend: Backend::Tracing,
         feature: "calls-before-socket-layer",
-        reason: "calls that end before the socket layer: EBADF, ENOTSOCK, EFAULT, seccomp",
+        reason: "calls that end before the socket layer: EFAULT, seccomp",
     },
     BlindSpot {
         backend: Backend::Tracing,
@@ -28,7 +28,7 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
     BlindSpot {
         backend: Backend::Kprobe,
         feature: "calls-before-socket-layer",
-        reason: "calls that end before the socket layer: EBADF, ENOTSOCK, EFAULT, seccomp",
+        reason: "calls that end before the socket layer: EFAULT, seccomp",
     },
     BlindSpot {
         backend: Backend::Kprobe,
@@ -73,4 +73,67 @@ pub fn of(backend: Backend) -> impl Iterator<Item = &'static BlindSpot> {
     BLIND_SPOTS
         .iter()
         .filter(move |spot| spot.backend == backend)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::plan::PREFERENCE;
+
+    const README: &str = include_str!("../../../README.md");
+
+    /// Rows of the README's table: all of it but what every backend sees.
+    fn shown() -> Vec<&'static str> {
+        let rows = README
+            .lines()
+            .skip_while(|line| *line != "| | tracing | kprobe | raw_tp |")
+            .skip(2)
+            .take_while(|line| line.starts_with('|'));
+        rows.filter(|row| !row.ends_with("| yes | yes | yes |"))
+            .collect()
+    }
+
+    /// A row for each reason, in the order of the table.
+    fn expected() -> Vec<String> {
+        let mut reasons: Vec<&str> = BLIND_SPOTS.iter().map(|spot| spot.reason).collect();
+        let mut seen = HashSet::new();
+        reasons.retain(|reason| seen.insert(*reason));
+        let row = |reason: &str| {
+            let cells = PREFERENCE.map(|backend| {
+                if of(backend).any(|spot| spot.reason == reason) {
+                    "no"
+                } else {
+                    "yes"
+                }
+            });
+            format!("| {reason} | {} |", cells.join(" | "))
+        };
+        reasons.into_iter().map(row).collect()
+    }
+
+    #[test]
+    fn the_readme_shows_this_table_word_for_word() {
+        let expected = expected();
+        assert!(!expected.is_empty());
+        assert_eq!(
+            shown(),
+            expected,
+            "README.md, \"Kernels and backends\", should have these rows:\n{}",
+            expected.join("\n")
+        );
+    }
+
+    #[test]
+    fn a_feature_stands_once_for_a_backend_and_has_one_reason() {
+        for (index, spot) in BLIND_SPOTS.iter().enumerate() {
+            for earlier in &BLIND_SPOTS[..index] {
+                if earlier.feature == spot.feature {
+                    assert_ne!(earlier.backend, spot.backend, "{}", spot.feature);
+                    assert_eq!(earlier.reason, spot.reason, "{}", spot.feature);
+                }
+            }
+        }
+    }
 }
