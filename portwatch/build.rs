@@ -1,12 +1,16 @@
 //! Builds the kernel programs, which `src/load.rs` embeds.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use aya_build::{Package, Toolchain};
+use object::{
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
+};
 
 /// What to do when a piece is missing; the same everywhere.
 const NEXT_STEP: &str = "run `cargo xtask run` in portwatch's sources: it fetches what is missing, \
@@ -50,7 +54,36 @@ fn main() -> anyhow::Result<()> {
         }],
         Toolchain::Custom(&toolchain),
     )
-    .with_context(|| format!("cannot build the kernel programs; {NEXT_STEP}"))
+    .with_context(|| format!("cannot build the kernel programs; {NEXT_STEP}"))?;
+    let object =
+        PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?).join("portwatch-ebpf");
+    strip(&object).with_context(|| format!("cannot strip {}", object.display()))
+}
+
+/// Takes DWARF out of the object: four fifths of it, which nobody reads (the verifier's messages
+/// quote the source from .BTF.ext) and every start would parse.
+fn strip(path: &Path) -> anyhow::Result<()> {
+    let data = fs::read(path)?;
+    let mut object = Builder::read(data.as_slice())?;
+    for section in &mut object.sections {
+        let name = section.name.to_string();
+        // The loader takes these offsets as they stand in .BTF and .BTF.ext.
+        let by_loader = [".rel.BTF", ".rel.BTF.ext"].contains(&name.as_ref());
+        if by_loader || name.starts_with(".debug_") || name.starts_with(".rel.debug_") {
+            section.delete = true;
+        }
+    }
+    object.delete_orphans();
+    // LLVM keeps section names among the symbols' names; written again they need a table of their own.
+    let names = object.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    object.write(&mut stripped)?;
+    fs::write(path, stripped)?;
+    Ok(())
 }
 
 /// Where rustup puts the sources of the standard library.

@@ -19,7 +19,7 @@ use thiserror::Error;
 use crate::{
     decode,
     event::{Event, LostReason},
-    host::facts::Gathered,
+    host::{facts::Gathered, limits::without_files},
     plan::{Attachment, Plan, hooks::Way},
     selection::Selection,
 };
@@ -102,7 +102,7 @@ pub fn load(
     buffer: u32,
 ) -> Result<Loaded, LoadError> {
     let btf = Btf::parse(&gathered.skeleton, Endianness::default())?;
-    let mut ebpf = EbpfLoader::new()
+    let mut ebpf = loader()
         .btf(Some(&btf))
         .override_global("LAYOUT", &gathered.facts.fields.words[..], true)
         .override_global("CONFIG", &plan.config.words()[..], true)
@@ -119,6 +119,13 @@ pub fn load(
         descendants: map(&mut ebpf, "DESCENDANTS")?,
         ebpf,
     })
+}
+
+/// aya's loader. Its only constructor reads and parses all of the kernel's type information, a third
+/// of what a start costs, only to have it replaced by the skeleton in the next call; where it cannot
+/// open the file it goes on without. So for this one call no file can be opened.
+fn loader<'a>() -> EbpfLoader<'a> {
+    without_files(EbpfLoader::new)
 }
 
 impl Loaded {

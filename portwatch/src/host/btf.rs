@@ -6,7 +6,12 @@
 //!
 //! Format: Documentation/bpf/btf.rst, include/uapi/linux/btf.h.
 
-use std::{collections::HashMap, fmt::Write as _, fs, io, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+    fs, io,
+    path::Path,
+};
 
 use thiserror::Error;
 
@@ -512,29 +517,37 @@ fn u32_at(data: &[u8], at: usize) -> Option<u32> {
 
 /// String offsets of the wanted names. Every name stands once in a string section.
 fn find_names(strings: &[u8], wanted: &[&str]) -> HashMap<u32, String> {
-    // Most strings are none of ours: a bit per (length, first byte) turns them away.
-    let mut by_shape = [0u64; 256];
-    let shape = |name: &[u8]| {
-        name.first()
-            .map(|&first| (first as usize, 1u64 << (name.len() & 63)))
+    // A hundred names among a hundred thousand: nearly all are turned away by a bit for the first
+    // two bytes and one for the length, without a hash.
+    let mut starts = [0u64; 1024];
+    let mut lengths = [0u64; 4];
+    let start = |name: &[u8]| match name {
+        [first, second, ..] => usize::from(*first) << 8 | usize::from(*second),
+        [first] => usize::from(*first) << 8,
+        [] => 0,
     };
-    let set: std::collections::HashSet<&[u8]> = wanted.iter().map(|name| name.as_bytes()).collect();
-    for name in &set {
-        if let Some((first, bit)) = shape(name) {
-            by_shape[first] |= bit;
-        }
+    for name in wanted {
+        let start = start(name.as_bytes());
+        starts[start >> 6] |= 1 << (start & 63);
+        lengths[name.len() >> 6 & 3] |= 1 << (name.len() & 63);
     }
+    let set: HashSet<&[u8]> = wanted.iter().map(|name| name.as_bytes()).collect();
     let mut found = HashMap::with_capacity(wanted.len());
     let mut at = 0;
-    for name in strings.split(|&byte| byte == 0) {
-        if let Some((first, bit)) = shape(name)
-            && by_shape[first] & bit != 0
+    while at < strings.len() {
+        let rest = &strings[at..];
+        // SIMD inside; names are a dozen bytes on average.
+        let len = memchr::memchr(0, rest).unwrap_or(rest.len());
+        let name = &rest[..len];
+        let start = start(name);
+        if starts[start >> 6] >> (start & 63) & 1 != 0
+            && lengths[len >> 6 & 3] >> (len & 63) & 1 != 0
             && set.contains(name)
             && let Ok(text) = std::str::from_utf8(name)
         {
             found.insert(at as u32, text.to_owned());
         }
-        at += name.len() + 1;
+        at += len + 1;
     }
     found
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+
 /// A soft and a hard limit; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
@@ -17,25 +19,28 @@ pub fn memlock() -> Option<Limit> {
     parse_memlock(&fs::read_to_string("/proc/self/limits").ok()?)
 }
 
-/// Raises the soft limit as far as it goes, for kernels that count BPF maps against it. Where that is
-/// not far enough, creating a map says so.
+/// Runs something while this process may open no file.
+pub fn without_files<T>(act: impl FnOnce() -> T) -> T {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE);
+    if let Ok((_, hard)) = limit {
+        // That it does not work only makes the act cost more.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, 0, hard);
+    }
+    let result = act();
+    if let Ok((soft, hard)) = limit {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
+    }
+    result
+}
+
+/// Raises RLIMIT_MEMLOCK as far as it goes, for kernels that count BPF maps against it. Where that
+/// is not far enough, creating a map says so.
 pub fn raise_memlock() {
-    let wanted = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
-    };
-    // SAFETY: a valid struct; the call changes nothing but this limit.
-    let raised = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const wanted) } == 0;
-    if let Some(Limit { hard, .. }) = memlock()
-        && !raised
+    let memlock = Resource::RLIMIT_MEMLOCK;
+    if setrlimit(memlock, RLIM_INFINITY, RLIM_INFINITY).is_err()
+        && let Ok((_, hard)) = getrlimit(memlock)
     {
-        let hard = hard.unwrap_or(libc::RLIM_INFINITY);
-        let allowed = libc::rlimit {
-            rlim_cur: hard,
-            rlim_max: hard,
-        };
-        // SAFETY: as above. That it fails shows when a map is created.
-        let _ = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const allowed) };
+        let _ = setrlimit(memlock, hard, hard);
     }
 }
 
