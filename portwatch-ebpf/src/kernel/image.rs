@@ -7,7 +7,7 @@ use portwatch_ebpf::abi::record::{
 };
 
 use super::{
-    memory::{Memory, Probed, Ptr, number, offset, peek, poke, set, zero},
+    memory::{Memory, Probed, Ptr, fetch, number, offset, peek, poke, set, zero},
     repeat::{Bounded, Looped, Repeat, Step},
     task::{self, Current},
 };
@@ -99,12 +99,6 @@ const TOP: u64 = 1;
 /// The climb ended where memory could not be read.
 const UNREADABLE: u64 = 2;
 
-/// Reads a pointer, or 0: the address nothing lies at, so that every path goes on alike.
-#[inline(always)]
-fn follow(from: u64, offset: u32) -> u64 {
-    Probed::load::<u64>(from as Ptr, offset).unwrap_or(0)
-}
-
 impl Step for Climb {
     type Record = ProcessRecord;
     const BOUND: u32 = 20;
@@ -116,20 +110,20 @@ impl Step for Climb {
             peek(&record.scratch, word::DENTRY),
             peek(&record.scratch, word::MNT),
         );
-        if follow(mnt, offset!(vfsmount_root)) == dentry {
+        if fetch::<u64>(mnt, offset!(vfsmount_root)) == dentry {
             let mount = mnt.wrapping_sub(u64::from(offset!(mount_mnt)));
-            let parent = follow(mount, offset!(mount_parent));
+            let parent = fetch::<u64>(mount, offset!(mount_parent));
             if parent == mount {
                 poke(&mut record.scratch, word::END, TOP);
                 return false;
             }
-            let at = follow(mount, offset!(mount_mountpoint));
+            let at = fetch::<u64>(mount, offset!(mount_mountpoint));
             poke(&mut record.scratch, word::DENTRY, at);
             let mnt = parent.wrapping_add(u64::from(offset!(mount_mnt)));
             poke(&mut record.scratch, word::MNT, mnt);
             return true;
         }
-        let parent = follow(dentry, offset!(dentry_parent));
+        let parent = fetch::<u64>(dentry, offset!(dentry_parent));
         if parent == dentry {
             poke(&mut record.scratch, word::END, TOP);
             return false;
@@ -140,7 +134,7 @@ impl Step for Climb {
         if len >= PATH_LEN {
             return false;
         }
-        let name = follow(dentry, offset!(dentry_name)) as Ptr;
+        let name = fetch::<u64>(dentry, offset!(dentry_name)) as Ptr;
         // SAFETY: len < PATH_LEN, and the array is NAME_LEN longer than that.
         let copied = unsafe {
             bpf_probe_read_kernel_str(
@@ -161,16 +155,16 @@ impl Step for Climb {
 
 #[inline(always)]
 fn path<R: Repeat>(record: &mut ProcessRecord, mm: Ptr) {
-    let file = follow(mm as u64, offset!(mm_exe_file));
+    let file = fetch::<u64>(mm as u64, offset!(mm_exe_file));
     poke(
         &mut record.scratch,
         word::DENTRY,
-        follow(file, offset!(file_dentry)),
+        fetch::<u64>(file, offset!(file_dentry)),
     );
     poke(
         &mut record.scratch,
         word::MNT,
-        follow(file, offset!(file_mnt)),
+        fetch::<u64>(file, offset!(file_mnt)),
     );
     poke(&mut record.scratch, word::END, 0);
     R::repeat::<Climb>(record);

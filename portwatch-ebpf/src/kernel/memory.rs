@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 use portwatch_ebpf::abi::{config::Config, layout::Layout};
 
 /// Offsets of kernel fields, filled in by the loader. Read a member with [`offset!`], never as a
@@ -89,6 +89,25 @@ pub(crate) fn set(word: &mut u32, bits: u32) {
     let word = &raw mut *word;
     // SAFETY: a valid reference a line above.
     unsafe { word.write_volatile(word.read_volatile() | bits) };
+}
+
+/// Reads a number of 1 to 8 bytes, or 0 where memory cannot be read: the helper zeroes what it cannot
+/// fill (mm/maccess.c).
+///
+/// No `Option`: the payload of a `None` is an uninitialised register, and where the compiler computes
+/// with it before it looks at the tag, old verifiers refuse.
+#[inline(always)]
+pub(crate) fn fetch<T: Copy + Default>(from: u64, offset: u32) -> T {
+    let mut value = T::default();
+    // SAFETY: writes size_of::<T>() bytes to value; the address is checked by the helper.
+    unsafe {
+        generated::bpf_probe_read_kernel(
+            (&raw mut value).cast(),
+            size_of::<T>() as u32,
+            from.wrapping_add(u64::from(offset)) as *const c_void,
+        );
+    }
+    value
 }
 
 /// The address of a BTF pointer as a plain number, as global functions take it. Read back through a

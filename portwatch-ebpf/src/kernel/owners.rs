@@ -13,7 +13,7 @@ use portwatch_ebpf::abi::{
 };
 
 use super::{
-    memory::{Memory, Probed, Ptr, offset, peek, poke, set, zero},
+    memory::{Memory, Probed, Ptr, fetch, offset, peek, poke, set, zero},
     repeat::{Bounded, Looped, Repeat, Step},
     sock::{self, state},
     task,
@@ -95,17 +95,6 @@ fn send<R: Repeat>(own: u64, net: u64, port: u64, tcp: bool) {
     entry.submit(0);
 }
 
-/// Reads a pointer, or 0: the end of every list.
-#[inline(always)]
-fn follow(from: u64, offset: u32) -> u64 {
-    Probed::load::<u64>(from as Ptr, offset).unwrap_or(0)
-}
-
-#[inline(always)]
-fn number(from: u64, offset: u32) -> u32 {
-    Probed::load::<u32>(from as Ptr, offset).unwrap_or(0)
-}
-
 /// The place of a struct, given that of a member.
 #[inline(always)]
 fn container(member: u64, offset: u32) -> u64 {
@@ -115,7 +104,7 @@ fn container(member: u64, offset: u32) -> u64 {
 /// Goes on to the next link of the list that is walked.
 #[inline(always)]
 fn advance(record: &mut OwnersRecord, link: u64) {
-    poke(&mut record.scratch, word::LINK, follow(link, 0));
+    poke(&mut record.scratch, word::LINK, fetch::<u64>(link, 0));
 }
 
 /// The search for the bucket of a port in its hash chain.
@@ -133,9 +122,9 @@ impl Step for Chain {
             return false;
         }
         let bucket = container(link, offset!(bucket_node));
-        let port = Probed::load::<u16>(bucket as Ptr, offset!(bucket_port)).unwrap_or(0);
+        let port = fetch::<u16>(bucket, offset!(bucket_port));
         if u64::from(port) == peek(&record.scratch, word::PORT)
-            && follow(bucket, offset!(bucket_net)) == peek(&record.scratch, word::NET)
+            && fetch::<u64>(bucket, offset!(bucket_net)) == peek(&record.scratch, word::NET)
         {
             poke(&mut record.scratch, word::BUCKET, bucket);
             return false;
@@ -150,13 +139,13 @@ impl Step for Chain {
 #[inline(always)]
 fn collect_tcp<R: Repeat>(record: &mut OwnersRecord) {
     let net = peek(&record.scratch, word::NET);
-    let hashinfo = follow(net, offset!(net_hashinfo));
-    let size = number(hashinfo, offset!(hashinfo_bhash_size));
+    let hashinfo = fetch::<u64>(net, offset!(net_hashinfo));
+    let size = fetch::<u32>(hashinfo, offset!(hashinfo_bhash_size));
     let port = peek(&record.scratch, word::PORT) as u32;
-    let slot = port.wrapping_add(number(net, offset!(net_hash_mix))) & size.wrapping_sub(1);
-    let head = follow(hashinfo, offset!(hashinfo_bhash))
+    let slot = port.wrapping_add(fetch::<u32>(net, offset!(net_hash_mix))) & size.wrapping_sub(1);
+    let head = fetch::<u64>(hashinfo, offset!(hashinfo_bhash))
         .wrapping_add(u64::from(slot) * u64::from(offset!(hashbucket_size)));
-    let first = follow(head, offset!(hashbucket_chain));
+    let first = fetch::<u64>(head, offset!(hashbucket_chain));
     poke(&mut record.scratch, word::LINK, first);
     R::repeat::<Chain>(record);
     let bucket = peek(&record.scratch, word::BUCKET);
@@ -166,9 +155,9 @@ fn collect_tcp<R: Repeat>(record: &mut OwnersRecord) {
     }
     // One list, or since 6.8 a list of (address, port) buckets of which each has a list.
     let (outer, link) = if offset!(bucket_bhash2) != ABSENT {
-        (follow(bucket, offset!(bucket_bhash2)), 0)
+        (fetch::<u64>(bucket, offset!(bucket_bhash2)), 0)
     } else {
-        (0, follow(bucket, offset!(bucket_owners)))
+        (0, fetch::<u64>(bucket, offset!(bucket_owners)))
     };
     poke(&mut record.scratch, word::OUTER, outer);
     poke(&mut record.scratch, word::LINK, link);
@@ -201,9 +190,9 @@ impl Step for Owners {
                 return false;
             }
             let bucket2 = container(outer, offset!(bucket2_bhash_node));
-            let first = follow(bucket2, offset!(bucket2_owners));
+            let first = fetch::<u64>(bucket2, offset!(bucket2_owners));
             poke(&mut record.scratch, word::LINK, first);
-            poke(&mut record.scratch, word::OUTER, follow(outer, 0));
+            poke(&mut record.scratch, word::OUTER, fetch::<u64>(outer, 0));
             return true;
         }
         let sk = container(link, offset!(skc_bind_node));
@@ -221,11 +210,11 @@ fn collect_udp<R: Repeat>(record: &mut OwnersRecord) {
     let net = peek(&record.scratch, word::NET);
     let table = udp_table(peek(&record.scratch, word::OWN), net);
     let port = peek(&record.scratch, word::PORT) as u32;
-    let slot = port.wrapping_add(number(net, offset!(net_hash_mix)))
-        & number(table, offset!(udp_table_mask));
-    let head = follow(table, offset!(udp_table_hash))
+    let slot = port.wrapping_add(fetch::<u32>(net, offset!(net_hash_mix)))
+        & fetch::<u32>(table, offset!(udp_table_mask));
+    let head = fetch::<u64>(table, offset!(udp_table_hash))
         .wrapping_add(u64::from(slot) * u64::from(offset!(udp_hslot_size)));
-    let first = follow(head, offset!(udp_hslot_head));
+    let first = fetch::<u64>(head, offset!(udp_hslot_head));
     poke(&mut record.scratch, word::LINK, first);
     R::repeat::<Slot>(record);
     truncated_unless_at_end(record);
@@ -246,10 +235,10 @@ impl Step for Slot {
             return false;
         }
         let sk = container(link, offset!(skc_node));
-        let port = sock::port::<Probed>(sk as Ptr).unwrap_or(0);
+        let port = fetch::<u16>(sk, offset!(skc_num));
         if sk != peek(&record.scratch, word::OWN)
             && u64::from(port) == peek(&record.scratch, word::PORT)
-            && follow(sk, offset!(skc_net)) == peek(&record.scratch, word::NET)
+            && fetch::<u64>(sk, offset!(skc_net)) == peek(&record.scratch, word::NET)
         {
             candidate(record, sk);
         }
@@ -262,7 +251,10 @@ impl Step for Slot {
 #[inline(always)]
 fn udp_table(own: u64, net: u64) -> u64 {
     if offset!(proto_udp_table) != ABSENT {
-        let table = follow(follow(own, offset!(skc_prot)), offset!(proto_udp_table));
+        let table = fetch::<u64>(
+            fetch::<u64>(own, offset!(skc_prot)),
+            offset!(proto_udp_table),
+        );
         if table != 0 {
             return table;
         }
@@ -270,7 +262,7 @@ fn udp_table(own: u64, net: u64) -> u64 {
     if offset!(net_udp_table) == ABSENT {
         return 0;
     }
-    follow(net, offset!(net_udp_table))
+    fetch::<u64>(net, offset!(net_udp_table))
 }
 
 /// Classes in the order they are told: what listens, what is bound, what talks, the rest.
@@ -287,7 +279,7 @@ fn class(state: u8) -> usize {
 /// follow them.
 #[inline(always)]
 fn candidate(record: &mut OwnersRecord, sk: u64) {
-    let class = class(Probed::load::<u8>(sk as Ptr, offset!(skc_state)).unwrap_or(0));
+    let class = class(fetch::<u8>(sk, offset!(skc_state)));
     record.total = record.total.wrapping_add(1);
     let Some(count) = record.scratch.get_mut(MAX_HOLDERS * HOLDER_CLASSES + class) else {
         return;
