@@ -643,6 +643,11 @@ impl Script {
                 line.is(&format!("socket.{name}"), value);
             }
         }
+        if sock.kind.is_mptcp() {
+            // The kernel's bind() sets it on the socket inside, and the options of the outer one do
+            // not show it.
+            line.forget("socket.v6only");
+        }
         line.set("socket.mptcp", truth(sock.kind.is_mptcp()));
         if let Ok((inode, uid)) = sock.inode_and_uid() {
             line.is("socket.inode", inode).is("socket.uid", uid);

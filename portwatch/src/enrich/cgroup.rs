@@ -5,7 +5,7 @@ use std::{
     num::NonZeroUsize,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-        unix::ffi::OsStringExt,
+        unix::{ffi::OsStringExt, fs::MetadataExt as _},
     },
     sync::Arc,
 };
@@ -103,12 +103,15 @@ impl Cgroups {
         proc: impl FnOnce() -> Option<String>,
     ) -> Arc<Placement> {
         if self.version_1 {
-            let mut placement = proc()
-                .map(|text| Placement::of_proc(&text))
-                .unwrap_or_default();
+            let text = proc().unwrap_or_default();
+            let mut placement = Placement::of_proc(&text);
             // The id is of the moment of the event, and known of processes already gone.
-            if let Some(path) = id.and_then(|id| self.path(id)) {
-                placement.path = Some(path);
+            if let Some(id) = id {
+                match self.path(id) {
+                    Some(path) => placement.path = Some(path),
+                    None if self.agrees(id, &text) => {}
+                    None => placement.path = None,
+                }
             }
             return Arc::new(placement);
         }
@@ -120,12 +123,23 @@ impl Cgroups {
             self.known.put(id, Arc::clone(&placement));
             return placement;
         }
-        // Not remembered: the process may have been moved since the event.
+        // Not remembered: the process may be moved.
         Arc::new(
             proc()
+                .filter(|text| id.is_none_or(|id| self.agrees(id, text)))
                 .map(|text| Placement::of_proc(&text))
                 .unwrap_or_default(),
         )
+    }
+
+    /// Whether the text of a `/proc/PID/cgroup` tells of the cgroup with this id.
+    fn agrees(&self, id: u64, text: &str) -> bool {
+        self.hierarchy.as_ref().is_none_or(|hierarchy| {
+            agrees(id, text, |path| {
+                let directory = format!("{}{path}", hierarchy.mount_point);
+                fs::metadata(directory).ok().map(|metadata| metadata.ino())
+            })
+        })
     }
 
     fn path(&self, id: u64) -> Option<String> {
@@ -216,6 +230,17 @@ fn below<'a>(directory: &'a str, mount_point: &str) -> Option<&'a str> {
     }
 }
 
+/// Whether a process is still where it was at the event: it may have moved since, and what it says
+/// now is then somebody else's cgroup. `inode` looks up a directory of the hierarchy; that of a
+/// cgroup is its id.
+fn agrees(id: u64, text: &str, inode: impl FnOnce(&str) -> Option<u64>) -> bool {
+    let Some(path) = text.lines().find_map(|line| line.strip_prefix("0::")) else {
+        return true;
+    };
+    // Nobody moves into, or out of, a cgroup that is gone.
+    path.ends_with(" (deleted)") || inode(path) == Some(id)
+}
+
 /// Whether any hierarchy of version 1 is mounted, from the text of `/proc/self/cgroup`.
 fn uses_version_1(text: &str) -> bool {
     text.lines().any(|line| !line.starts_with("0::"))
@@ -225,13 +250,21 @@ fn uses_version_1(text: &str) -> bool {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use std::os::unix::fs::MetadataExt;
-
     use proptest::prelude::*;
 
     use super::*;
 
     const ID: &str = "4a1bd1c1f2d0a2c7b6c0e2a8f4c1b7f0d9e8c7b6a5f4e3d2c1b0a9f8e7d6c5b4";
+
+    #[test]
+    fn a_process_that_has_moved_since_is_not_placed_where_it_is_now() {
+        let inode = |path: &str| (path == "/here").then_some(7);
+        assert!(agrees(7, "0::/here\n", inode));
+        assert!(!agrees(8, "0::/here\n", inode));
+        assert!(!agrees(8, "4:memory:/x\n0::/elsewhere\n", inode));
+        // Its last process is exiting.
+        assert!(agrees(8, "0::/gone (deleted)\n", inode));
+    }
 
     #[test]
     fn version_2_alone() {

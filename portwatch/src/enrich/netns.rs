@@ -95,6 +95,7 @@ impl Namespaces {
     pub fn place(&mut self, netns: u32, task: &Task, device: Option<u32>, now: u64) -> Place {
         if let Some(reading) = self.known.get(&netns)
             && reading.answers(now, task.pid, device)
+            && (reading.pid == task.pid || self.own == Some(netns) || is_in(reading.pid, netns))
         {
             return reading.place(device);
         }
@@ -136,6 +137,13 @@ impl Default for Namespaces {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Whether a process is in this namespace: then its inode still means the namespace that was read
+/// through that process.
+fn is_in(pid: u32, netns: u32) -> bool {
+    fs::metadata(format!("/proc/{pid}/ns/net"))
+        .is_ok_and(|metadata| metadata.ino() == u64::from(netns))
 }
 
 type Found = (Option<RangeInclusive<u16>>, Option<Arc<str>>);
@@ -322,6 +330,22 @@ mod tests {
             |namespaces: &mut Namespaces, now| namespaces.place(netns, &task(pid), None, now).range;
         assert_eq!(range(&mut namespaces, 4 + VALIDITY), Some(20200..=20299));
         assert_eq!(range(&mut namespaces, 5 + VALIDITY), None);
+    }
+
+    #[test]
+    fn an_inode_given_out_again_is_not_taken_for_the_namespace_before() {
+        let Some(tenant) = Tenant::start("20300 20399") else {
+            println!("skip: cannot make a network namespace");
+            return;
+        };
+        let (pid, mut namespaces) = (tenant.0.id(), Namespaces::new());
+        let netns = inode_of(pid);
+        let mut range = |pid| namespaces.place(netns, &task(pid), None, 5).range;
+        assert_eq!(range(pid), Some(20300..=20399));
+        // While the first process is there, its reading does for others.
+        assert_eq!(range(0x7000_0000), Some(20300..=20399));
+        drop(tenant);
+        assert_eq!(range(0x7000_0001), None);
     }
 
     #[test]
