@@ -64,6 +64,15 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// The error with its causes, without the lines of the verifier that may follow.
+    #[must_use]
+    pub fn first_line(self) -> String {
+        let text = format!("{:#}", anyhow::Error::from(self));
+        text.lines().next().unwrap_or_default().to_owned()
+    }
+}
+
 /// Loaded programs and their maps. Dropping it detaches them.
 pub struct Loaded {
     /// Keeps programs and links.

@@ -16,8 +16,14 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// What can be wrong with BTF.
 #[derive(Debug, Error)]
 pub enum BtfError {
+    /// There is no such file.
+    #[error("this kernel shows no type information (BTF): there is no {path}")]
+    Absent {
+        /// The file.
+        path: String,
+    },
     /// The file cannot be read.
-    #[error("cannot read the kernel's type information ({path})")]
+    #[error("cannot read the kernel's type information (BTF), {path}")]
     Read {
         /// The file.
         path: String,
@@ -26,8 +32,25 @@ pub enum BtfError {
         source: io::Error,
     },
     /// The file is not what it should be.
-    #[error("the kernel's type information is damaged: {0}")]
+    #[error("the kernel's type information (BTF) is damaged: {0}")]
     Damaged(&'static str),
+}
+
+impl BtfError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn next_step(&self) -> &'static str {
+        match self {
+            Self::Absent { .. } => {
+                "see that sysfs is mounted at /sys; if it is, boot a kernel built with \
+                 CONFIG_DEBUG_INFO_BTF=y, as distributions build theirs"
+            }
+            Self::Read { .. } => "see that /sys is the kernel's sysfs and may be read",
+            Self::Damaged(_) => {
+                "report it, with the kernel's release and the file /sys/kernel/btf/vmlinux"
+            }
+        }
+    }
 }
 
 const MAGIC: u16 = 0xeb9f;
@@ -133,9 +156,13 @@ impl Btf {
     /// # Errors
     /// When the file cannot be read or is damaged.
     pub fn read(path: &Path, wanted: &[&str]) -> Result<Self, BtfError> {
-        let data = fs::read(path).map_err(|source| BtfError::Read {
-            path: path.display().to_string(),
-            source,
+        let data = fs::read(path).map_err(|source| {
+            let path = path.display().to_string();
+            if source.kind() == io::ErrorKind::NotFound {
+                BtfError::Absent { path }
+            } else {
+                BtfError::Read { path, source }
+            }
         })?;
         Self::parse(data, wanted)
     }
