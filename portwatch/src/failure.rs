@@ -31,6 +31,8 @@ pub struct Failure {
     kind: Kind,
     error: anyhow::Error,
     hints: Vec<String>,
+    /// Many lines for those who asked for them.
+    details: Option<String>,
 }
 
 impl Failure {
@@ -40,6 +42,7 @@ impl Failure {
             kind,
             error: error.into(),
             hints: Vec::new(),
+            details: None,
         }
     }
 
@@ -100,20 +103,19 @@ impl Failure {
         obstacles: &[Obstacle],
         counts_as_memlock: bool,
     ) -> Self {
+        let log = match &error {
+            LoadError::Verifier { log, .. } => log.trim().to_owned(),
+            _ => String::new(),
+        };
         let error = anyhow::Error::new(error);
         let errno = error
             .chain()
             .filter_map(|cause| cause.downcast_ref::<io::Error>())
             .find_map(io::Error::raw_os_error);
-        let text = format!("{error:#}");
-        let first = text.lines().next().unwrap_or_default();
-        let is_cut = !whole && first.len() < text.len();
-        let error = if is_cut {
-            anyhow::anyhow!("{first}")
-        } else {
-            error
-        };
         let mut failure = Self::new(Kind::Impossible, error);
+        if whole && !log.is_empty() {
+            failure.details = Some(log.clone());
+        }
         match errno {
             Some(libc::EPERM) if !obstacles.is_empty() => {
                 let obstacles = obstacles.iter().map(ToString::to_string);
@@ -136,7 +138,7 @@ impl Failure {
             }
             _ => {}
         }
-        if is_cut {
+        if !whole && !log.is_empty() {
             failure = failure.hint("-vv shows all that the kernel's verifier says");
         }
         failure.hint("portwatch doctor says which ways in work here")
@@ -185,6 +187,9 @@ impl Failure {
     /// Prints it.
     pub fn report(&self) {
         eprintln!("portwatch: {:#}", self.error);
+        if let Some(details) = &self.details {
+            eprintln!("{details}");
+        }
         for hint in &self.hints {
             eprintln!("hint: {hint}");
         }
@@ -210,8 +215,6 @@ fn obstacles() -> Vec<Obstacle> {
 
 #[cfg(test)]
 mod tests {
-    use aya::programs::ProgramError;
-
     use super::*;
     use crate::{
         event::Backend,
@@ -297,17 +300,12 @@ mod tests {
     }
 
     fn load_error(errno: i32, log: &str) -> LoadError {
-        let source = io::Error::other(format!("refused\n{log}"));
-        LoadError::Program {
-            verb: "load",
-            program: "bind4",
+        LoadError::Verifier {
+            program: "bind4_tracing",
             way: "fexit",
             target: "inet_bind",
-            source: Box::new(if log.is_empty() {
-                ProgramError::IOError(io::Error::from_raw_os_error(errno))
-            } else {
-                ProgramError::IOError(source)
-            }),
+            log: log.to_owned(),
+            source: io::Error::from_raw_os_error(errno),
         }
     }
 
@@ -324,7 +322,7 @@ mod tests {
             let failure = Failure::refused(load_error(errno, ""), false, &obstacles, memlock);
             let text = shown(&failure);
             assert!(
-                text.starts_with("3 cannot load the hook \"bind4\" (fexit inet_bind): "),
+                text.starts_with("3 cannot load the hook \"bind4_tracing\" (fexit inet_bind): "),
                 "{text}"
             );
             assert!(text.contains(hint), "{text}");
@@ -333,12 +331,13 @@ mod tests {
 
     #[test]
     fn the_verifier_is_quoted_in_full_only_on_demand() {
-        let short = Failure::refused(load_error(0, "0: R1=ctx()"), false, &[], false);
-        let text = shown(&short);
-        assert!(!text.contains("R1=ctx()") && text.contains("-vv"), "{text}");
-        let whole = Failure::refused(load_error(0, "0: R1=ctx()"), true, &[], false);
-        let text = shown(&whole);
-        assert!(text.contains("R1=ctx()") && !text.contains("-vv"), "{text}");
+        let error = || load_error(libc::EACCES, "0: R1=ctx()\n");
+        let short = Failure::refused(error(), false, &[], false);
+        assert_eq!(short.details, None);
+        assert!(shown(&short).contains("-vv"), "{short:?}");
+        let whole = Failure::refused(error(), true, &[], false);
+        assert_eq!(whole.details.as_deref(), Some("0: R1=ctx()"));
+        assert!(!shown(&whole).contains("-vv"), "{whole:?}");
     }
 
     #[test]

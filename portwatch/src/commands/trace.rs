@@ -150,7 +150,7 @@ fn attach(options: &TraceOptions, values: &FilterValues, say: &Notes) -> Result<
                 return Ok(Ready { plan, loaded });
             }
             Err(error) if wish == Attach::Auto => {
-                let first = error.first_line();
+                let first = format!("{:#}", anyhow::Error::from(error));
                 say.note(&format!(
                     "{}: {first}; trying the next way in",
                     plan.backend.as_str()

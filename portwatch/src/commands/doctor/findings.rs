@@ -1,5 +1,7 @@
 //! Asks the machine: a fact that cannot be had is absent, never an error.
 
+use std::path::Path;
+
 use clap::Parser as _;
 
 use crate::{
@@ -35,8 +37,8 @@ pub(super) struct Findings {
     pub(super) unprivileged_bpf: Option<UnprivilegedBpf>,
     /// `kernel.perf_event_paranoid`
     pub(super) perf_event_paranoid: Option<i32>,
-    /// Number of the perf event source for kprobes.
-    pub(super) kprobe_pmu: Option<u32>,
+    /// Whether the kernel is built with kprobes that perf_event_open(2) can set.
+    pub(super) kprobes: Option<bool>,
     /// Where it is mounted.
     pub(super) tracefs: Option<&'static str>,
     /// What surrounds this process.
@@ -74,10 +76,17 @@ pub(super) fn gather() -> Findings {
         memlock,
         unprivileged_bpf: UnprivilegedBpf::read(),
         perf_event_paranoid: kernel::perf_event_paranoid(),
-        kprobe_pmu: kernel::kprobe_pmu(),
+        kprobes: kprobes(),
         tracefs: kernel::tracefs().and_then(|path| path.to_str()),
         container: ContainerHints::read(),
     }
+}
+
+/// Not known where sysfs is hidden.
+fn kprobes() -> Option<bool> {
+    Path::new("/sys/bus/event_source/devices")
+        .is_dir()
+        .then(|| kernel::kprobe_pmu().is_some())
 }
 
 /// What trace does when it is given no options.
@@ -103,7 +112,9 @@ fn try_loading(gathered: &Gathered) -> Vec<(Backend, Result<(), String>)> {
         let loaded = load::load(gathered, &plan, &selection, &values, buffer);
         Some((
             backend,
-            loaded.map(drop).map_err(|error| error.first_line()),
+            loaded
+                .map(drop)
+                .map_err(|error| format!("{:#}", anyhow::Error::from(error))),
         ))
     });
     attempts.collect()

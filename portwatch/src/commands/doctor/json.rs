@@ -43,7 +43,8 @@ struct Document<'a> {
     unprivileged_bpf: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     perf_event_paranoid: Option<i32>,
-    kprobes: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kprobes: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tracefs: Option<&'static str>,
     container: ContainerPart<'a>,
@@ -163,7 +164,7 @@ fn document(report: &Report) -> Document<'_> {
         memlock,
         unprivileged_bpf,
         perf_event_paranoid,
-        kprobe_pmu,
+        kprobes,
         tracefs,
         container,
         degraded,
@@ -203,7 +204,7 @@ fn document(report: &Report) -> Document<'_> {
             UnprivilegedBpf::DisabledForGood => "disabled_for_good",
         }),
         perf_event_paranoid: *perf_event_paranoid,
-        kprobes: kprobe_pmu.is_some(),
+        kprobes: *kprobes,
         tracefs: *tracefs,
         container: container_part(container),
         degraded: degraded.iter().map(ToString::to_string).collect(),

@@ -49,8 +49,8 @@ pub(super) struct Report {
     pub(super) unprivileged_bpf: Option<UnprivilegedBpf>,
     /// `kernel.perf_event_paranoid`
     pub(super) perf_event_paranoid: Option<i32>,
-    /// Number of the perf event source for kprobes.
-    pub(super) kprobe_pmu: Option<u32>,
+    /// Whether the kernel has kprobes.
+    pub(super) kprobes: Option<bool>,
     /// Where it is mounted.
     pub(super) tracefs: Option<&'static str>,
     /// What surrounds this process.
@@ -201,7 +201,7 @@ pub(super) fn report(findings: Findings) -> Report {
         memlock,
         unprivileged_bpf,
         perf_event_paranoid,
-        kprobe_pmu,
+        kprobes,
         tracefs,
         container,
     } = findings;
@@ -222,7 +222,7 @@ pub(super) fn report(findings: Findings) -> Report {
         memlock: memlock.map(|limit| (limit, counted)),
         unprivileged_bpf,
         perf_event_paranoid,
-        kprobe_pmu,
+        kprobes,
         tracefs,
         container,
         degraded: chosen.into_iter().flat_map(blind::of).collect(),
@@ -234,7 +234,10 @@ fn verdict(findings: &Findings, backend: Backend) -> Result<(), Refusal> {
     let refused = |stage, reason| Err(Refusal { stage, reason });
     let Kernel { facts, loaded } = match &findings.kernel {
         Ok(kernel) => kernel,
-        Err(error) => return refused(Stage::TypeInformation, sentence(error)),
+        Err(_) => {
+            let reason = "it needs the kernel's type information (BTF)".to_owned();
+            return refused(Stage::TypeInformation, reason);
+        }
     };
     if let Err(reason) = facts.allows(backend) {
         return refused(Stage::Probe, reason);
@@ -382,7 +385,7 @@ fn way_round(backend: Backend, refusal: &Refusal, findings: &Findings) -> String
             "report it, with what portwatch trace --attach {} -vv prints",
             backend.as_str()
         ),
-        (Stage::Probe, Backend::Kprobe) if findings.kprobe_pmu.is_none() => {
+        (Stage::Probe, Backend::Kprobe) if findings.kprobes == Some(false) => {
             "boot a kernel with CONFIG_KPROBE_EVENTS=y, as distributions build theirs".to_owned()
         }
         (Stage::Probe, _) => "boot a kernel that permits them, as distributions' own do, or lift \

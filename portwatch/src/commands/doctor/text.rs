@@ -166,11 +166,10 @@ fn machine(page: &mut Page, report: &Report) {
     if let Some(lockdown) = report.lockdown {
         page.row(PLAIN, "lockdown", lockdown.as_str());
     }
-    let kprobes = match report.kprobe_pmu {
-        Some(_) => "built in",
-        None => "not built in, or /sys is hidden",
-    };
-    page.row(PLAIN, "kprobes", kprobes);
+    if let Some(built_in) = report.kprobes {
+        let text = if built_in { "built in" } else { "not built in" };
+        page.row(PLAIN, "kprobes", text);
+    }
     if let Some((limit, counted)) = &report.memlock
         && (page.look.verbose || *counted != Some(false))
     {
@@ -269,10 +268,10 @@ fn hook_summary(page: &mut Page, report: &Report) {
         .filter(|hook| hook.status == HookStatus::Found)
         .count();
     let whose = match report.chosen {
-        Some(backend) => format!(" that {} has", backend.as_str()),
+        Some(backend) => format!(" for {}", backend.as_str()),
         None => String::new(),
     };
-    let text = format!("{found} of the {}{whose} found{}", hooks.len(), more(page));
+    let text = format!("{found} of {} found{whose}{}", hooks.len(), more(page));
     page.row(PLAIN, "hooks", &text);
     if !page.look.verbose {
         for hook in hooks.iter().filter(|hook| hook.status != HookStatus::Found) {
@@ -324,10 +323,13 @@ fn field_summary(page: &mut Page, fields: &[FieldReport]) {
     if page.look.verbose {
         return;
     }
-    for (style, status) in [(PLAIN, "absent"), (BAD, "missing")] {
+    for (style, status, note) in [
+        (PLAIN, "absent", " (not every kernel has them)"),
+        (BAD, "missing", ""),
+    ] {
         let names = with(status);
         if !names.is_empty() {
-            page.row(style, status, &names.join(", "));
+            page.row(style, status, &format!("{}{note}", names.join(", ")));
         }
     }
 }
