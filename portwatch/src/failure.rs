@@ -5,9 +5,13 @@ use std::io;
 
 use crate::{
     cli::Destination,
-    host::privilege::Privileges,
+    host::{
+        btf::BtfError,
+        kernel::Release,
+        privilege::{Obstacle, Privileges},
+    },
     load::LoadError,
-    plan::{Facts, PlanError},
+    plan::{Facts, PREFERENCE, PlanError},
     sink::OpenError,
 };
 
@@ -28,6 +32,8 @@ pub struct Failure {
     kind: Kind,
     error: anyhow::Error,
     hints: Vec<String>,
+    /// Many lines for those who asked for them.
+    details: Option<String>,
 }
 
 impl Failure {
@@ -37,6 +43,7 @@ impl Failure {
             kind,
             error: error.into(),
             hints: Vec::new(),
+            details: None,
         }
     }
 
@@ -50,17 +57,92 @@ impl Failure {
     /// No way into the kernel works: names the privileges that are missing, if that is why.
     #[must_use]
     pub fn no_way_in(error: PlanError, facts: &Facts) -> Self {
+        Self::no_way_in_because(error, facts, &obstacles())
+    }
+
+    fn no_way_in_because(error: PlanError, facts: &Facts, obstacles: &[Obstacle]) -> Self {
+        let error = anyhow::Error::new(error).context("cannot trace on this machine");
         let mut failure = Self::new(Kind::Impossible, error);
-        failure.error = failure.error.context("cannot trace on this machine");
-        let obstacles = Privileges::read().map_or_else(Vec::new, |own| own.obstacles());
-        failure.hints.extend(obstacles);
-        if failure.hints.is_empty() {
-            failure
-                .hints
-                .push("portwatch doctor shows every hook and field with its status".to_owned());
-        }
-        let _ = facts;
         failure
+            .hints
+            .extend(obstacles.iter().map(ToString::to_string));
+        // Only one that was not asked for can be possible here.
+        let possible = PREFERENCE
+            .into_iter()
+            .find(|&backend| facts.allows(backend).is_ok());
+        if let Some(backend) = possible {
+            return failure.hint(format!(
+                "{} works here: leave --attach out",
+                backend.as_str()
+            ));
+        }
+        if failure.hints.is_empty() {
+            failure = failure.hint("portwatch doctor says what would help");
+        }
+        failure
+    }
+
+    /// The kernel's type information is not to be had.
+    #[must_use]
+    pub fn no_btf(error: BtfError) -> Self {
+        let next = error.next_step();
+        let error = anyhow::Error::new(error).context("cannot trace on this machine");
+        Self::new(Kind::Impossible, error).hint(next)
+    }
+
+    /// The kernel refused a map, a program or an attachment. `whole`: with all that its verifier
+    /// said.
+    #[must_use]
+    pub fn from_load(error: LoadError, whole: bool) -> Self {
+        let counts_as_memlock = Release::read().and_then(|release| release.bpf_counts_as_memlock());
+        Self::refused(error, whole, &obstacles(), counts_as_memlock == Some(true))
+    }
+
+    fn refused(
+        error: LoadError,
+        whole: bool,
+        obstacles: &[Obstacle],
+        counts_as_memlock: bool,
+    ) -> Self {
+        let log = match &error {
+            LoadError::Verifier { log, .. } => log.trim().to_owned(),
+            _ => String::new(),
+        };
+        let error = anyhow::Error::new(error);
+        let errno = error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .find_map(io::Error::raw_os_error);
+        let mut failure = Self::new(Kind::Impossible, error);
+        if whole && !log.is_empty() {
+            failure.details = Some(log.clone());
+        }
+        match errno {
+            Some(libc::EPERM) if !obstacles.is_empty() => {
+                let obstacles = obstacles.iter().map(ToString::to_string);
+                failure.hints.extend(obstacles);
+            }
+            // kernel/bpf/syscall.c of 5.10, bpf_charge_memlock
+            Some(libc::EPERM) if counts_as_memlock => {
+                return failure.hint(
+                    "this kernel counts BPF maps as locked memory: raise that limit (ulimit -l \
+                     unlimited) or give a smaller --buffer",
+                );
+            }
+            Some(libc::ENOMEM) => return failure.hint("give a smaller --buffer"),
+            // kernel/bpf/trampoline.c, BPF_MAX_TRAMP_LINKS
+            Some(libc::E2BIG | libc::EBUSY) => {
+                return failure.hint(
+                    "other tracers may hold the function: end them, or try --attach kprobe or \
+                     --attach raw_tp",
+                );
+            }
+            _ => {}
+        }
+        if !whole && !log.is_empty() {
+            failure = failure.hint("-vv shows all that the kernel's verifier says");
+        }
+        failure.hint("portwatch doctor says which ways in work here")
     }
 
     /// The destination cannot be opened.
@@ -108,6 +190,9 @@ impl Failure {
     /// Prints it.
     pub fn report(&self) {
         eprintln!("portwatch: {:#}", self.error);
+        if let Some(details) = &self.details {
+            eprintln!("{details}");
+        }
         for hint in &self.hints {
             eprintln!("hint: {hint}");
         }
@@ -122,13 +207,151 @@ impl From<anyhow::Error> for Failure {
 
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
-        Self::new(Kind::Impossible, error)
+        Self::from_load(error, false)
     }
+}
+
+/// What stands in this process' way.
+fn obstacles() -> Vec<Obstacle> {
+    Privileges::read().map_or_else(Vec::new, |own| own.obstacles())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        event::Backend,
+        plan::kernels::{self, Kernel},
+    };
+
+    fn shown(failure: &Failure) -> String {
+        let mut text = format!("{} {:#}", failure.code(), failure.error);
+        for hint in &failure.hints {
+            text.push_str("\nhint: ");
+            text.push_str(hint);
+        }
+        text
+    }
+
+    fn none_of_all(reason: &str) -> PlanError {
+        PlanError::NoBackend(
+            PREFERENCE
+                .into_iter()
+                .map(|backend| (backend, reason.to_owned()))
+                .collect(),
+        )
+    }
+
+    fn no_sudo() -> Obstacle {
+        Obstacle {
+            what: "CAP_BPF and CAP_PERFMON missing".to_owned(),
+            next: "run it with sudo",
+        }
+    }
+
+    #[test]
+    fn without_privileges_the_next_step_is_sudo() {
+        let mut facts = kernels::facts(Kernel::V6_12);
+        for backend in PREFERENCE {
+            facts.refuse(backend, "not permitted".to_owned());
+        }
+        let failure =
+            Failure::no_way_in_because(none_of_all("not permitted"), &facts, &[no_sudo()]);
+        assert_eq!(
+            shown(&failure),
+            "3 cannot trace on this machine: tracing: not permitted; kprobe: not permitted; \
+             raw_tp: not permitted\n\
+             hint: CAP_BPF and CAP_PERFMON missing: run it with sudo"
+        );
+    }
+
+    #[test]
+    fn an_impossible_attach_names_one_that_is_possible() {
+        let facts = kernels::facts(Kernel::V6_18Locked);
+        let error = PlanError::NoBackend(vec![(Backend::Kprobe, "no kprobes".to_owned())]);
+        assert_eq!(
+            shown(&Failure::no_way_in_because(error, &facts, &[])),
+            "3 cannot trace on this machine: kprobe: no kprobes\n\
+             hint: raw_tp works here: leave --attach out"
+        );
+    }
+
+    #[test]
+    fn without_any_clue_doctor_is_the_next_step() {
+        let mut facts = kernels::facts(Kernel::V6_1);
+        for backend in PREFERENCE {
+            facts.refuse(backend, "odd".to_owned());
+        }
+        let failure = Failure::no_way_in_because(none_of_all("odd"), &facts, &[]);
+        assert!(shown(&failure).ends_with("hint: portwatch doctor says what would help"));
+    }
+
+    #[test]
+    fn a_kernel_without_btf_is_told_so() {
+        let failure = Failure::no_btf(BtfError::Absent {
+            path: "/sys/kernel/btf/vmlinux".to_owned(),
+        });
+        let text = shown(&failure);
+        assert!(
+            text.starts_with(
+                "3 cannot trace on this machine: this kernel shows no type information (BTF): \
+                 there is no /sys/kernel/btf/vmlinux\nhint: "
+            ),
+            "{text}"
+        );
+        assert!(text.contains("CONFIG_DEBUG_INFO_BTF=y"), "{text}");
+    }
+
+    fn load_error(errno: i32, log: &str) -> LoadError {
+        LoadError::Verifier {
+            program: "bind4_tracing",
+            way: "fexit",
+            target: "inet_bind",
+            log: log.to_owned(),
+            source: io::Error::from_raw_os_error(errno),
+        }
+    }
+
+    #[test]
+    fn a_refused_program_is_named_with_the_next_step() {
+        for (errno, obstacles, memlock, hint) in [
+            (libc::EPERM, vec![no_sudo()], true, "run it with sudo"),
+            (libc::EPERM, vec![], true, "ulimit -l unlimited"),
+            (libc::EPERM, vec![], false, "portwatch doctor"),
+            (libc::ENOMEM, vec![], false, "smaller --buffer"),
+            (libc::EBUSY, vec![], false, "other tracers"),
+            (libc::EINVAL, vec![no_sudo()], false, "portwatch doctor"),
+        ] {
+            let failure = Failure::refused(load_error(errno, ""), false, &obstacles, memlock);
+            let text = shown(&failure);
+            assert!(
+                text.starts_with("3 cannot load the hook \"bind4_tracing\" (fexit inet_bind): "),
+                "{text}"
+            );
+            assert!(text.contains(hint), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_verifier_is_quoted_in_full_only_on_demand() {
+        let error = || load_error(libc::EACCES, "0: R1=ctx()\n");
+        let short = Failure::refused(error(), false, &[], false);
+        assert_eq!(short.details, None);
+        assert!(shown(&short).contains("-vv"), "{short:?}");
+        let whole = Failure::refused(error(), true, &[], false);
+        assert_eq!(whole.details.as_deref(), Some("0: R1=ctx()"));
+        assert!(!shown(&whole).contains("-vv"), "{whole:?}");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_found_behind_its_context() {
+        let closed = Failure::from_write(io::ErrorKind::BrokenPipe.into(), &Destination::Stdout);
+        assert!(closed.is_closed_pipe());
+        let full = Failure::from_write(io::ErrorKind::StorageFull.into(), &Destination::Stdout);
+        assert!(!full.is_closed_pipe());
+        assert_eq!(full.code(), 4);
+        assert!(shown(&full).contains("make room"));
+    }
 
     #[test]
     fn a_full_disk_is_told_with_the_file_that_did_not_fit() {

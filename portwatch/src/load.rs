@@ -54,6 +54,21 @@ pub enum LoadError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// A program that the kernel's verifier turned away.
+    #[error("cannot load the hook \"{program}\" ({way} {target})")]
+    Verifier {
+        /// Program.
+        program: &'static str,
+        /// How.
+        way: &'static str,
+        /// Function.
+        target: &'static str,
+        /// What the verifier said, line by line; empty where it said nothing.
+        log: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A map.
     #[error("cannot fill the map {map}")]
     Map {
@@ -313,12 +328,25 @@ fn with_program(
         target,
     } = attachment;
     let found = find(ebpf, program, bounded).ok_or(LoadError::Lacks(program))?;
-    act(found, target).map_err(|source| LoadError::Program {
-        verb,
-        program,
-        way: way_name(way),
-        target,
-        source: Box::new(source),
+    let way = way_name(way);
+    act(found, target).map_err(|source| match source {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => LoadError::Verifier {
+            program,
+            way,
+            target,
+            log: verifier_log.to_string(),
+            source: io_error,
+        },
+        source => LoadError::Program {
+            verb,
+            program,
+            way,
+            target,
+            source: Box::new(source),
+        },
     })
 }
 

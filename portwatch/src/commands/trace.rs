@@ -12,7 +12,7 @@ use crate::{
     decode,
     enrich::{self, Enricher, clock::StepWatch},
     event::{End, Event, Item, Lost, LostReason, Outcome, Start, UnknownReason},
-    failure::{Failure, Kind},
+    failure::Failure,
     filter,
     host::{cgroup, facts, kernel, limits},
     load::{self, FilterValues, Loaded, Losses},
@@ -136,7 +136,7 @@ fn attach(options: &TraceOptions, values: &FilterValues, say: &Notes) -> Result<
     if kernel::Release::read().and_then(|release| release.bpf_counts_as_memlock()) != Some(false) {
         limits::raise_memlock();
     }
-    let mut gathered = facts::gather().map_err(|error| Failure::new(Kind::Impossible, error))?;
+    let mut gathered = facts::gather().map_err(Failure::no_btf)?;
     let wish = options.backend.map_or(Attach::Auto, Attach::Only);
     loop {
         let mut plan = plan::plan(&gathered.facts, &options.selection, wish)
@@ -155,15 +155,17 @@ fn attach(options: &TraceOptions, values: &FilterValues, say: &Notes) -> Result<
                 return Ok(Ready { plan, loaded });
             }
             Err(error) if wish == Attach::Auto => {
-                let reason = format!("{:#}", anyhow::Error::from(error));
-                let first = reason.lines().next().unwrap_or_default().to_owned();
+                let first = format!("{:#}", anyhow::Error::from(error));
                 say.note(&format!(
                     "{}: {first}; trying the next way in",
                     plan.backend.as_str()
                 ));
                 gathered.facts.refuse(plan.backend, first);
             }
-            Err(error) => return Err(Failure::new(Kind::Impossible, error)),
+            Err(error) => {
+                let whole = options.output.verbosity > 1;
+                return Err(Failure::from_load(error, whole));
+            }
         }
     }
 }
@@ -295,9 +297,7 @@ impl<'a> Stream<'a> {
                 .map_or_else(String::new, |release| release.text),
             host_name: kernel::host_name().unwrap_or_default(),
             backend: plan.backend,
-            degraded: blind::of(plan.backend)
-                .map(|spot| format!("{}: {}", spot.feature, spot.reason))
-                .collect(),
+            degraded: blind::of(plan.backend).map(ToString::to_string).collect(),
             time,
         }))?;
         self.sink.flush()

@@ -6,6 +6,11 @@
 //!
 //! Format: Documentation/bpf/btf.rst, include/uapi/linux/btf.h.
 
+#[cfg(test)]
+pub(crate) mod build;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, HashSet},
     fmt::Write as _,
@@ -21,8 +26,14 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// What can be wrong with BTF.
 #[derive(Debug, Error)]
 pub enum BtfError {
+    /// There is no such file.
+    #[error("this kernel shows no type information (BTF): there is no {path}")]
+    Absent {
+        /// The file.
+        path: String,
+    },
     /// The file cannot be read.
-    #[error("cannot read the kernel's type information, BTF ({path})")]
+    #[error("cannot read the kernel's type information (BTF), {path}")]
     Read {
         /// The file.
         path: String,
@@ -33,6 +44,23 @@ pub enum BtfError {
     /// The file is not what it should be.
     #[error("the kernel's type information (BTF) is damaged: {0}")]
     Damaged(&'static str),
+}
+
+impl BtfError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn next_step(&self) -> &'static str {
+        match self {
+            Self::Absent { .. } => {
+                "see that sysfs is mounted at /sys; if it is, boot a kernel built with \
+                 CONFIG_DEBUG_INFO_BTF=y, as distributions build theirs"
+            }
+            Self::Read { .. } => "see that /sys is the kernel's sysfs and may be read",
+            Self::Damaged(_) => {
+                "report it, with the kernel's release and the file /sys/kernel/btf/vmlinux"
+            }
+        }
+    }
 }
 
 const MAGIC: u16 = 0xeb9f;
@@ -62,6 +90,9 @@ mod kind {
 
 /// Types deeper than this are taken for a loop.
 const MAX_DEPTH: u32 = 32;
+/// More structs than this inside one another, without names, are taken for a loop: damaged data must
+/// not make a lookup exponential. task_struct and net, the largest, have some dozens.
+const MAX_ANONYMOUS: u32 = 1024;
 
 /// One type: `struct btf_type`.
 #[derive(Clone, Copy, Debug)]
@@ -138,9 +169,13 @@ impl Btf {
     /// # Errors
     /// When the file cannot be read or is damaged.
     pub fn read(path: &Path, wanted: &[&str]) -> Result<Self, BtfError> {
-        let data = fs::read(path).map_err(|source| BtfError::Read {
-            path: path.display().to_string(),
-            source,
+        let data = fs::read(path).map_err(|source| {
+            let path = path.display().to_string();
+            if source.kind() == io::ErrorKind::NotFound {
+                BtfError::Absent { path }
+            } else {
+                BtfError::Read { path, source }
+            }
         })?;
         Self::parse(data, wanted)
     }
@@ -296,7 +331,10 @@ impl Btf {
         let typedef = self.by_id(*self.typedefs.get(&format!("btf_trace_{tracepoint}"))?)?;
         let pointer = self.by_id(typedef.size_or_type)?;
         let text = self.proto_text(pointer.size_or_type)?;
-        Some(text.replacen("(void *, ", "(", 1))
+        Some(
+            text.replacen("(void *, ", "(", 1)
+                .replacen("(void *)", "()", 1),
+        )
     }
 
     fn proto_text(&self, id: u32) -> Option<String> {
@@ -360,7 +398,10 @@ impl Btf {
     }
 
     /// Size of a type in bytes.
-    fn size_of_id(&self, id: u32) -> Option<u32> {
+    fn size_of_id(&self, id: u32, depth: u32) -> Option<u32> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
         let (_, ty) = self.strip(id)?;
         match ty.kind() {
             kind::PTR => Some(8),
@@ -370,7 +411,7 @@ impl Btf {
             kind::ARRAY => {
                 let element = u32_at(&self.data, ty.at + 12)?;
                 let count = u32_at(&self.data, ty.at + 20)?;
-                self.size_of_id(element)?.checked_mul(count)
+                self.size_of_id(element, depth + 1)?.checked_mul(count)
             }
             _ => None,
         }
@@ -386,7 +427,7 @@ impl Btf {
     /// Size of a member's type in bytes.
     #[must_use]
     pub fn member_size(&self, member: Member) -> Option<u32> {
-        self.size_of_id(member.type_id)
+        self.size_of_id(member.type_id, 0)
     }
 
     /// Looks up `member.member…` in a struct. Of several structs of that name the first that has it
@@ -407,7 +448,7 @@ impl Btf {
         };
         for name in path {
             let (_, ty) = self.strip(found.type_id)?;
-            let inner = self.find(ty, name, 0)?;
+            let inner = self.find(ty, name, &mut { MAX_ANONYMOUS })?;
             found = Member {
                 bits: found.bits.checked_add(inner.bits)?,
                 ..inner
@@ -416,11 +457,12 @@ impl Btf {
         Some(found)
     }
 
-    /// Finds a member by name, in anonymous members too.
-    fn find(&self, ty: Type, wanted: &str, depth: u32) -> Option<Member> {
-        if !matches!(ty.kind(), kind::STRUCT | kind::UNION) || depth > MAX_DEPTH {
+    /// Finds a member by name, in as many anonymous members as the budget allows.
+    fn find(&self, ty: Type, wanted: &str, budget: &mut u32) -> Option<Member> {
+        if !matches!(ty.kind(), kind::STRUCT | kind::UNION) {
             return None;
         }
+        *budget = budget.checked_sub(1)?;
         for index in 0..ty.vlen() {
             let at = ty.at + 12 + index * 12;
             let name = u32_at(&self.data, at)?;
@@ -435,7 +477,7 @@ impl Btf {
                 let Some((_, inner)) = self.strip(type_id) else {
                     continue;
                 };
-                if let Some(found) = self.find(inner, wanted, depth + 1) {
+                if let Some(found) = self.find(inner, wanted, budget) {
                     return Some(Member {
                         bits: bits.checked_add(found.bits)?,
                         ..found

@@ -1,5 +1,8 @@
 //! The table of kernel fields (`portwatch_ebpf::abi::layout`) resolved against a kernel's BTF.
 
+#[cfg(test)]
+mod tests;
+
 use portwatch_ebpf::abi::layout::{ABSENT, FIELDS, Field, Kind, Layout};
 
 use super::btf::Btf;

@@ -1,6 +1,6 @@
 //! What this process may do: capabilities, user namespace, seccomp.
 
-use std::fs;
+use std::{fmt, fs};
 
 /// A capability that tracing needs or profits from (capabilities(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -157,16 +157,18 @@ impl Privileges {
         self.effective.lacking(&Capability::REQUIRED)
     }
 
-    /// What stands in the way of loading, in words, and what to do about it. Empty where privileges
-    /// are not the cause; a seccomp filter is named though it may let `bpf()` pass.
+    /// What stands in the way of loading, and what to do about it. Empty where privileges are not
+    /// the cause; a seccomp filter is named though it may let `bpf()` pass.
     #[must_use]
-    pub fn obstacles(&self) -> Vec<String> {
+    pub fn obstacles(&self) -> Vec<Obstacle> {
         let mut obstacles = Vec::new();
+        let mut add = |what: String, next: &'static str| obstacles.push(Obstacle { what, next });
         if !self.initial_user_namespace {
-            obstacles.push(
-                "this is not the first user namespace (a rootless container?): capabilities count \
-                 for nothing here, run portwatch on the host"
+            add(
+                "this is not the first user namespace (a rootless container?), where capabilities \
+                 count for nothing"
                     .to_owned(),
+                "run portwatch on the host",
             );
         }
         let missing = self.missing_required();
@@ -174,24 +176,43 @@ impl Privileges {
             let names: Vec<&str> = missing.iter().map(|c| c.as_str()).collect();
             let names = names.join(" and ");
             let never: Vec<Capability> = self.bounding.lacking(&Capability::REQUIRED);
-            obstacles.push(if !never.is_empty() && self.uid == 0 {
-                format!(
-                    "{names} missing and outside the bounding set: whatever started this \
-                     (a container runtime, a systemd unit) has to grant them"
-                )
+            if !never.is_empty() && self.uid == 0 {
+                add(
+                    format!("{names} missing and outside the bounding set"),
+                    "let what started this (a container runtime, a systemd unit) grant them",
+                );
             } else if self.no_new_privileges {
-                format!("{names} missing, and no_new_privs is set: sudo cannot help, start it from another shell")
+                add(
+                    format!("{names} missing, and no_new_privs is set, so that sudo cannot help"),
+                    "run it with sudo from another shell",
+                );
             } else {
-                format!("{names} missing: run it with sudo")
-            });
+                add(format!("{names} missing"), "run it with sudo");
+            }
         }
         if self.seccomp_filter && self.uid == 0 {
-            obstacles.push(
-                "a seccomp filter is in force and may refuse bpf() (a container without --privileged?)"
-                    .to_owned(),
+            add(
+                "a seccomp filter is in force and may refuse bpf()".to_owned(),
+                "in a container, start it with --privileged or --security-opt seccomp=unconfined",
             );
         }
         obstacles
+    }
+}
+
+/// Something in the way, and the way round it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// What is wrong.
+    pub what: String,
+    /// What to do next.
+    pub next: &'static str,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, next } = self;
+        write!(f, "{what}: {next}")
     }
 }
 
@@ -265,6 +286,7 @@ mod tests {
                 .unwrap()
                 .obstacles()
                 .remove(0)
+                .to_string()
         };
         assert_eq!(
             advice(status(1000, 0, FULL, 0, 0)),

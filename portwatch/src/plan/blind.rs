@@ -1,5 +1,7 @@
 //! What each way into the kernel cannot see: a closed table. A new row needs a measurement.
 
+use std::fmt;
+
 use crate::event::Backend;
 
 /// One blind spot.
@@ -11,6 +13,12 @@ pub struct BlindSpot {
     pub feature: &'static str,
     /// What is not seen, and why.
     pub reason: &'static str,
+}
+
+impl fmt::Display for BlindSpot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.feature, self.reason)
+    }
 }
 
 /// The table, in the order it is shown.

@@ -3,6 +3,10 @@
 
 pub mod blind;
 pub mod hooks;
+#[cfg(test)]
+pub(crate) mod kernels;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -86,15 +86,7 @@ pub fn open(options: &OutputOptions, args: bool) -> Result<Box<dyn Sink>, OpenEr
         quiet,
         verbosity: _,
     } = options;
-    // A file of our own on the same open file: std's handles search every write for newlines.
-    let out = match destination {
-        Destination::Stdout => duplicate(io::stdout(), "standard output")?,
-        Destination::Stderr => duplicate(io::stderr(), "standard error")?,
-        Destination::File(path) => File::create(path).map_err(|source| OpenError::File {
-            path: path.clone(),
-            source,
-        })?,
-    };
+    let out = create(destination)?;
     Ok(match format {
         Format::Json => Box::new(Json::new(out, args)),
         Format::Text => {
@@ -110,6 +102,23 @@ pub fn open(options: &OutputOptions, args: bool) -> Result<Box<dyn Sink>, OpenEr
     })
 }
 
+/// Opens where data goes, for writing from the start.
+///
+/// # Errors
+///
+/// When a file cannot be created.
+pub fn create(destination: &Destination) -> Result<File, OpenError> {
+    // A file of our own on the same open file: std's handles search every write for newlines.
+    match destination {
+        Destination::Stdout => duplicate(io::stdout(), "standard output"),
+        Destination::Stderr => duplicate(io::stderr(), "standard error"),
+        Destination::File(path) => File::create(path).map_err(|source| OpenError::File {
+            path: path.clone(),
+            source,
+        }),
+    }
+}
+
 fn duplicate(stream: impl AsFd, name: &'static str) -> Result<File, OpenError> {
     stream
         .as_fd()
@@ -122,7 +131,8 @@ fn duplicate(stream: impl AsFd, name: &'static str) -> Result<File, OpenError> {
 }
 
 /// Columns of the terminal that `out` is, `None` if it is none.
-fn width(out: &File) -> Option<usize> {
+#[must_use]
+pub fn width(out: &File) -> Option<usize> {
     if !out.is_terminal() {
         return None;
     }
@@ -133,7 +143,9 @@ fn width(out: &File) -> Option<usize> {
     })
 }
 
-fn colored(choice: ColorChoice, out: &File) -> bool {
+/// Whether to use colours on `out`.
+#[must_use]
+pub fn colored(choice: ColorChoice, out: &File) -> bool {
     match choice {
         ColorChoice::Always => true,
         ColorChoice::Never => false,

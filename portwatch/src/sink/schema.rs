@@ -31,7 +31,7 @@ fn parsed() -> Value {
     serde_json::from_str(SCHEMA).unwrap()
 }
 
-fn validator(schema: &Value) -> Validator {
+pub(crate) fn validator(schema: &Value) -> Validator {
     jsonschema::draft202012::options()
         .should_validate_formats(true)
         .build(schema)
@@ -39,7 +39,7 @@ fn validator(schema: &Value) -> Validator {
 }
 
 /// Closes every object type that names its properties.
-fn close(schema: &mut Value) {
+pub(crate) fn close(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
             object.values_mut().for_each(close);

@@ -1,0 +1,155 @@
+//! The kernels of the matrix as facts, for tests: the functions in their type information and what
+//! they let us load were measured, the fields that one lacks are those its sources lack.
+
+use std::collections::BTreeMap;
+
+use portwatch_ebpf::abi::{
+    config::helper,
+    layout::{ABSENT, FIELDS},
+};
+
+use super::Facts;
+use crate::host::fields::Fields;
+
+/// A kernel of the matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kernel {
+    /// Debian 11's.
+    V5_10,
+    /// Debian 12's.
+    V6_1,
+    /// Debian 12's backport.
+    V6_12,
+    /// A minimal kernel that lets nothing but raw tracepoints in.
+    V6_18Locked,
+    /// Debian 13's backport.
+    V7_3,
+}
+
+impl Kernel {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::V5_10,
+        Self::V6_1,
+        Self::V6_12,
+        Self::V6_18Locked,
+        Self::V7_3,
+    ];
+}
+
+/// What facts::gather() would find there.
+pub(crate) fn facts(kernel: Kernel) -> Facts {
+    let locked = kernel == Kernel::V6_18Locked;
+    let newer_helpers = helper::TASK_BTF | helper::ANCESTOR_CGROUP | helper::TASK_PT_REGS;
+    Facts {
+        fields: fields(absent(kernel)),
+        prototypes: prototypes(kernel),
+        tracing: if locked {
+            Err("the kernel does not permit tracing programs (fentry, fexit)".to_owned())
+        } else {
+            Ok(())
+        },
+        kprobe: if locked {
+            Err("the kernel is built without kprobes".to_owned())
+        } else {
+            Ok(())
+        },
+        raw_tp: Ok(()),
+        helpers: match kernel {
+            Kernel::V5_10 => 0,
+            Kernel::V6_18Locked => newer_helpers,
+            _ => newer_helpers | helper::SOCKET_COOKIE,
+        },
+        loops: kernel != Kernel::V5_10,
+    }
+}
+
+/// All fields but these. Where they lie matters to nobody who has no such kernel.
+pub(crate) fn fields(absent: &[&'static str]) -> Fields {
+    let mut fields = Fields {
+        words: [ABSENT; FIELDS.len()],
+        missing: Vec::new(),
+        absent: Vec::new(),
+        paths: [None; FIELDS.len()],
+    };
+    for (at, field) in FIELDS.iter().enumerate() {
+        if !absent.contains(&field.name) {
+            fields.words[at] = 8 * at as u32;
+            fields.paths[at] = field.paths.first().copied();
+        } else if field.required {
+            fields.missing.push(field.name);
+        } else {
+            fields.absent.push(field.name);
+        }
+    }
+    fields
+}
+
+fn absent(kernel: Kernel) -> &'static [&'static str] {
+    match kernel {
+        Kernel::V5_10 => &[
+            "tcp_is_mptcp",
+            "net_udp_table",
+            "bucket_bhash2",
+            "bucket2_bhash_node",
+            "bucket2_owners",
+        ],
+        Kernel::V6_1 => &["net_udp_table", "bucket_bhash2", "bucket2_bhash_node"],
+        Kernel::V6_12 | Kernel::V6_18Locked => &["bucket_owners"],
+        Kernel::V7_3 => &["bucket_owners", "proto_udp_table"],
+    }
+}
+
+fn prototypes(kernel: Kernel) -> BTreeMap<&'static str, String> {
+    // The type of the address changed its name in 7.x.
+    let address = if kernel == Kernel::V7_3 {
+        "struct sockaddr_unsized *"
+    } else {
+        "struct sockaddr *"
+    };
+    let sk = format!("int (struct sock *, {address}, int)");
+    let socket = format!("int (struct socket *, {address}, int)");
+    let backlog = "int (struct socket *, int)";
+    let mut list = vec![
+        ("inet_bind", socket.clone()),
+        ("inet6_bind", socket.clone()),
+        ("security_socket_bind", socket.clone()),
+        ("inet_listen", backlog.to_owned()),
+        ("security_socket_listen", backlog.to_owned()),
+        (
+            "inet_sock_set_state",
+            "void (struct sock *, int, int)".to_owned(),
+        ),
+        (
+            "__inet_stream_connect",
+            format!("int (struct socket *, {address}, int, int, int)"),
+        ),
+        ("tcp_v4_connect", sk.clone()),
+        ("tcp_v6_connect", sk.clone()),
+        ("tcp_v4_pre_connect", sk.clone()),
+        ("tcp_v6_pre_connect", sk.clone()),
+        (
+            "inet_dgram_connect",
+            format!("int (struct socket *, {address}, int, int)"),
+        ),
+        ("security_socket_connect", socket),
+        ("inet_autobind", "int (struct sock *)".to_owned()),
+        ("sys_exit", "void (struct pt_regs *, long int)".to_owned()),
+        (
+            "sched_process_fork",
+            "void (struct task_struct *, struct task_struct *)".to_owned(),
+        ),
+        (
+            "sched_process_free",
+            "void (struct task_struct *)".to_owned(),
+        ),
+    ];
+    // Split off from the functions above in 6.6 or so.
+    if kernel >= Kernel::V6_12 {
+        list.extend([
+            ("inet_bind_sk", sk.clone()),
+            ("inet6_bind_sk", sk),
+            ("__inet_listen_sk", "int (struct sock *, int)".to_owned()),
+        ]);
+    }
+    list.into_iter().collect()
+}

@@ -1,0 +1,382 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fmt::Write as _;
+
+use super::{
+    kernels::{self, Kernel, facts},
+    *,
+};
+
+fn default_selection() -> Selection {
+    Selection {
+        events: Op::ALL.to_vec(),
+        ..Selection::default()
+    }
+}
+
+fn only(events: &[Op]) -> Selection {
+    Selection {
+        events: events.to_vec(),
+        ..Selection::default()
+    }
+}
+
+/// A plan as text, one program a line.
+fn shown(plan: &Plan) -> String {
+    let Plan {
+        backend,
+        attachments,
+        config,
+        stepped_down,
+        without,
+    } = plan;
+    let mut text = format!("{}\n", backend.as_str());
+    for (better, reason) in stepped_down {
+        writeln!(text, "not {}: {reason}", better.as_str()).unwrap();
+    }
+    for purpose in without {
+        writeln!(text, "without: {purpose}").unwrap();
+    }
+    for Attachment {
+        program,
+        bounded,
+        way,
+        target,
+    } in attachments
+    {
+        let version = if *bounded { " (bounded)" } else { "" };
+        writeln!(text, "{way:?} {target} {program}{version}").unwrap();
+    }
+    writeln!(text, "{config:?}").unwrap();
+    text
+}
+
+/// Everything that a kernel can be asked for: each backend, with and without a command.
+fn plans(kernel: Kernel) -> String {
+    let facts = facts(kernel);
+    let everything = Selection {
+        descendants: true,
+        ..default_selection()
+    };
+    let mut text = shown(&plan(&facts, &default_selection(), Attach::Auto).unwrap());
+    for backend in PREFERENCE {
+        match plan(&facts, &everything, Attach::Only(backend)) {
+            Ok(plan) => write!(text, "\n--attach {}", shown(&plan)).unwrap(),
+            Err(error) => writeln!(text, "\n--attach {}\n{error}", backend.as_str()).unwrap(),
+        }
+    }
+    text
+}
+
+#[test]
+fn on_5_10() {
+    insta::assert_snapshot!(plans(Kernel::V5_10));
+}
+
+#[test]
+fn on_6_1() {
+    insta::assert_snapshot!(plans(Kernel::V6_1));
+}
+
+#[test]
+fn on_6_12() {
+    insta::assert_snapshot!(plans(Kernel::V6_12));
+}
+
+#[test]
+fn on_6_18_locked() {
+    insta::assert_snapshot!(plans(Kernel::V6_18Locked));
+}
+
+#[test]
+fn on_7_3() {
+    insta::assert_snapshot!(plans(Kernel::V7_3));
+}
+
+fn programs_of(plan: &Plan) -> Vec<&'static str> {
+    let attachments = plan.attachments.iter();
+    attachments.map(|attachment| attachment.program).collect()
+}
+
+#[test]
+fn one_kind_of_event_attaches_what_it_needs_and_no_more() {
+    let facts = facts(Kernel::V6_12);
+    for (backend, events, programs) in [
+        (
+            Backend::Tracing,
+            &[Op::Listen][..],
+            &[
+                "listen_tracing",
+                "listen_refused_tracing",
+                "listen_enter_tracing",
+            ][..],
+        ),
+        (
+            Backend::Tracing,
+            &[Op::Autobind],
+            &[
+                "connect_datagram_tracing",
+                "autobind_tracing",
+                "connect_datagram_enter_tracing",
+                "autobind_enter_tracing",
+            ],
+        ),
+        (
+            Backend::Kprobe,
+            &[Op::Listen],
+            &[
+                "listen_kprobe",
+                "listen_refused_kprobe",
+                "listen_enter_kprobe",
+                "listen_refused_enter_kprobe",
+            ],
+        ),
+        (Backend::RawTp, &[Op::Listen], &["sys_exit_raw"]),
+        (
+            Backend::RawTp,
+            &[Op::Connect],
+            &["state_raw", "sys_exit_raw"],
+        ),
+    ] {
+        let plan = plan(&facts, &only(events), Attach::Only(backend)).unwrap();
+        assert_eq!(programs_of(&plan), programs, "{backend:?} {events:?}");
+        assert_eq!(
+            plan.config.ops,
+            events.iter().fold(0, |bits, op| bits | 1 << number(*op))
+        );
+    }
+}
+
+#[test]
+fn every_selection_of_events_has_a_plan_on_every_kernel_and_way_in() {
+    for kernel in Kernel::ALL {
+        let facts = facts(kernel);
+        for bits in 1..1 << Op::ALL.len() {
+            let events: Vec<Op> = Op::ALL
+                .into_iter()
+                .enumerate()
+                .filter(|(at, _)| bits >> at & 1 == 1)
+                .map(|(_, op)| op)
+                .collect();
+            for backend in PREFERENCE {
+                let plan = plan(&facts, &only(&events), Attach::Only(backend));
+                assert_eq!(plan.is_ok(), facts.allows(backend).is_ok());
+                let Ok(plan) = plan else { continue };
+                assert!(!plan.attachments.is_empty(), "{kernel:?} {backend:?}");
+                // No program twice: it would be attached twice.
+                let mut programs = programs_of(&plan);
+                programs.sort_unstable();
+                programs.dedup();
+                assert_eq!(programs.len(), plan.attachments.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn returns_are_attached_before_entries() {
+    for kernel in Kernel::ALL {
+        for backend in PREFERENCE {
+            let selection = default_selection();
+            let Ok(plan) = plan(&facts(kernel), &selection, Attach::Only(backend)) else {
+                continue;
+            };
+            let is_entry = |one: &Attachment| matches!(one.way, Way::FEntry | Way::KProbe);
+            let first = plan.attachments.iter().position(is_entry);
+            let first = first.unwrap_or(plan.attachments.len());
+            assert!(plan.attachments[first..].iter().all(is_entry));
+            // Every function that is entered is also left.
+            for entry in &plan.attachments[first..] {
+                let mut before = plan.attachments[..first].iter();
+                assert!(
+                    before.any(|one| one.target == entry.target),
+                    "{} of {kernel:?}",
+                    entry.target
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_changed_prototype_is_an_error_that_names_the_function() {
+    let mut facts = facts(Kernel::V6_12);
+    let changed = "int (struct sock *, struct sockaddr *, int, u32)";
+    facts.prototypes.insert("inet_bind_sk", changed.to_owned());
+    let error = plan(&facts, &default_selection(), Attach::Only(Backend::Tracing)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "tracing: inet_bind_sk has another prototype on this kernel: int (struct sock *, struct \
+         sockaddr *, int, u32), expected int (struct sock *, struct sockaddr *, int) or int (struct \
+         sock *, struct sockaddr_unsized *, int)"
+    );
+    // Nor is it passed over in favour of the older function, which MPTCP does not call.
+    assert!(plan(&facts, &only(&[Op::Bind]), Attach::Only(Backend::Kprobe)).is_err());
+    // Where it is not needed, it does not matter; and another way in may not need it.
+    assert!(plan(&facts, &only(&[Op::Listen]), Attach::Only(Backend::Tracing)).is_ok());
+    let plan = plan(&facts, &default_selection(), Attach::Auto).unwrap();
+    assert_eq!(plan.backend, Backend::RawTp);
+    let reasons: Vec<_> = plan
+        .stepped_down
+        .iter()
+        .map(|(backend, _)| *backend)
+        .collect();
+    assert_eq!(reasons, [Backend::Tracing, Backend::Kprobe]);
+}
+
+#[test]
+fn a_changed_prototype_of_an_optional_function_is_an_error_too() {
+    let mut facts = facts(Kernel::V6_12);
+    let changed = "void (struct socket *)".to_owned();
+    facts.prototypes.insert("security_socket_bind", changed);
+    let error = plan(&facts, &default_selection(), Attach::Only(Backend::Tracing)).unwrap_err();
+    assert!(
+        error.to_string().contains("security_socket_bind"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_required_function_that_is_missing_is_an_error_that_names_what_was_looked_for() {
+    let mut facts = facts(Kernel::V6_1);
+    facts.prototypes.remove("inet_listen");
+    let error = plan(&facts, &default_selection(), Attach::Only(Backend::Kprobe)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "kprobe: this kernel has no function for the hook \"listen\" (__inet_listen_sk, inet_listen)"
+    );
+}
+
+#[test]
+fn an_optional_function_that_is_missing_is_told() {
+    let mut facts = facts(Kernel::V6_12);
+    // Without IPv6 and without security modules.
+    for name in ["inet6_bind_sk", "inet6_bind", "security_socket_bind"] {
+        facts.prototypes.remove(name);
+    }
+    let plan = plan(&facts, &only(&[Op::Bind]), Attach::Auto).unwrap();
+    assert_eq!(plan.backend, Backend::Tracing);
+    assert_eq!(
+        plan.without,
+        ["bind, IPv6", "bind refused by a security module"]
+    );
+    assert_eq!(programs_of(&plan), ["bind4_tracing", "bind4_enter_tracing"]);
+}
+
+#[test]
+fn a_missing_field_is_named_whatever_the_way_in() {
+    let mut facts = facts(Kernel::V7_3);
+    facts.fields = kernels::fields(&["sk_uid", "bucket_owners", "net_inum"]);
+    for attach in [Attach::Auto, Attach::Only(Backend::RawTp)] {
+        let error = plan(&facts, &default_selection(), attach).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "this kernel's type information lacks what portwatch reads: sk_uid, net_inum"
+        );
+    }
+}
+
+#[test]
+fn no_way_in_gives_the_reason_of_each() {
+    let mut facts = facts(Kernel::V6_18Locked);
+    facts.refuse(Backend::RawTp, "the verifier is in a bad mood".to_owned());
+    let error = plan(&facts, &default_selection(), Attach::Auto).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "tracing: the kernel does not permit tracing programs (fentry, fexit); kprobe: the kernel \
+         is built without kprobes; raw_tp: the verifier is in a bad mood"
+    );
+}
+
+#[test]
+fn a_refused_way_in_leads_to_the_next() {
+    let mut facts = facts(Kernel::V6_12);
+    for expected in PREFERENCE {
+        let plan = plan(&facts, &default_selection(), Attach::Auto).unwrap();
+        assert_eq!(plan.backend, expected);
+        facts.refuse(expected, "no".to_owned());
+    }
+}
+
+#[test]
+fn what_the_kernel_can_decide_is_handed_to_it() {
+    let facts = facts(Kernel::V6_12);
+    let config = |selection: Selection| plan(&facts, &selection, Attach::Auto).unwrap().config;
+    let all = config(default_selection());
+    assert_eq!(
+        all.protocols,
+        protocol::TCP | protocol::UDP | protocol::OTHER
+    );
+    assert_eq!(all.families, family::V4 | family::V6);
+    assert_eq!((all.filters, all.failed_only), (0, 0));
+    let narrow = config(Selection {
+        transports: vec![Transport::Udp],
+        families: vec![Family::Ipv6],
+        ports: vec![80..=90],
+        peer_ports: vec![443..=443],
+        pids: vec![1],
+        uids: vec![0],
+        netns: vec![7],
+        cgroups: vec!["/x".to_owned()],
+        descendants: true,
+        failed: true,
+        ..default_selection()
+    });
+    assert_eq!(narrow.protocols, protocol::UDP);
+    assert_eq!(narrow.families, family::V6);
+    assert_eq!(narrow.failed_only, 1);
+    assert_eq!(
+        narrow.filters,
+        filter::PORT
+            | filter::PEER_PORT
+            | filter::PID
+            | filter::UID
+            | filter::NETNS
+            | filter::CGROUP
+            | filter::DESCENDANTS
+    );
+    // Names and containers are for user space; conflicts are failures first of all.
+    let named = config(Selection {
+        comms: vec!["nginx".to_owned()],
+        containers: vec!["abc".to_owned()],
+        conflicts: true,
+        ..default_selection()
+    });
+    assert_eq!((named.filters, named.failed_only), (0, 1));
+}
+
+#[test]
+fn the_programs_are_told_which_argument_they_get() {
+    for (kernel, takes_socket) in [
+        (Kernel::V5_10, 1),
+        (Kernel::V6_1, 1),
+        (Kernel::V6_12, 0),
+        (Kernel::V7_3, 0),
+    ] {
+        let plan = plan(&facts(kernel), &default_selection(), Attach::Auto).unwrap();
+        assert_eq!(plan.config.bind_takes_socket, takes_socket, "{kernel:?}");
+        assert_eq!(plan.config.listen_takes_socket, takes_socket, "{kernel:?}");
+    }
+}
+
+#[test]
+fn every_hook_is_used_and_every_blind_spot_told_once() {
+    for hook in HOOKS {
+        assert!(
+            PREFERENCE
+                .into_iter()
+                .any(|backend| !programs(hook, backend).is_empty()),
+            "{}",
+            hook.purpose
+        );
+        assert!(!hook.targets.is_empty(), "{}", hook.purpose);
+    }
+    for backend in PREFERENCE {
+        let mut features: Vec<_> = blind::of(backend).map(|spot| spot.feature).collect();
+        assert!(!features.is_empty());
+        features.sort_unstable();
+        let len = features.len();
+        features.dedup();
+        assert_eq!(features.len(), len);
+    }
+}
