@@ -24,7 +24,9 @@ fn main() {
 }
 
 fn build() -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+    // Asked at run time: a target folder that clones share would hold the path of another clone.
+    let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let root = Path::new(&package)
         .parent()
         .ok_or_else(|| anyhow!("portwatch is built from its workspace"))?;
     let programs = root.join("portwatch-ebpf");
