@@ -1,11 +1,14 @@
 //! Builds the kernel programs, which `src/load.rs` embeds.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use aya_build::{Package, Toolchain};
 use object::{
     build::elf::{Builder, SectionData},
@@ -13,36 +16,45 @@ use object::{
 };
 
 /// What to do when a piece is missing; the same everywhere.
-const NEXT_STEP: &str = "run `cargo xtask run` in portwatch's sources: it fetches what is missing, \
-                         or see \"Building\" in the README";
+const NEXT_STEP: &str = "next step: run `cargo xtask run doctor` in portwatch's sources, which gets \
+                         what is missing; see \"Install\" in the README";
 
-fn main() -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    if let Err(error) = build() {
+        // An exit status would make cargo print everything the script said, above these lines.
+        println!("cargo::error={error:#}");
+        println!("cargo::error={NEXT_STEP}");
+    }
+}
+
+fn build() -> anyhow::Result<()> {
+    // Asked at run time: a target folder that clones share would hold the path of another clone.
+    let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let root = Path::new(&package)
         .parent()
         .ok_or_else(|| anyhow!("portwatch is built from its workspace"))?;
     let programs = root.join("portwatch-ebpf");
     let programs = programs
         .to_str()
         .ok_or_else(|| anyhow!("{} is not UTF-8", programs.display()))?;
-    println!("cargo:rerun-if-changed=build.rs");
 
     let tools = root.join(".tools/bin");
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths(std::iter::once(tools).chain(env::split_paths(&path)))?;
-    if !env::split_paths(&path).any(|folder| folder.join("bpf-linker").is_file()) {
-        bail!("bpf-linker is not installed, and the kernel programs cannot be linked; {NEXT_STEP}");
-    }
-    if !rust_src().is_dir() {
-        bail!(
-            "the Rust component rust-src is not installed, and the kernel programs are built with \
-               it; {NEXT_STEP}"
-        );
+    let missing = missing(&path);
+    if !missing.is_empty() {
+        return Err(anyhow!(
+            "the kernel programs cannot be built: {} missing",
+            missing.join(" and ")
+        ));
     }
     // SAFETY: a build script with one thread. The pinned stable compiler builds `core` for the bpf
     // target, which asks for unstable options in this one cargo call.
     unsafe {
         env::set_var("PATH", path);
         env::set_var("RUSTC_BOOTSTRAP", "1");
+        // aya-build makes a warning of each line of that cargo's stderr, progress included.
         env::set_var("CARGO_TERM_QUIET", "true");
     }
     let toolchain = env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "stable".to_owned());
@@ -54,7 +66,7 @@ fn main() -> anyhow::Result<()> {
         }],
         Toolchain::Custom(&toolchain),
     )
-    .with_context(|| format!("cannot build the kernel programs; {NEXT_STEP}"))?;
+    .context("the kernel programs cannot be built")?;
     let object =
         PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?).join("portwatch-ebpf");
     strip(&object).with_context(|| format!("cannot strip {}", object.display()))
@@ -86,10 +98,23 @@ fn strip(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Names of the tools that are not there.
+fn missing(path: &OsStr) -> Vec<&'static str> {
+    let has_linker = env::split_paths(path).any(|folder| folder.join("bpf-linker").is_file());
+    let mut missing = Vec::new();
+    if !has_linker {
+        missing.push("bpf-linker");
+    }
+    if !rust_src().is_dir() {
+        missing.push("the Rust component rust-src");
+    }
+    missing
+}
+
 /// Where rustup puts the sources of the standard library.
 fn rust_src() -> PathBuf {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let sysroot = std::process::Command::new(rustc)
+    let sysroot = Command::new(rustc)
         .args(["--print", "sysroot"])
         .output()
         .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -1,5 +1,5 @@
 //! The kernel programs: one function an attach point, nothing else. Which of them are loaded, and on
-//! which function, is decided by `portwatch/src/plan.rs`; the prototypes they rely on stand there.
+//! which function, is decided by `portwatch/src/plan/`; the prototypes they rely on stand there.
 //!
 //! Licence: tracing helpers are given to GPL-compatible programs only, so the object declares
 //! "Dual MIT/GPL"; see LICENSE-GPL-2.0.

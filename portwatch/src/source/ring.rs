@@ -32,8 +32,11 @@ impl Ring {
     /// # Errors
     /// When the runtime's poll fails.
     pub async fn ready(&mut self) -> io::Result<()> {
-        self.ring.readable_mut().await?.clear_ready();
+        let mut guard = self.ring.readable_mut().await?;
         tokio::time::sleep(BATCH).await;
+        // Not before: where the sleep is cancelled the descriptor has to stay ready, because the
+        // kernel wakes no reader again that has not caught up (kernel/bpf/ringbuf.c, bpf_ringbuf_commit).
+        guard.clear_ready();
         Ok(())
     }
 
