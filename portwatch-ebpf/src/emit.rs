@@ -3,7 +3,7 @@
 use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
     macros::map,
-    maps::{PerCpuArray, RingBuf},
+    maps::{PerCpuArray, RingBuf, ring_buf::RingBufEntry},
 };
 use portwatch_ebpf::abi::record::{Header, SocketRecord, VERSION, kind, loss};
 
@@ -54,18 +54,33 @@ pub(crate) fn stamp(record: &mut SocketRecord) {
     };
 }
 
-/// Reserves a socket record, lets `fill` write it, and submits it.
-#[inline(always)]
-pub(crate) fn socket(fill: impl FnOnce(&mut SocketRecord)) {
-    let Some(mut entry) = EVENTS.reserve::<SocketRecord>(0) else {
-        lost(loss::RING_FULL);
-        return;
-    };
-    // SAFETY: the entry is ours and as large as the record; all of it is plain integers.
-    let record = unsafe { &mut *entry.as_mut_ptr() };
-    fill(record);
-    stamp(record);
-    entry.submit(0);
+/// A socket record being written.
+pub(crate) struct Entry(RingBufEntry<SocketRecord>);
+
+impl Entry {
+    /// Reserves a record; `None` when the ring is full, which is counted.
+    #[inline(always)]
+    pub(crate) fn reserve() -> Option<Self> {
+        let entry = EVENTS.reserve::<SocketRecord>(0);
+        if entry.is_none() {
+            lost(loss::RING_FULL);
+        }
+        entry.map(Self)
+    }
+
+    /// The record. `hook::common` writes all of it.
+    #[inline(always)]
+    pub(crate) fn record(&mut self) -> &mut SocketRecord {
+        // SAFETY: the entry is ours and as large as the record; all of it is plain integers.
+        unsafe { &mut *self.0.as_mut_ptr() }
+    }
+
+    /// Hands it over.
+    #[inline(always)]
+    pub(crate) fn submit(mut self) {
+        stamp(self.record());
+        self.0.submit(0);
+    }
 }
 
 /// Copies a finished record into the ring.

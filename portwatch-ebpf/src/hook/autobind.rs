@@ -4,11 +4,13 @@ use portwatch_ebpf::abi::record::{flags, loss, op, via};
 
 use super::{Backend, Returned, common, timed};
 use crate::{
-    emit, filter,
+    emit::{self, Entry},
+    filter,
     kernel::{
         image,
         memory::{Ptr, set},
         sock::{self, Kind},
+        task::Caller,
     },
 };
 
@@ -36,15 +38,21 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, returned: Returned) {
     if !filter::no_peer() || !filter::local_port(port) {
         return;
     }
-    image::announce::<B::Repeat>();
-    emit::socket(|record| {
-        common::<B>(record, op::AUTOBIND, sk, kind);
-        sock::local::<B::Memory>(record, sk, kind.family);
-        record.error = error;
-        set(&mut record.flags, flags::AUTO_PORT);
-        if record.via == via::SYSCALL {
-            record.via = via::IMPLICIT;
-        }
-        timed(record, emit::now(), returned.started);
-    });
+    let caller = Caller::get();
+    image::announce::<B::Repeat>(&caller);
+    let Some(mut entry) = Entry::reserve() else {
+        return;
+    };
+    let record = entry.record();
+
+    common::<B>(record, op::AUTOBIND, sk, kind, &caller);
+    sock::local::<B::Memory>(record, sk, kind.family);
+    record.error = error;
+    set(&mut record.flags, flags::AUTO_PORT);
+    if record.via == via::SYSCALL {
+        record.via = via::IMPLICIT;
+    }
+    timed(record, emit::now(), returned.started);
+
+    entry.submit();
 }

@@ -4,13 +4,15 @@ use portwatch_ebpf::abi::record::{SocketRecord, flags, loss, op, present};
 
 use super::{Backend, Returned, common, timed};
 use crate::{
-    emit, filter,
+    emit::{self, Entry},
+    filter,
     kernel::{
         image,
         memory::{Ptr, number, set},
         repeat::Repeat as _,
         request::Request,
         sock::{self, Kind},
+        task::Caller,
     },
 };
 
@@ -48,18 +50,24 @@ pub(crate) fn returned<B: Backend>(
         if !filter::local_port(port) {
             return;
         }
-        image::announce::<B::Repeat>();
-        emit::socket(|record| {
-            common::<B>(record, op::BIND, sk, kind);
-            sock::local::<B::Memory>(record, sk, kind.family);
-            if port == 0 {
-                // IP_BIND_ADDRESS_NO_PORT: the port comes with connect().
-                record.present &= !present::LOCAL_PORT;
-            } else if !sock::chose_port::<B::Memory>(sk) {
-                set(&mut record.flags, flags::AUTO_PORT);
-            }
-            timed(record, emit::now(), returned.started);
-        });
+        let caller = Caller::get();
+        image::announce::<B::Repeat>(&caller);
+        let Some(mut entry) = Entry::reserve() else {
+            return;
+        };
+        let record = entry.record();
+
+        common::<B>(record, op::BIND, sk, kind, &caller);
+        sock::local::<B::Memory>(record, sk, kind.family);
+        if port == 0 {
+            // IP_BIND_ADDRESS_NO_PORT: the port comes with connect().
+            record.present &= !present::LOCAL_PORT;
+        } else if !sock::chose_port::<B::Memory>(sk) {
+            set(&mut record.flags, flags::AUTO_PORT);
+        }
+        timed(record, emit::now(), returned.started);
+
+        entry.submit();
     } else if let Some(request) = request() {
         failed::<B>(sk, kind, returned, request);
     }
@@ -72,17 +80,23 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
         return;
     }
     let now = emit::now();
-    image::announce::<B::Repeat>();
+    let caller = Caller::get();
+    image::announce::<B::Repeat>(&caller);
     explain::<B>(sk, kind, returned.error(), port);
-    emit::socket(|record| {
-        common::<B>(record, op::BIND, sk, kind);
-        record.error = returned.error();
-        if returned.refused_by_policy {
-            set(&mut record.flags, flags::REFUSED_BY_POLICY);
-        }
-        asked(record, request);
-        timed(record, now, returned.started);
-    });
+    let Some(mut entry) = Entry::reserve() else {
+        return;
+    };
+    let record = entry.record();
+
+    common::<B>(record, op::BIND, sk, kind, &caller);
+    record.error = returned.error();
+    if returned.refused_by_policy {
+        set(&mut record.flags, flags::REFUSED_BY_POLICY);
+    }
+    asked(record, request);
+    timed(record, now, returned.started);
+
+    entry.submit();
 }
 
 /// Sends the owners of the port when it is in use.

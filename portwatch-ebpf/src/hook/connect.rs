@@ -9,14 +9,15 @@ use portwatch_ebpf::abi::record::{SocketRecord, flags, loss, op, present};
 
 use super::{Backend, Returned, common, timed, unknown};
 use crate::{
-    emit, filter,
+    emit::{self, Entry},
+    filter,
     kernel::{
         image,
         memory::{Memory, Ptr, config, offset, set},
         request::Request,
         sock::{self, Kind},
         syscall,
-        task::{self, Current},
+        task::{self, Caller, Current},
     },
     state::{self, CONNECTING, phase},
 };
@@ -88,7 +89,8 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
     if !filter::peer_port(peer) {
         return;
     }
-    image::announce::<B::Repeat>();
+    let caller = Caller::get();
+    image::announce::<B::Repeat>(&caller);
     let Some(attempt) = state::scratch() else {
         return;
     };
@@ -99,7 +101,7 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
     };
     attempt.reserved = 0;
     let record = &mut attempt.record;
-    common::<B>(record, op::CONNECT, sk, kind);
+    common::<B>(record, op::CONNECT, sk, kind, &caller);
     sock::peer::<B::Memory>(record, sk, kind.family);
     if !sock::chose_port::<B::Memory>(sk) {
         set(&mut record.flags, flags::AUTO_PORT);
@@ -271,33 +273,39 @@ fn never_began<B: Backend>(sk: Ptr, returned: Returned, request: &Request) {
     if !filter::local_port(port) {
         return;
     }
-    image::announce::<B::Repeat>();
-    emit::socket(|record| {
-        common::<B>(record, op::CONNECT, sk, kind);
-        sock::local::<B::Memory>(record, sk, kind.family);
-        if port == 0 {
-            record.present &= !present::LOCAL_PORT;
+    let caller = Caller::get();
+    image::announce::<B::Repeat>(&caller);
+    let Some(mut entry) = Entry::reserve() else {
+        return;
+    };
+    let record = entry.record();
+
+    common::<B>(record, op::CONNECT, sk, kind, &caller);
+    sock::local::<B::Memory>(record, sk, kind.family);
+    if port == 0 {
+        record.present &= !present::LOCAL_PORT;
+    }
+    if error == 0 {
+        sock::peer::<B::Memory>(record, sk, kind.family);
+    } else if let Some(family) = request.address(&mut record.peer_address) {
+        record.peer_port = request.port();
+        set(&mut record.present, present::PEER);
+        if record.address_family != family {
+            // A caller that mixes up families; one field tells the family of both ends.
+            record.address_family = family;
+            record.present &= !present::LOCAL_ADDRESS;
         }
-        if error == 0 {
-            sock::peer::<B::Memory>(record, sk, kind.family);
-        } else if let Some(family) = request.address(&mut record.peer_address) {
-            record.peer_port = request.port();
-            set(&mut record.present, present::PEER);
-            if record.address_family != family {
-                // A caller that mixes up families; one field tells the family of both ends.
-                record.address_family = family;
-                record.present &= !present::LOCAL_ADDRESS;
-            }
-        }
-        record.error = error;
-        if returned.refused_by_policy {
-            set(&mut record.flags, flags::REFUSED_BY_POLICY);
-        }
-        if !sock::chose_port::<B::Memory>(sk) {
-            set(&mut record.flags, flags::AUTO_PORT);
-        }
-        timed(record, emit::now(), returned.started);
-    });
+    }
+    record.error = error;
+    if returned.refused_by_policy {
+        set(&mut record.flags, flags::REFUSED_BY_POLICY);
+    }
+    if !sock::chose_port::<B::Memory>(sk) {
+        set(&mut record.flags, flags::AUTO_PORT);
+    }
+    timed(record, emit::now(), returned.started);
+
+    entry.submit();
 }
 
 /// A connect() of a datagram socket has returned: its outcome is known at once.

@@ -4,11 +4,13 @@ use portwatch_ebpf::abi::record::{flags, loss, op, present};
 
 use super::{Backend, Returned, bind::explain, common, timed};
 use crate::{
-    emit, filter,
+    emit::{self, Entry},
+    filter,
     kernel::{
         image,
         memory::{Ptr, set},
         sock::{self, Kind},
+        task::Caller,
     },
 };
 
@@ -37,20 +39,26 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
         return;
     }
     let now = emit::now();
-    image::announce::<B::Repeat>();
+    let caller = Caller::get();
+    image::announce::<B::Repeat>(&caller);
     explain::<B>(sk, kind, error, port);
-    emit::socket(|record| {
-        common::<B>(record, op::LISTEN, sk, kind);
-        sock::local::<B::Memory>(record, sk, kind.family);
-        record.error = error;
-        record.backlog = backlog;
-        set(&mut record.present, present::BACKLOG);
-        if returned.refused_by_policy {
-            set(&mut record.flags, flags::REFUSED_BY_POLICY);
-        }
-        if !sock::chose_port::<B::Memory>(sk) {
-            set(&mut record.flags, flags::AUTO_PORT);
-        }
-        timed(record, now, returned.started);
-    });
+    let Some(mut entry) = Entry::reserve() else {
+        return;
+    };
+    let record = entry.record();
+
+    common::<B>(record, op::LISTEN, sk, kind, &caller);
+    sock::local::<B::Memory>(record, sk, kind.family);
+    record.error = error;
+    record.backlog = backlog;
+    set(&mut record.present, present::BACKLOG);
+    if returned.refused_by_policy {
+        set(&mut record.flags, flags::REFUSED_BY_POLICY);
+    }
+    if !sock::chose_port::<B::Memory>(sk) {
+        set(&mut record.flags, flags::AUTO_PORT);
+    }
+    timed(record, now, returned.started);
+
+    entry.submit();
 }

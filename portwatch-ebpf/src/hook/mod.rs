@@ -6,9 +6,9 @@ use crate::{
     kernel::{
         memory::{Memory, Ptr, set, zero},
         repeat::Repeat,
-        sock::{self, Kind, state as tcp},
+        sock::{self, Handle, Kind, state as tcp},
         syscall,
-        task::Current,
+        task::{Caller, Current},
     },
     state,
 };
@@ -58,8 +58,8 @@ impl Returned {
 
 /// Who asked.
 #[inline(always)]
-pub(crate) fn who_asked<M: Memory>(task: Current, sk: Ptr) -> u8 {
-    if task.is_kernel_thread() || !sock::has_file::<M>(sk) {
+pub(crate) fn who_asked(task: Current, handle: &Handle) -> u8 {
+    if task.is_kernel_thread() || handle.is_of_kernel() {
         return via::KERNEL;
     }
     if task.is_io_worker() {
@@ -79,18 +79,23 @@ pub(crate) fn who_asked<M: Memory>(task: Current, sk: Ptr) -> u8 {
 
 /// The parts of a record that every operation has. The process is announced before.
 #[inline(always)]
-pub(crate) fn common<B: Backend>(record: &mut SocketRecord, op: u8, sk: Ptr, kind: Kind) {
-    let task = Current::get();
+pub(crate) fn common<B: Backend>(
+    record: &mut SocketRecord,
+    op: u8,
+    sk: Ptr,
+    kind: Kind,
+    caller: &Caller,
+) {
     // SAFETY: a record of the ABI: plain integers, a multiple of eight bytes.
     unsafe { zero(&raw mut *record) };
     record.op = op;
-    task.describe(&mut record.task, &mut record.present);
-    let held = sock::held::<B::Memory>(sk);
-    sock::describe::<B::Memory>(record, sk, held, kind);
-    if let Some(cookie) = B::cookie(sk, held) {
+    caller.describe(&mut record.task, &mut record.present);
+    let handle = Handle::of::<B::Memory>(sk);
+    sock::describe::<B::Memory>(record, sk, &handle, kind);
+    if let Some(cookie) = B::cookie(sk, handle.sk) {
         sock::put_cookie(record, cookie);
     }
-    record.via = who_asked::<B::Memory>(task, held);
+    record.via = who_asked(caller.task, &handle);
 }
 
 /// Writes when it ended and how long it took.

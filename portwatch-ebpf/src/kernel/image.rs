@@ -9,7 +9,7 @@ use portwatch_ebpf::abi::record::{
 use super::{
     memory::{Memory, Probed, Ptr, fetch, number, offset, peek, poke, set, zero},
     repeat::{Bounded, Looped, Repeat, Step},
-    task::{self, Current},
+    task::Caller,
 };
 use crate::{
     emit,
@@ -19,14 +19,13 @@ use crate::{
 /// Sends the running process ahead of its first event. When the ring is full it is tried again with
 /// the next event; nothing is counted as lost, since the event itself says who it was.
 #[inline(always)]
-pub(crate) fn announce<R: Repeat>() {
-    let task = Current::get();
-    let tgid = task::ids().tgid;
-    let Some((_, key)) = task.key(tgid) else {
+pub(crate) fn announce<R: Repeat>(caller: &Caller) {
+    let key = caller.key;
+    if key == 0 {
         return;
-    };
+    }
     // A direct-mapped cache: a collision only means that a process is told twice.
-    let Some(slot) = ANNOUNCED.get_ptr_mut(tgid & (ANNOUNCED_SLOTS - 1)) else {
+    let Some(slot) = ANNOUNCED.get_ptr_mut(caller.ids.tgid & (ANNOUNCED_SLOTS - 1)) else {
         return;
     };
     // SAFETY: a slot of our map, one aligned word.
@@ -39,18 +38,18 @@ pub(crate) fn announce<R: Repeat>() {
 /// A global function: the verifier looks at it once a program, not once for every way to get here.
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_image() -> i32 {
-    send::<Looped>(Current::get())
+    send::<Looped>(&Caller::get())
 }
 
 /// The same without bpf_loop().
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_image_bounded() -> i32 {
-    send::<Bounded>(Current::get())
+    send::<Bounded>(&Caller::get())
 }
 
 #[inline(always)]
-fn send<R: Repeat>(task: Current) -> i32 {
-    let Some(mm) = task.load::<Ptr>(offset!(task_mm)) else {
+fn send<R: Repeat>(caller: &Caller) -> i32 {
+    let Some(mm) = caller.task.load::<Ptr>(offset!(task_mm)) else {
         return 0;
     };
     if mm.is_null() {
@@ -72,7 +71,7 @@ fn send<R: Repeat>(task: Current) -> i32 {
     record.present = 0;
     // SAFETY: a record of the ABI: plain integers, a multiple of eight bytes.
     unsafe { zero(&raw mut record.task) };
-    task.describe(&mut record.task, &mut record.present);
+    caller.describe(&mut record.task, &mut record.present);
     record.flags = 0;
     record.path_len = 0;
     record.args_len = 0;

@@ -120,6 +120,9 @@ pub(crate) fn number(pointer: Ptr) -> u64 {
 
 /// How a pointer may be followed.
 pub(crate) trait Memory {
+    /// Whether a read is a plain load, so that three in a row cost less than one call of a helper.
+    const PLAIN: bool;
+
     /// Reads a value of 1, 2, 4 or 8 bytes at `base + offset`.
     fn load<T: Copy>(base: Ptr, offset: u32) -> Option<T>;
 
@@ -139,6 +142,8 @@ pub(crate) trait Memory {
 pub(crate) struct Typed;
 
 impl Memory for Typed {
+    const PLAIN: bool = true;
+
     #[inline(always)]
     fn load<T: Copy>(base: Ptr, offset: u32) -> Option<T> {
         // SAFETY: the verifier refuses the program unless base is a BTF pointer and offset names a
@@ -151,6 +156,8 @@ impl Memory for Typed {
 pub(crate) struct Probed;
 
 impl Memory for Probed {
+    const PLAIN: bool = false;
+
     #[inline(always)]
     fn load<T: Copy>(base: Ptr, offset: u32) -> Option<T> {
         // SAFETY: the helper checks the address and fails instead of faulting.

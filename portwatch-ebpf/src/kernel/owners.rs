@@ -325,8 +325,10 @@ impl Step for Pick {
 
 const _: () = assert!(MAX_HOLDERS * HOLDER_CLASSES == 32);
 
+/// A function of its own: inlined, the compiler carries an uninitialised register through the loop.
+/// It returns a number because the verifier looks at what is left in the register for one.
 #[inline(never)]
-fn describe(holder: &mut HolderRecord, sk: Ptr) {
+fn describe(holder: &mut HolderRecord, sk: Ptr) -> u32 {
     // SAFETY: a record of the ABI: plain integers, a multiple of eight bytes.
     unsafe { zero(&raw mut *holder) };
     let (Some(family), Some(state), Some(port)) = (
@@ -334,7 +336,7 @@ fn describe(holder: &mut HolderRecord, sk: Ptr) {
         Probed::load::<u8>(sk, offset!(skc_state)),
         sock::port::<Probed>(sk),
     ) else {
-        return;
+        return 0;
     };
     holder.family = family;
     holder.state = state;
@@ -368,7 +370,7 @@ fn describe(holder: &mut HolderRecord, sk: Ptr) {
     }
     // TIME_WAIT and embryonic sockets are smaller structs: nothing lies behind sock_common.
     if state == state::TIME_WAIT || state == state::NEW_SYN_RECV {
-        return;
+        return 0;
     }
     if let Some(protocol) = Probed::load::<u16>(sk, offset!(sk_protocol)) {
         holder.protocol = protocol;
@@ -381,10 +383,10 @@ fn describe(holder: &mut HolderRecord, sk: Ptr) {
     if held != sk {
         set(&mut holder.flags, flags::MPTCP);
     }
-    if let Some(inode) = sock::inode::<Probed>(sk)
-        && inode != 0
-    {
+    let inode = sock::inode::<Probed>(sk);
+    if inode != 0 {
         holder.inode = inode;
         set(&mut holder.present, present::INODE);
     }
+    0
 }

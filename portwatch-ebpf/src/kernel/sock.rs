@@ -121,16 +121,7 @@ pub(crate) fn acting(sk: Ptr) -> Ptr {
 /// The socket the program holds: for the TCP socket inside an MPTCP one, that one.
 #[inline(always)]
 pub(crate) fn held<M: Memory>(sk: Ptr) -> Ptr {
-    let Some(socket) = M::load::<Ptr>(sk, offset!(sk_socket)) else {
-        return sk;
-    };
-    if socket.is_null() {
-        return sk;
-    }
-    match M::load::<Ptr>(socket, offset!(socket_sk)) {
-        Some(outer) if !outer.is_null() => outer,
-        _ => sk,
-    }
+    Handle::of::<M>(sk).sk
 }
 
 /// Local port, host byte order; 0 when unbound.
@@ -151,16 +142,58 @@ pub(crate) fn netns<M: Memory>(sk: Ptr) -> Option<u32> {
     M::load(net::<M>(sk)?, offset!(net_inum))
 }
 
-/// Whether a process has (or had) a descriptor of the socket. Sockets of the kernel have no file.
-#[inline(always)]
-pub(crate) fn has_file<M: Memory>(sk: Ptr) -> bool {
-    let Some(socket) = M::load::<Ptr>(sk, offset!(sk_socket)) else {
-        return true;
-    };
-    if socket.is_null() {
-        return true;
+/// What stands between a sock and the programs that hold it.
+#[derive(Clone, Copy)]
+pub(crate) struct Handle {
+    /// The sock the program holds: for the TCP socket inside an MPTCP one, that one.
+    pub(crate) sk: Ptr,
+    socket: Ptr,
+    file: Ptr,
+}
+
+impl Handle {
+    #[inline(always)]
+    pub(crate) fn of<M: Memory>(sk: Ptr) -> Self {
+        let none = core::ptr::null();
+        let socket = M::load::<Ptr>(sk, offset!(sk_socket)).unwrap_or(none);
+        if socket.is_null() {
+            return Self {
+                sk,
+                socket: none,
+                file: none,
+            };
+        }
+        let outer = M::load::<Ptr>(socket, offset!(socket_sk)).unwrap_or(none);
+        Self {
+            sk: if outer.is_null() { sk } else { outer },
+            socket,
+            file: M::load::<Ptr>(socket, offset!(socket_file)).unwrap_or(none),
+        }
     }
-    M::load::<Ptr>(socket, offset!(socket_file)).is_none_or(|file| !file.is_null())
+
+    /// Whether no process ever had a descriptor of the socket. Sockets of the kernel have no file.
+    #[inline(always)]
+    pub(crate) fn is_of_kernel(&self) -> bool {
+        !self.socket.is_null() && self.file.is_null()
+    }
+
+    /// Inode of the socket file, 0 when there is none.
+    #[inline(always)]
+    fn inode<M: Memory>(&self) -> u64 {
+        if self.socket.is_null() {
+            return 0;
+        }
+        if M::PLAIN
+            && !self.file.is_null()
+            && let Some(inode) = M::load::<Ptr>(self.file, offset!(file_inode))
+        {
+            return M::load(inode, offset!(inode_ino)).unwrap_or(0);
+        }
+        // struct socket and its inode are allocated together (include/net/sock.h, SOCK_INODE); no
+        // BTF pointer leads from the one to the other.
+        let at = offset!(socket_alloc_inode) + offset!(inode_ino);
+        Probed::load(self.socket, at).unwrap_or(0)
+    }
 }
 
 /// Writes the local address and port into the record.
@@ -269,9 +302,9 @@ fn inet_flags(sk: Ptr) -> Option<u32> {
     Some(bit(freebind) << 3 | bit(transparent) << 4 | bit(no_port) << 5)
 }
 
-/// Identity and options of the socket. `held` is the one the program has a descriptor of.
+/// Identity and options of the socket.
 #[inline(always)]
-pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, held: Ptr, kind: Kind) {
+pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, handle: &Handle, kind: Kind) {
     record.family = kind.family;
     record.protocol = kind.protocol;
     set(&mut record.present, present::SOCKET);
@@ -283,10 +316,13 @@ pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, held: Ptr,
         set(&mut record.flags, bits);
         set(&mut record.present, present::INET_FLAGS);
     }
-    if kind.is_mptcp() {
-        set(&mut record.flags, flags::MPTCP);
-    } else if kind.is_tcp() {
-        set(&mut record.flags, inside_mptcp(sk) << 6);
+    if kind.is_tcp() {
+        if kind.is_mptcp() || handle.sk != sk {
+            set(&mut record.flags, flags::MPTCP);
+        } else if handle.is_of_kernel() {
+            // A further path of an MPTCP connection, not yet joined to the program's socket.
+            set(&mut record.flags, inside_mptcp(sk) << 6);
+        }
     }
     if let Some(device) = M::load::<u32>(sk, offset!(skc_bound_dev_if)) {
         record.device = device;
@@ -300,9 +336,8 @@ pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, held: Ptr,
         record.netns = netns;
         set(&mut record.present, present::NETNS);
     }
-    if let Some(inode) = inode::<M>(held)
-        && inode != 0
-    {
+    let inode = handle.inode::<M>();
+    if inode != 0 {
         record.inode = inode;
         set(&mut record.present, present::INODE);
     }
@@ -331,14 +366,8 @@ const _: () = assert!(
 
 /// Inode of the socket file, 0 when there is none.
 #[inline(always)]
-pub(crate) fn inode<M: Memory>(sk: Ptr) -> Option<u64> {
-    let socket = M::load::<Ptr>(sk, offset!(sk_socket))?;
-    if socket.is_null() {
-        return Some(0);
-    }
-    // struct socket and its inode are allocated together (include/net/sock.h, SOCK_INODE); no BTF
-    // pointer leads from the one to the other.
-    Probed::load(socket, offset!(socket_alloc_inode) + offset!(inode_ino))
+pub(crate) fn inode<M: Memory>(sk: Ptr) -> u64 {
+    Handle::of::<M>(sk).inode::<M>()
 }
 
 /// The cookie that is there already; 0 when nobody has asked for one yet.

@@ -115,53 +115,149 @@ impl Current {
         )
     }
 
-    /// Changes at every exec, differs from process to process.
+    /// When the process started, and a number that changes at every exec and differs from process to
+    /// process; zeros where they cannot be read.
     #[inline(always)]
-    pub(crate) fn key(self, tgid: u32) -> Option<(u64, u64)> {
+    fn identity(self, tgid: u32) -> (u64, u64) {
+        let Some(leader) = self.load::<Ptr>(offset!(task_group_leader)) else {
+            return (0, 0);
+        };
+        let (Some(start), Some(exec)) = (
+            load::<u64>(leader, offset!(task_start_boottime)),
+            self.load::<u64>(offset!(task_exec_id)),
+        ) else {
+            return (0, 0);
+        };
+        (start, start.rotate_left(8) ^ exec ^ (u64::from(tgid) << 40))
+    }
+
+    /// Real user id in the initial user namespace.
+    #[inline(always)]
+    fn uid(self) -> u32 {
+        if typed()
+            && let Some(cred) = self.load::<Ptr>(offset!(task_cred))
+            && let Some(uid) = load::<u32>(cred, offset!(cred_uid))
+        {
+            return uid;
+        }
+        uid()
+    }
+
+    /// Id of the cgroup in the version 2 hierarchy.
+    #[inline(always)]
+    fn cgroup(self) -> u64 {
+        let (set, group, node, id) = (
+            offset!(task_cgroups),
+            offset!(css_set_dfl_cgrp),
+            offset!(cgroup_kn),
+            offset!(kernfs_node_id),
+        );
+        if typed()
+            && set != ABSENT
+            && group != ABSENT
+            && node != ABSENT
+            && id != ABSENT
+            && let Some(set) = self.load::<Ptr>(set)
+            && let Some(group) = load::<Ptr>(set, group)
+            && let Some(node) = load::<Ptr>(group, node)
+            && let Some(id) = load::<u64>(node, id)
+        {
+            return id;
+        }
+        // SAFETY: no arguments.
+        unsafe { bpf_get_current_cgroup_id() }
+    }
+
+    /// The task name.
+    #[inline(always)]
+    fn comm(self, to: &mut [u8; 16]) -> bool {
+        if typed() {
+            let at = offset!(task_comm);
+            let (Some(first), Some(second)) = (self.load::<u64>(at), self.load::<u64>(at + 8))
+            else {
+                return false;
+            };
+            let to = (&raw mut *to).cast::<u64>();
+            // SAFETY: the two halves of sixteen bytes; records keep names aligned.
+            unsafe {
+                to.write_volatile(first);
+                to.add(1).write_volatile(second);
+            }
+            return true;
+        }
+        // SAFETY: the helper writes at most what it is told.
+        unsafe { bpf_get_current_comm(to.as_mut_ptr().cast(), 16) == 0 }
+    }
+
+    #[inline(always)]
+    fn vpid(self, tgid: u32) -> Option<u32> {
         let leader = self.load::<Ptr>(offset!(task_group_leader))?;
-        let start = load::<u64>(leader, offset!(task_start_boottime))?;
-        let exec = self.load::<u64>(offset!(task_exec_id))?;
-        Some((start, start.rotate_left(8) ^ exec ^ (u64::from(tgid) << 40)))
+        let pid = load::<Ptr>(leader, offset!(task_thread_pid))?;
+        let level = load::<u32>(pid, offset!(pid_level))?;
+        if level == 0 {
+            return Some(tgid);
+        }
+        // An array of unknown length ends the struct: only a probe may read behind its first entry.
+        let at = offset!(pid_numbers) + (level & 31) * offset!(upid_size) + offset!(upid_nr);
+        Probed::load(pid, at)
+    }
+}
+
+/// The running task as the process that asked, looked up once for a hook.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller {
+    pub(crate) task: Current,
+    pub(crate) ids: Ids,
+    start: u64,
+    /// Identifies process and executable together; 0 where that cannot be read.
+    pub(crate) key: u64,
+}
+
+impl Caller {
+    #[inline(always)]
+    pub(crate) fn get() -> Self {
+        let task = Current::get();
+        let ids = ids();
+        let (start, key) = task.identity(ids.tgid);
+        Self {
+            task,
+            ids,
+            start,
+            key,
+        }
     }
 
     /// Fills in the task, which is zeroed, and the bits of `present`.
     #[inline(always)]
-    pub(crate) fn describe(self, record: &mut TaskRecord, present: &mut u32) {
-        let Ids { tgid, tid } = ids();
+    pub(crate) fn describe(&self, record: &mut TaskRecord, present: &mut u32) {
+        let Self {
+            task,
+            ids: Ids { tgid, tid },
+            start,
+            key,
+        } = *self;
         record.tgid = tgid;
         record.tid = tid;
-        record.uid = uid();
-        // SAFETY: no arguments.
-        record.cgroup = unsafe { bpf_get_current_cgroup_id() };
-        // SAFETY: the helper writes at most what it is told.
-        if unsafe { bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16) } == 0 {
+        record.uid = task.uid();
+        record.cgroup = task.cgroup();
+        if task.comm(&mut record.comm) {
             set(present, present::COMM);
         }
-        if let Some((start, key)) = self.key(tgid) {
+        if key != 0 {
             record.start_time = start;
             record.process_key = key;
             set(present, present::START_TIME);
         }
-        if let Some(parent) = self.load::<Ptr>(offset!(task_real_parent))
+        if let Some(parent) = task.load::<Ptr>(offset!(task_real_parent))
             && let Some(tgid) = load::<u32>(parent, offset!(task_tgid))
         {
             record.parent = tgid;
             set(present, present::PARENT);
         }
-        if let Some(vpid) = self.vpid() {
+        if let Some(vpid) = task.vpid(tgid) {
             record.vpid = vpid;
             set(present, present::VPID);
         }
-    }
-
-    #[inline(always)]
-    fn vpid(self) -> Option<u32> {
-        let leader = self.load::<Ptr>(offset!(task_group_leader))?;
-        let pid = load::<Ptr>(leader, offset!(task_thread_pid))?;
-        // An array of unknown length ends the struct: only a probe may read behind its first entry.
-        let level = Probed::load::<u32>(pid, offset!(pid_level))?;
-        let at = offset!(pid_numbers) + (level & 31) * offset!(upid_size) + offset!(upid_nr);
-        Probed::load(pid, at)
     }
 }
 
