@@ -12,7 +12,6 @@ mod helper;
 mod runner;
 mod scenarios;
 mod script;
-mod skips;
 mod sys;
 mod tracer;
 
@@ -40,9 +39,6 @@ enum Verb {
         /// The backend it has to use.
         #[arg(long)]
         attach: Backend,
-        /// The kernel of the test matrix this is, where the list of expected skips is known.
-        #[arg(long)]
-        kernel_tag: Option<String>,
         /// Load tests at full length.
         #[arg(long)]
         long: bool,
@@ -104,13 +100,11 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Run {
             portwatch,
             attach,
-            kernel_tag,
             long,
             filter,
         } => runner::run(&runner::Options {
             portwatch,
             backend: attach,
-            kernel_tag,
             long,
             filter,
         }),

@@ -17,7 +17,6 @@ use crate::{
     expect::{self, Expected, Mismatch},
     scenarios::{self, Scenario},
     script::{Ctx, Script, Skip},
-    skips,
     sys::netns::Netns,
     tracer::{PATIENCE, Tracer},
 };
@@ -26,7 +25,6 @@ use crate::{
 pub(crate) struct Options {
     pub(crate) portwatch: PathBuf,
     pub(crate) backend: Backend,
-    pub(crate) kernel_tag: Option<String>,
     pub(crate) long: bool,
     pub(crate) filter: String,
 }
@@ -195,8 +193,7 @@ impl Workload {
 
 /// The score so far.
 #[derive(Debug, Default)]
-struct Score<'a> {
-    tag: Option<&'a str>,
+struct Score {
     passed: u32,
     failed: u32,
     skipped: u32,
@@ -209,19 +206,12 @@ enum Verdict {
     Failed(Mismatch),
 }
 
-impl Score<'_> {
+impl Score {
     fn note(&mut self, name: &str, verdict: Verdict, took: Duration) {
         match verdict {
             Verdict::Passed => {
                 self.passed += 1;
                 println!("ok {name} ({} ms)", took.as_millis());
-            }
-            Verdict::Skipped(reason) if !skips::in_order(self.tag, name) => {
-                self.failed += 1;
-                println!(
-                    "FAILED {name}: this kernel should not skip it: {}",
-                    one_line(&reason)
-                );
             }
             Verdict::Skipped(reason) => {
                 self.skipped += 1;
@@ -251,10 +241,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "no scenario's name contains {:?}",
         options.filter
     );
-    let mut score = Score {
-        tag: options.kernel_tag.as_deref(),
-        ..Score::default()
-    };
+    let mut score = Score::default();
     let mut tracer = None;
     let mut seen = Expected::default();
     for scenario in scenarios::all().filter(|scenario| wanted(scenario.name)) {
@@ -279,7 +266,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         score.note(session.name, verdict, started.elapsed());
     }
     let Score {
-        tag: _,
         passed,
         failed,
         skipped,

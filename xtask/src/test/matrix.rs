@@ -99,7 +99,7 @@ fn boot(
         ("/bin/portwatch".to_string(), programs.portwatch.clone()),
         ("/bin/portwatch-tests".to_string(), programs.runner.clone()),
     ];
-    let jobs = jobs(selection, kernel);
+    let jobs = jobs(selection);
     let contents = Contents {
         init: &programs.init,
         files: &files,
@@ -138,7 +138,7 @@ fn boot(
 }
 
 /// What PID 1 is to run: the backends that were asked for, else those that the runner lists there.
-fn jobs(selection: &Selection, kernel: &Kernel) -> Vec<Job> {
+fn jobs(selection: &Selection) -> Vec<Job> {
     let words = |words: &[&str]| {
         words
             .iter()
@@ -154,7 +154,6 @@ fn jobs(selection: &Selection, kernel: &Kernel) -> Vec<Job> {
             "--attach",
             backend,
         ]);
-        argv.extend(words(&["--kernel-tag", kernel.version()]));
         argv.extend(selection.scenario_options());
         argv
     };

@@ -105,15 +105,6 @@ impl Kernel {
             )
         })
     }
-
-    /// `6.12` of `6.12.95+deb12-cloud-amd64`.
-    pub(crate) fn version(&self) -> &str {
-        let mut dots = self.release.match_indices('.');
-        match dots.nth(1) {
-            Some((at, _)) => self.release.get(..at).unwrap_or(&self.release),
-            None => &self.release,
-        }
-    }
 }
 
 fn fetch(cache: &Cache, line: &Line, root: &Path) -> Result<()> {
@@ -206,10 +197,7 @@ mod tests {
         fs::create_dir_all(root.path().join("boot")).unwrap();
         fs::write(root.path().join("boot/vmlinuz-6.1.0-1-cloud-amd64"), "").unwrap();
         let kernel = locate("6.1", root.path()).unwrap();
-        assert_eq!(
-            (kernel.release.as_str(), kernel.version()),
-            ("6.1.0-1-cloud-amd64", "6.1")
-        );
+        assert_eq!(kernel.release, "6.1.0-1-cloud-amd64");
 
         let root = tempfile::tempdir().unwrap();
         let modules = root.path().join("usr/lib/modules/7.3.4+deb13-cloud-amd64");
