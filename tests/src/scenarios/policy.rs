@@ -66,23 +66,22 @@ fn policy_cgroup_connect(s: &mut Script) -> Result<()> {
     Ok(())
 }
 
-/// Leaves this process one port; the rest is refused by the LSM hook, before any protocol.
-fn restrict(port: u16) -> Result<()> {
+/// Skips where Landlock has no network rules.
+fn needs_landlock() -> Result<()> {
     match landlock::version() {
-        Ok(version) if version >= 4 => {}
-        Ok(version) => return skip(format!("Landlock ABI {version} has no network rules")),
-        Err(error) => return skip(format!("no Landlock on this kernel ({error:?})")),
-    }
-    match landlock::allow_only(port) {
-        Ok(()) => Ok(()),
-        Err(error @ (Errno::EINVAL | Errno::EAFNOSUPPORT)) => {
-            skip(format!("this Landlock takes no network rules ({error:?})"))
-        }
-        Err(error) => Err(error).context("Landlock"),
+        Ok(version) if version >= 4 => Ok(()),
+        Ok(version) => skip(format!("Landlock ABI {version} has no network rules")),
+        Err(error) => skip(format!("no Landlock on this kernel ({error:?})")),
     }
 }
 
+/// Leaves this process one port; the rest is refused by the LSM hook, before any protocol.
+fn restrict(port: u16) -> Result<()> {
+    landlock::allow_only(port).context("Landlock")
+}
+
 fn policy_landlock(s: &mut Script) -> Result<()> {
+    needs_landlock()?;
     s.forked(|s| {
         restrict(8080)?;
         let allowed = s.listener(Kind::Tcp4, (LO4, 8080))?;
@@ -100,6 +99,7 @@ fn policy_landlock(s: &mut Script) -> Result<()> {
 
 /// Refused or not depends on the kernel (Landlock let MPTCP pass at first); told either way.
 fn policy_landlock_mptcp(s: &mut Script) -> Result<()> {
+    needs_landlock()?;
     s.forked(|s| {
         restrict(8080)?;
         let sock = s.socket(Kind::Mptcp4)?;

@@ -66,7 +66,18 @@ fn load(refuse: Refuse) -> Result<OwnedFd, Errno> {
         expected_attach_type: refuse as u32,
         ..Attr::default()
     };
-    let fd = bpf(PROG_LOAD, &mut attr)?;
+    let fd = match bpf(PROG_LOAD, &mut attr) {
+        // Before 5.11 programs count as locked memory.
+        Err(Errno::EPERM) => {
+            nix::sys::resource::setrlimit(
+                nix::sys::resource::Resource::RLIMIT_MEMLOCK,
+                libc::RLIM_INFINITY,
+                libc::RLIM_INFINITY,
+            )?;
+            bpf(PROG_LOAD, &mut attr)?
+        }
+        loaded => loaded?,
+    };
     // SAFETY: the kernel has just returned this descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
