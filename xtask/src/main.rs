@@ -1,10 +1,11 @@
-//! Development tasks: `cargo xtask run`, `cargo xtask test`.
+//! Development tasks: `cargo xtask run`, `cargo xtask test`, `cargo xtask fuzz`.
 //!
-//! One verb a file ([`run`], [`test`]); what they share: the toolchain ([`toolchain`]), building
+//! One verb a file ([`run`], [`test`], [`fuzz`]); what they share: the toolchain ([`toolchain`]), building
 //! ([`cargo`]), and virtual machines with Debian's kernels ([`vm`]).
 
 mod cargo;
 mod exec;
+mod fuzz;
 mod privilege;
 mod run;
 mod say;
@@ -33,12 +34,14 @@ struct Cli {
 enum Verb {
     Run(run::Run),
     Test(test::Test),
+    Fuzz(fuzz::Fuzz),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(options) => run::run(options).map(|()| ExitCode::SUCCESS),
         Verb::Test(options) => test::run(options),
+        Verb::Fuzz(options) => fuzz::run(options).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: error: {error:#}");
