@@ -239,10 +239,14 @@ fn what_is_not_present_is_absent() {
     assert_eq!(event.task, expected);
 }
 
-/// Bits of `present`, and what they bring.
+/// Looks at one thing of an event.
+type Look<T> = fn(&Event) -> T;
+/// Changes one thing of a record.
+type Change = fn(&mut SocketRecord);
+
 #[test]
 fn each_bit_of_present_brings_its_own_member() {
-    let bits: [(u32, fn(&Event) -> bool); 16] = [
+    let bits: [(u32, Look<bool>); 16] = [
         (present::LOCAL_ADDRESS, |e| e.local.address.is_some()),
         (present::LOCAL_PORT, |e| e.local.port.is_some()),
         (present::PEER, |e| e.peer.is_some()),
@@ -276,7 +280,7 @@ fn each_bit_of_present_brings_its_own_member() {
 
 #[test]
 fn each_flag_is_its_own_option() {
-    let options: [(u32, fn(&Event) -> Option<bool>); 9] = [
+    let options: [(u32, Look<Option<bool>>); 9] = [
         (flags::REUSEADDR, |e| e.socket.options.reuseaddr),
         (flags::REUSEPORT, |e| e.socket.options.reuseport),
         (flags::V6ONLY, |e| e.socket.options.v6only),
@@ -359,14 +363,14 @@ fn numbers_that_mean_something() {
 
 #[test]
 fn numbers_that_mean_nothing_are_named() {
-    let change: [(fn(&mut SocketRecord), &str); 5] = [
+    let changes: [(Change, &str); 5] = [
         (|record| record.op = 5, "unknown operation 5"),
         (|record| record.via = 200, "unknown caller 200"),
         (|record| record.protocol = 1, "unknown protocol 1"),
         (|record| record.family = 1, "unknown address family 1"),
         (|record| record.unknown = 9, "unknown reason 9"),
     ];
-    for (change, message) in change {
+    for (change, message) in changes {
         let mut record = socket_record();
         change(&mut record);
         assert_eq!(refusal(&bytes(&record)), message);
