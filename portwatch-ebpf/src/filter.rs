@@ -63,8 +63,7 @@ fn cgroup() -> bool {
 /// Whether the socket's network namespace is wanted.
 #[inline(always)]
 pub(crate) fn netns<M: Memory>(sk: Ptr) -> bool {
-    config!(filters) & filter::NETNS == 0
-        || sock::netns::<M>(sk).is_some_and(|inode| NETNS.get_ptr(inode).is_some())
+    config!(filters) & filter::NETNS == 0 || NETNS.get_ptr(sock::netns::<M>(sk)).is_some()
 }
 
 /// Whether a local port is wanted; 0 where none was given or asked for.

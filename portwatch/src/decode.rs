@@ -1,5 +1,8 @@
 //! Bytes of the ring to [`Event`]s: total, trusting no length, never panicking. Knows no aya.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::{Buf as _, TryGetError};
@@ -484,6 +487,3 @@ fn via_of(number: u8) -> Result<Option<Via>, DecodeError> {
         }),
     }
 }
-
-#[cfg(test)]
-mod tests;

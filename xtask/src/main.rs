@@ -1,11 +1,13 @@
-//! Development tasks: `cargo xtask run`, `cargo xtask test`, `cargo xtask bench`.
+//! Development tasks: `cargo xtask run`, `cargo xtask test`, `cargo xtask bench`, `cargo xtask fuzz`.
 //!
-//! One verb a file ([`run`], [`test`], [`bench`]); what they share: the toolchain ([`toolchain`]), building
+//! One verb a file ([`run`], [`test`], [`bench`], [`fuzz`]); what they share: the toolchain
+//! ([`toolchain`]), building
 //! ([`cargo`]), and virtual machines with Debian's kernels ([`vm`]).
 
 mod bench;
 mod cargo;
 mod exec;
+mod fuzz;
 mod privilege;
 mod run;
 mod say;
@@ -36,6 +38,7 @@ enum Verb {
     Run(run::Run),
     Test(test::Test),
     Bench(bench::Bench),
+    Fuzz(fuzz::Fuzz),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Run(options) => run::run(options).map(|()| ExitCode::SUCCESS),
         Verb::Test(options) => test::run(options),
         Verb::Bench(options) => bench::run(options).map(|()| ExitCode::SUCCESS),
+        Verb::Fuzz(options) => fuzz::run(options).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: error: {error:#}");

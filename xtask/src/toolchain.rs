@@ -16,6 +16,9 @@ use crate::workspace;
 /// `rust-toolchain.toml` pins: 0.10 is for LLVM 22 (rustc 1.95), 0.11 and later want LLVM 23.
 const BPF_LINKER: &str = "0.10.3";
 
+/// Builds with the pinned compiler, and passes it flags that it knows.
+const CARGO_FUZZ: &str = "0.13.2";
+
 /// What the guest's programs are built for: one static file each, whatever the machine's libc.
 pub(crate) const GUEST_TARGET: &str = "x86_64-unknown-linux-musl";
 
@@ -126,35 +129,41 @@ fn channel(toml: &str) -> Option<&str> {
 }
 
 fn ensure_bpf_linker() -> Result<()> {
-    let program = workspace::tools().join("bin/bpf-linker");
+    ensure_tool("bpf-linker", BPF_LINKER, "links the eBPF programs")
+}
+
+/// Makes sure that the fuzzer can be driven.
+///
+/// # Errors
+/// As [`ensure_ebpf`].
+pub(crate) fn ensure_cargo_fuzz() -> Result<()> {
+    ensure_tool("cargo-fuzz", CARGO_FUZZ, "drives libFuzzer")
+}
+
+/// Builds a program into a folder of this workspace, unless it is there in that version.
+fn ensure_tool(name: &str, version: &str, purpose: &str) -> Result<()> {
+    let program = workspace::tools().join("bin").join(name);
     let there = program.is_file()
         && output(Command::new(&program).arg("--version"))
-            .is_ok_and(|said| said.trim().ends_with(BPF_LINKER));
+            .is_ok_and(|said| said.trim().ends_with(version));
     if there {
         return Ok(());
     }
     say(format_args!(
-        "bpf-linker {BPF_LINKER} links the eBPF programs; it goes to {}",
+        "{name} {version} {purpose}; it goes to {}",
         workspace::tools().display()
     ));
-    let step = Step::begin(format!(
-        "building bpf-linker {BPF_LINKER} (a minute or two, once)"
-    ));
+    let step = Step::begin(format!("building {name} {version} (a minute or two, once)"));
     let mut install = cargo("install");
     install
-        .args([
-            "bpf-linker",
-            "--locked",
-            "--force",
-            "--version",
-            BPF_LINKER,
-            "--root",
-        ])
+        .args([name, "--locked", "--force", "--version", version, "--root"])
         .arg(workspace::tools());
-    run(install.current_dir(workspace::root())).context(
-        "cannot install bpf-linker\n\
-         next step: check the network (its sources come from the crate registry) and that a C compiler is there, then run the command above by hand",
-    )?;
+    run(install.current_dir(workspace::root())).with_context(|| {
+        format!(
+            "cannot install {name}\n\
+             next step: check the network (its sources come from the crate registry) and that a C compiler is there, then run the command above by hand"
+        )
+    })?;
     step.done();
     Ok(())
 }

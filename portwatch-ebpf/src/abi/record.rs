@@ -130,7 +130,7 @@ pub mod loss {
 
 /// The start of every record.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Header {
     /// [`VERSION`]
     pub version: u16,
@@ -142,7 +142,7 @@ pub struct Header {
 
 /// The task that made the call, as the kernel had it at that moment.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct TaskRecord {
     /// CLOCK_BOOTTIME at which the process started, ns.
     pub start_time: u64,
@@ -169,7 +169,7 @@ pub struct TaskRecord {
 
 /// One bind, listen, connect or autobind, with its outcome.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct SocketRecord {
     /// Version, kind, length.
     pub header: Header,
@@ -228,7 +228,7 @@ pub struct SocketRecord {
 
 /// A socket found in the kernel's hash under the port that was asked for.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct HolderRecord {
     /// Socket cookie; not present when the kernel had not yet given one.
     pub cookie: u64,
@@ -272,7 +272,7 @@ pub const SCRATCH: usize = (MAX_HOLDERS + 1) * HOLDER_CLASSES + 6;
 /// The owners of a port, sent ahead of the socket record of the refused bind or listen by the same
 /// thread.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct OwnersRecord {
     /// Version, kind, length.
     pub header: Header,
@@ -299,7 +299,7 @@ pub const ARGS_LEN: usize = 1024;
 
 /// A process, sent once ahead of its first event.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct ProcessRecord {
     /// Version, kind, length.
     pub header: Header,

@@ -55,13 +55,9 @@ pub(crate) fn entered(ctx: &ProbeContext, function: Function, first: First) {
     ) else {
         return;
     };
-    let sk = match first {
-        First::Sock => Some(subject),
-        First::Socket => Probed::load::<Ptr>(subject, offset!(socket_sk)),
-    };
-    let Some(sk) = sk else {
-        emit::lost(loss::UNREADABLE);
-        return;
+    let sk: Ptr = match first {
+        First::Sock => subject,
+        First::Socket => Probed::load(subject, offset!(socket_sk)),
     };
     let entry = Entry {
         sk: sk as u64,
@@ -139,7 +135,7 @@ pub(crate) fn connect_stream<R: Repeat>(ctx: &RetProbeContext, function: Functio
     };
     let sk = entry.sk as Ptr;
     if matches!(function, Function::Connect4)
-        && Probed::load::<u16>(sk, offset!(skc_family)) == Some(AF_INET6)
+        && Probed::load::<u16>(sk, offset!(skc_family)) == AF_INET6
     {
         return;
     }

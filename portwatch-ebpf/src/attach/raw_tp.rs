@@ -24,7 +24,7 @@ impl<R: Repeat> Backend for Raw<R> {
     type Repeat = R;
 
     #[inline(always)]
-    fn cookie(_sk: Ptr, held: Ptr) -> Option<u64> {
+    fn cookie(_sk: Ptr, held: Ptr) -> u64 {
         sock::existing_cookie::<Probed>(held)
     }
 }

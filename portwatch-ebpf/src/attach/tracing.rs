@@ -25,7 +25,7 @@ impl<R: Repeat> Backend for Tracing<R> {
     type Repeat = R;
 
     #[inline(always)]
-    fn cookie(sk: Ptr, held: Ptr) -> Option<u64> {
+    fn cookie(sk: Ptr, held: Ptr) -> u64 {
         // The helper takes only what the hook itself was given.
         if sk == held {
             sock::assigned_cookie(sk)
@@ -35,17 +35,17 @@ impl<R: Repeat> Backend for Tracing<R> {
     }
 }
 
-fn sk_of(socket: Ptr) -> Option<Ptr> {
-    Typed::load::<Ptr>(socket, offset!(socket_sk))
+fn sk_of(socket: Ptr) -> Ptr {
+    Typed::load(socket, offset!(socket_sk))
 }
 
 /// First argument of a hook that takes a struct socket on some kernels and a sock on others.
 #[inline(always)]
-fn sk(first: Ptr, takes_socket: u32) -> Option<Ptr> {
+fn sk(first: Ptr, takes_socket: u32) -> Ptr {
     if takes_socket != 0 {
         sk_of(first)
     } else {
-        Some(first)
+        first
     }
 }
 
@@ -78,9 +78,7 @@ pub(crate) fn entered(_ctx: &FEntryContext, function: Function) {
 /// fexit of inet_bind_sk, inet6_bind_sk, inet_bind or inet6_bind.
 #[inline(always)]
 pub(crate) fn bind<R: Repeat>(ctx: &FExitContext) {
-    let Some(sk) = sk(ctx.arg(0), config!(bind_takes_socket)) else {
-        return;
-    };
+    let sk = sk(ctx.arg(0), config!(bind_takes_socket));
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
     bind::returned::<Tracing<R>>(sk, returned(ctx.arg(3), Function::Bind), || {
@@ -91,9 +89,7 @@ pub(crate) fn bind<R: Repeat>(ctx: &FExitContext) {
 /// fexit of __inet_listen_sk or inet_listen.
 #[inline(always)]
 pub(crate) fn listen<R: Repeat>(ctx: &FExitContext) {
-    let Some(sk) = sk(ctx.arg(0), config!(listen_takes_socket)) else {
-        return;
-    };
+    let sk = sk(ctx.arg(0), config!(listen_takes_socket));
     listen::returned::<Tracing<R>>(sk, ctx.arg(1), returned(ctx.arg(2), Function::Listen));
 }
 
@@ -123,9 +119,7 @@ pub(crate) fn connect_datagram_entered(_ctx: &FEntryContext) {
 #[inline(always)]
 pub(crate) fn connect_datagram<R: Repeat>(ctx: &FExitContext) {
     let entry = leave(task::ids(), Function::ConnectDatagram);
-    let Some(sk) = sk_of(ctx.arg(0)) else {
-        return;
-    };
+    let sk = sk_of(ctx.arg(0));
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
     let returned = Returned {
@@ -145,7 +139,7 @@ pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
     let ids = task::ids();
     let now = emit::now();
     start(ids, Function::ConnectStream, now);
-    if Typed::load::<u32>(ctx.arg(0), offset!(socket_state)) == Some(CONNECTING) {
+    if Typed::load::<u32>(ctx.arg(0), offset!(socket_state)) == CONNECTING {
         let entry = Entry {
             sk: 0,
             address: 0,
@@ -161,9 +155,7 @@ pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
 /// fexit of __inet_stream_connect.
 #[inline(always)]
 pub(crate) fn connect_stream<R: Repeat>(ctx: &FExitContext) {
-    let Some(sk) = sk_of(ctx.arg(0)) else {
-        return;
-    };
+    let sk = sk_of(ctx.arg(0));
     let code = ctx.arg::<i32>(5);
     let ids = task::ids();
     let retry = code != 0 && leave(ids, Function::ConnectStream).is_some();
@@ -193,9 +185,7 @@ pub(crate) fn bind_refused<R: Repeat>(ctx: &FExitContext) {
     if code == 0 {
         return;
     }
-    let Some(sk) = sk_of(ctx.arg(0)) else {
-        return;
-    };
+    let sk = sk_of(ctx.arg(0));
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
     bind::returned::<Tracing<R>>(sk, policy(code), || request(address, len));
@@ -208,9 +198,7 @@ pub(crate) fn listen_refused<R: Repeat>(ctx: &FExitContext) {
     if code == 0 {
         return;
     }
-    let Some(sk) = sk_of(ctx.arg(0)) else {
-        return;
-    };
+    let sk = sk_of(ctx.arg(0));
     listen::returned::<Tracing<R>>(sk, ctx.arg(1), policy(code));
 }
 
@@ -221,9 +209,7 @@ pub(crate) fn connect_refused<R: Repeat>(ctx: &FExitContext) {
     if code == 0 {
         return;
     }
-    let Some(sk) = sk_of(ctx.arg(0)) else {
-        return;
-    };
+    let sk = sk_of(ctx.arg(0));
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
     connect::refused::<Tracing<R>>(sk, policy(code), || request(address, len));

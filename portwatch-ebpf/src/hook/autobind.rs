@@ -1,6 +1,6 @@
 //! A port taken on the way, because a datagram was sent without bind() or connect().
 
-use portwatch_ebpf::abi::record::{flags, loss, op, via};
+use portwatch_ebpf::abi::record::{flags, op, via};
 
 use super::{Backend, Returned, common, timed};
 use crate::{
@@ -31,10 +31,7 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, returned: Returned) {
     if !kind.is_udp() || !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) {
         return;
     }
-    let Some(port) = sock::port::<B::Memory>(sk) else {
-        emit::lost(loss::UNREADABLE);
-        return;
-    };
+    let port = sock::port::<B::Memory>(sk);
     if !filter::no_peer() || !filter::local_port(port) {
         return;
     }

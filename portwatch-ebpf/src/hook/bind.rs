@@ -1,6 +1,6 @@
 //! bind().
 
-use portwatch_ebpf::abi::record::{SocketRecord, flags, loss, op, present};
+use portwatch_ebpf::abi::record::{SocketRecord, flags, op, present};
 
 use super::{Backend, Returned, common, timed};
 use crate::{
@@ -43,10 +43,7 @@ pub(crate) fn returned<B: Backend>(
         return;
     }
     if error == 0 {
-        let Some(port) = sock::port::<B::Memory>(sk) else {
-            emit::lost(loss::UNREADABLE);
-            return;
-        };
+        let port = sock::port::<B::Memory>(sk);
         if !filter::local_port(port) {
             return;
         }
@@ -102,11 +99,8 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
 /// Sends the owners of the port when it is in use.
 #[inline(always)]
 pub(crate) fn explain<B: Backend>(sk: Ptr, kind: Kind, error: u32, port: u16) {
-    if error == EADDRINUSE
-        && port != 0
-        && let Some(net) = sock::net::<B::Memory>(sk)
-        && (kind.is_tcp() || kind.is_udp())
-    {
+    if error == EADDRINUSE && port != 0 && (kind.is_tcp() || kind.is_udp()) {
+        let net = sock::net::<B::Memory>(sk);
         B::Repeat::send_owners(
             number(sk),
             number(net),

@@ -85,7 +85,7 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
     if !filter::caller() || !filter::netns::<B::Memory>(sk) {
         return;
     }
-    let peer = B::Memory::load::<u16>(sk, offset!(skc_dport)).map_or(0, u16::from_be);
+    let peer = u16::from_be(B::Memory::load::<u16>(sk, offset!(skc_dport)));
     if !filter::peer_port(peer) {
         return;
     }
@@ -119,8 +119,7 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
 /// that connects on its way, there is no connect() to return from.
 #[inline(always)]
 fn return_is_seen() -> bool {
-    config!(connect_returns_by_syscall) == 0
-        || Current::get().syscall().is_none_or(syscall::is_connect)
+    config!(connect_returns_by_syscall) == 0 || syscall::is_connect(Current::get().syscall())
 }
 
 /// A TCP socket has gone from SYN_SENT to SYN_RECV: both ends connect at once, or a socket to itself
@@ -152,7 +151,7 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
     let error = if established {
         0
     } else {
-        B::Memory::load::<u32>(sk, offset!(sk_err)).unwrap_or(0)
+        B::Memory::load::<u32>(sk, offset!(sk_err))
     };
     let closed = !established && error == 0;
     if closed && attempt.phase == phase::CALLING {
@@ -185,11 +184,9 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
 fn local_of_failure<B: Backend>(record: &mut SocketRecord, sk: Ptr) {
     let family = record.family;
     sock::local::<B::Memory>(record, sk, family);
-    if let Some(port) = sock::source_port(sk) {
-        record.local_port = port;
-        if port == 0 {
-            record.present &= !present::LOCAL_PORT;
-        }
+    record.local_port = sock::source_port(sk);
+    if record.local_port == 0 {
+        record.present &= !present::LOCAL_PORT;
     }
 }
 
@@ -269,7 +266,7 @@ fn never_began<B: Backend>(sk: Ptr, returned: Returned, request: &Request) {
     if !filter::outcome(error) || !filter::peer_port(request.port()) {
         return;
     }
-    let port = sock::port::<B::Memory>(sk).unwrap_or(0);
+    let port = sock::port::<B::Memory>(sk);
     if !filter::local_port(port) {
         return;
     }

@@ -1,6 +1,6 @@
 //! listen().
 
-use portwatch_ebpf::abi::record::{flags, loss, op, present};
+use portwatch_ebpf::abi::record::{flags, op, present};
 
 use super::{Backend, Returned, bind::explain, common, timed};
 use crate::{
@@ -31,10 +31,7 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
     {
         return;
     }
-    let Some(port) = sock::port::<B::Memory>(sk) else {
-        emit::lost(loss::UNREADABLE);
-        return;
-    };
+    let port = sock::port::<B::Memory>(sk);
     if !filter::local_port(port) {
         return;
     }

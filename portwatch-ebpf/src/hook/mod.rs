@@ -28,7 +28,7 @@ pub(crate) trait Backend {
 
     /// The cookie of the socket the program holds. `sk` is an argument of the hook, `held` may have
     /// been reached through it.
-    fn cookie(sk: Ptr, held: Ptr) -> Option<u64>;
+    fn cookie(sk: Ptr, held: Ptr) -> u64;
 }
 
 /// A call that has returned.
@@ -67,11 +67,7 @@ pub(crate) fn who_asked(task: Current, handle: &Handle) -> u8 {
     }
     // Requests also run in the submitting task, inside io_uring_enter() or at the end of whatever
     // system call comes next.
-    if task.has_io_uring()
-        && task
-            .syscall()
-            .is_some_and(|number| !syscall::is_socket_call(number))
-    {
+    if task.has_io_uring() && !syscall::is_socket_call(task.syscall()) {
         return via::IO_URING;
     }
     via::SYSCALL
@@ -92,9 +88,7 @@ pub(crate) fn common<B: Backend>(
     caller.describe(&mut record.task, &mut record.present);
     let handle = Handle::of::<B::Memory>(sk);
     sock::describe::<B::Memory>(record, sk, &handle, kind);
-    if let Some(cookie) = B::cookie(sk, handle.sk) {
-        sock::put_cookie(record, cookie);
-    }
+    sock::put_cookie(record, B::cookie(sk, handle.sk));
     record.via = who_asked(caller.task, &handle);
 }
 

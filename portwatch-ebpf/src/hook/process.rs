@@ -8,9 +8,7 @@ use crate::{
 /// A task was forked. Threads have the process id of their parent, which is in the map already.
 #[inline(always)]
 pub(crate) fn forked<M: Memory>(parent: Ptr, child: Ptr) {
-    let (Some(parent), Some(child)) = (tgid::<M>(parent), tgid::<M>(child)) else {
-        return;
-    };
+    let (parent, child) = (tgid::<M>(parent), tgid::<M>(child));
     if parent != child && DESCENDANTS.get_ptr(parent).is_some() {
         // Full: events of that child would be missing, so it is counted.
         if DESCENDANTS.insert(child, 1, 0).is_err() {
@@ -22,15 +20,13 @@ pub(crate) fn forked<M: Memory>(parent: Ptr, child: Ptr) {
 /// A task is gone for good. The main thread goes last, so its id stands for the process.
 #[inline(always)]
 pub(crate) fn freed<M: Memory>(task: Ptr) {
-    let (Some(tgid), Some(tid)) = (tgid::<M>(task), M::load::<u32>(task, offset!(task_pid))) else {
-        return;
-    };
+    let (tgid, tid) = (tgid::<M>(task), M::load::<u32>(task, offset!(task_pid)));
     if tgid == tid {
         let _ = DESCENDANTS.remove(tgid);
     }
 }
 
 #[inline(always)]
-fn tgid<M: Memory>(task: Ptr) -> Option<u32> {
+fn tgid<M: Memory>(task: Ptr) -> u32 {
     M::load(task, offset!(task_tgid))
 }

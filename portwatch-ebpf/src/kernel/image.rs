@@ -21,9 +21,6 @@ use crate::{
 #[inline(always)]
 pub(crate) fn announce<R: Repeat>(caller: &Caller) {
     let key = caller.key;
-    if key == 0 {
-        return;
-    }
     // A direct-mapped cache: a collision only means that a process is told twice.
     let Some(slot) = ANNOUNCED.get_ptr_mut(caller.ids.tgid & (ANNOUNCED_SLOTS - 1)) else {
         return;
@@ -49,9 +46,7 @@ pub(super) extern "C" fn portwatch_send_image_bounded() -> i32 {
 
 #[inline(always)]
 fn send<R: Repeat>(caller: &Caller) -> i32 {
-    let Some(mm) = caller.task.load::<Ptr>(offset!(task_mm)) else {
-        return 0;
-    };
+    let mm = caller.task.load::<Ptr>(offset!(task_mm));
     if mm.is_null() {
         return 0;
     }
@@ -181,12 +176,8 @@ fn path<R: Repeat>(record: &mut ProcessRecord, mm: Ptr) {
 
 #[inline(always)]
 fn args(record: &mut ProcessRecord, mm: Ptr) {
-    let (Some(start), Some(end)) = (
-        Probed::load::<u64>(mm, offset!(mm_arg_start)),
-        Probed::load::<u64>(mm, offset!(mm_arg_end)),
-    ) else {
-        return;
-    };
+    let start = Probed::load::<u64>(mm, offset!(mm_arg_start));
+    let end = Probed::load::<u64>(mm, offset!(mm_arg_end));
     let mut len = end.wrapping_sub(start);
     if len > ARGS_LEN as u64 {
         len = ARGS_LEN as u64;

@@ -93,12 +93,10 @@ pub(crate) fn set(word: &mut u32, bits: u32) {
 
 /// Reads a number of 1 to 8 bytes, or 0 where memory cannot be read: the helper zeroes what it cannot
 /// fill (mm/maccess.c).
-///
-/// No `Option`: the payload of a `None` is an uninitialised register, and where the compiler computes
-/// with it before it looks at the tag, old verifiers refuse.
 #[inline(always)]
-pub(crate) fn fetch<T: Copy + Default>(from: u64, offset: u32) -> T {
-    let mut value = T::default();
+pub(crate) fn fetch<T: Copy>(from: u64, offset: u32) -> T {
+    // SAFETY: numbers and pointers, for which zero is a value.
+    let mut value: T = unsafe { core::mem::zeroed() };
     // SAFETY: writes size_of::<T>() bytes to value; the address is checked by the helper.
     unsafe {
         generated::bpf_probe_read_kernel(
@@ -119,22 +117,30 @@ pub(crate) fn number(pointer: Ptr) -> u64 {
 }
 
 /// How a pointer may be followed.
+///
+/// A hook is called with live sockets, so there is nothing that could not be read, and no `Option`
+/// says so: its payload would be an uninitialised register on one path, with which the compiler
+/// computes before it looks at the tag and which old verifiers refuse; and every one of them doubles
+/// the states to look at. What cannot be read after all (a descriptor that is closed meanwhile, on
+/// raw tracepoints) reads as 0, and 0 leads to 0.
 pub(crate) trait Memory {
     /// Whether a read is a plain load, so that three in a row cost less than one call of a helper.
     const PLAIN: bool;
 
-    /// Reads a value of 1, 2, 4 or 8 bytes at `base + offset`.
-    fn load<T: Copy>(base: Ptr, offset: u32) -> Option<T>;
+    /// Reads a number or pointer of 1, 2, 4 or 8 bytes at `base + offset`.
+    fn load<T: Copy>(base: Ptr, offset: u32) -> T;
 
     /// Reads one bit of a bitfield or flag word as 0 or 1. `bits` counts bits from the start of the
     /// struct.
-    fn bit(base: Ptr, bits: u32) -> Option<u32> {
-        Some(Self::bits(base, bits)? & 1)
+    #[inline(always)]
+    fn bit(base: Ptr, bits: u32) -> u32 {
+        Self::bits(base, bits) & 1
     }
 
     /// Reads up to the end of a byte from a bit on.
-    fn bits(base: Ptr, bits: u32) -> Option<u32> {
-        Some(u32::from(Self::load::<u8>(base, bits >> 3)?) >> (bits & 7))
+    #[inline(always)]
+    fn bits(base: Ptr, bits: u32) -> u32 {
+        u32::from(Self::load::<u8>(base, bits >> 3)) >> (bits & 7)
     }
 }
 
@@ -145,10 +151,10 @@ impl Memory for Typed {
     const PLAIN: bool = true;
 
     #[inline(always)]
-    fn load<T: Copy>(base: Ptr, offset: u32) -> Option<T> {
+    fn load<T: Copy>(base: Ptr, offset: u32) -> T {
         // SAFETY: the verifier refuses the program unless base is a BTF pointer and offset names a
         // member of this size; a fault reads as 0.
-        Some(unsafe { core::ptr::read_volatile(base.byte_add(offset as usize).cast::<T>()) })
+        unsafe { core::ptr::read_volatile(base.byte_add(offset as usize).cast::<T>()) }
     }
 }
 
@@ -159,8 +165,7 @@ impl Memory for Probed {
     const PLAIN: bool = false;
 
     #[inline(always)]
-    fn load<T: Copy>(base: Ptr, offset: u32) -> Option<T> {
-        // SAFETY: the helper checks the address and fails instead of faulting.
-        unsafe { bpf_probe_read_kernel(base.byte_add(offset as usize).cast::<T>()) }.ok()
+    fn load<T: Copy>(base: Ptr, offset: u32) -> T {
+        fetch(base as u64, offset)
     }
 }

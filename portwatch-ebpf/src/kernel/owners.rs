@@ -15,7 +15,7 @@ use portwatch_ebpf::abi::{
 use super::{
     memory::{Memory, Probed, Ptr, fetch, offset, peek, poke, set, zero},
     repeat::{Bounded, Looped, Repeat, Step},
-    sock::{self, state},
+    sock::{self, Handle, state},
     task,
 };
 use crate::emit;
@@ -331,61 +331,44 @@ const _: () = assert!(MAX_HOLDERS * HOLDER_CLASSES == 32);
 fn describe(holder: &mut HolderRecord, sk: Ptr) -> u32 {
     // SAFETY: a record of the ABI: plain integers, a multiple of eight bytes.
     unsafe { zero(&raw mut *holder) };
-    let (Some(family), Some(state), Some(port)) = (
-        Probed::load::<u16>(sk, offset!(skc_family)),
-        Probed::load::<u8>(sk, offset!(skc_state)),
-        sock::port::<Probed>(sk),
-    ) else {
-        return 0;
-    };
+    let family = Probed::load::<u16>(sk, offset!(skc_family));
+    let state = Probed::load::<u8>(sk, offset!(skc_state));
     holder.family = family;
     holder.state = state;
-    holder.local_port = port;
-    set(&mut holder.present, present::SOCKET | present::LOCAL_PORT);
+    holder.local_port = sock::port::<Probed>(sk);
+    holder.device = Probed::load(sk, offset!(skc_bound_dev_if));
+    set(&mut holder.flags, sock::common_flags::<Probed>(sk));
+    set(
+        &mut holder.present,
+        present::SOCKET | present::LOCAL_PORT | present::SOCKET_FLAGS | present::DEVICE,
+    );
     let (v4, v6) = (offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr));
     if sock::address::<Probed>(&mut holder.local_address, sk, family, v4, v6) {
         set(&mut holder.present, present::LOCAL_ADDRESS);
     }
     let (v4, v6) = (offset!(skc_daddr), offset!(skc_v6_daddr));
-    if let Some(port) = Probed::load::<u16>(sk, offset!(skc_dport))
-        && port != 0
-        && sock::address::<Probed>(&mut holder.peer_address, sk, family, v4, v6)
-    {
-        holder.peer_port = u16::from_be(port);
+    let peer_port = Probed::load::<u16>(sk, offset!(skc_dport));
+    if peer_port != 0 && sock::address::<Probed>(&mut holder.peer_address, sk, family, v4, v6) {
+        holder.peer_port = u16::from_be(peer_port);
         set(&mut holder.present, present::PEER);
     }
-    if let Some(bits) = sock::common_flags::<Probed>(sk) {
-        set(&mut holder.flags, bits);
-        set(&mut holder.present, present::SOCKET_FLAGS);
-    }
-    if let Some(device) = Probed::load::<u32>(sk, offset!(skc_bound_dev_if)) {
-        holder.device = device;
-        set(&mut holder.present, present::DEVICE);
-    }
-    if let Some(cookie) = sock::existing_cookie::<Probed>(sk)
-        && cookie != 0
-    {
-        holder.cookie = cookie;
+    holder.cookie = sock::existing_cookie::<Probed>(sk);
+    if holder.cookie != 0 {
         set(&mut holder.present, present::COOKIE);
     }
     // TIME_WAIT and embryonic sockets are smaller structs: nothing lies behind sock_common.
     if state == state::TIME_WAIT || state == state::NEW_SYN_RECV {
         return 0;
     }
-    if let Some(protocol) = Probed::load::<u16>(sk, offset!(sk_protocol)) {
-        holder.protocol = protocol;
-    }
-    if let Some(uid) = Probed::load::<u32>(sk, offset!(sk_uid)) {
-        holder.socket_uid = uid;
-        set(&mut holder.present, present::SOCKET_UID);
-    }
-    let held = sock::held::<Probed>(sk);
-    if held != sk {
+    holder.protocol = Probed::load(sk, offset!(sk_protocol));
+    holder.socket_uid = Probed::load(sk, offset!(sk_uid));
+    set(&mut holder.present, present::SOCKET_UID);
+    let handle = Handle::of::<Probed>(sk);
+    if handle.sk != sk {
         set(&mut holder.flags, flags::MPTCP);
     }
-    let inode = sock::inode::<Probed>(sk);
-    if inode != 0 {
-        holder.inode = inode;
+    holder.inode = handle.inode::<Probed>();
+    if holder.inode != 0 {
         set(&mut holder.present, present::INODE);
     }
     0

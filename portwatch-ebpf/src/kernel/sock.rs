@@ -9,7 +9,7 @@ use portwatch_ebpf::abi::{
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 
 use super::{
-    memory::{Memory, Probed, Ptr, config, offset, set},
+    memory::{Memory, Probed, Ptr, Typed, config, offset, set},
     request::{AF_INET, AF_INET6},
 };
 
@@ -61,15 +61,15 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
-    /// `None`: a socket without ports (raw, ping), of another family, or unreadable.
+    /// `None`: a socket without ports (raw, ping) or of another family.
     #[inline(always)]
     pub(crate) fn of<M: Memory>(sk: Ptr) -> Option<Self> {
-        let family = M::load::<u16>(sk, offset!(skc_family))?;
+        let family = M::load::<u16>(sk, offset!(skc_family));
         if family != AF_INET && family != AF_INET6 {
             return None;
         }
-        let protocol = M::load::<u16>(sk, offset!(sk_protocol))?;
-        if M::load::<u16>(sk, offset!(sk_type))? == SOCK_RAW {
+        let protocol = M::load::<u16>(sk, offset!(sk_protocol));
+        if M::load::<u16>(sk, offset!(sk_type)) == SOCK_RAW {
             return None;
         }
         let bits = *PROTOCOLS.get(protocol as usize & (PROTOCOLS.len() - 1))?;
@@ -112,10 +112,8 @@ pub(crate) fn acting(sk: Ptr) -> Ptr {
     if at == ABSENT || Kind::of::<Probed>(sk).is_none_or(|kind| !kind.is_mptcp()) {
         return sk;
     }
-    match Probed::load::<Ptr>(sk, at) {
-        Some(first) if !first.is_null() => first,
-        _ => sk,
-    }
+    let first = Probed::load::<Ptr>(sk, at);
+    if first.is_null() { sk } else { first }
 }
 
 /// The socket the program holds: for the TCP socket inside an MPTCP one, that one.
@@ -126,20 +124,20 @@ pub(crate) fn held<M: Memory>(sk: Ptr) -> Ptr {
 
 /// Local port, host byte order; 0 when unbound.
 #[inline(always)]
-pub(crate) fn port<M: Memory>(sk: Ptr) -> Option<u16> {
+pub(crate) fn port<M: Memory>(sk: Ptr) -> u16 {
     M::load(sk, offset!(skc_num))
 }
 
 /// struct net of a socket.
 #[inline(always)]
-pub(crate) fn net<M: Memory>(sk: Ptr) -> Option<Ptr> {
+pub(crate) fn net<M: Memory>(sk: Ptr) -> Ptr {
     M::load(sk, offset!(skc_net))
 }
 
 /// Inode of the network namespace.
 #[inline(always)]
-pub(crate) fn netns<M: Memory>(sk: Ptr) -> Option<u32> {
-    M::load(net::<M>(sk)?, offset!(net_inum))
+pub(crate) fn netns<M: Memory>(sk: Ptr) -> u32 {
+    M::load(net::<M>(sk), offset!(net_inum))
 }
 
 /// What stands between a sock and the programs that hold it.
@@ -154,20 +152,12 @@ pub(crate) struct Handle {
 impl Handle {
     #[inline(always)]
     pub(crate) fn of<M: Memory>(sk: Ptr) -> Self {
-        let none = core::ptr::null();
-        let socket = M::load::<Ptr>(sk, offset!(sk_socket)).unwrap_or(none);
-        if socket.is_null() {
-            return Self {
-                sk,
-                socket: none,
-                file: none,
-            };
-        }
-        let outer = M::load::<Ptr>(socket, offset!(socket_sk)).unwrap_or(none);
+        let socket = M::load::<Ptr>(sk, offset!(sk_socket));
+        let outer = M::load::<Ptr>(socket, offset!(socket_sk));
         Self {
             sk: if outer.is_null() { sk } else { outer },
             socket,
-            file: M::load::<Ptr>(socket, offset!(socket_file)).unwrap_or(none),
+            file: M::load::<Ptr>(socket, offset!(socket_file)),
         }
     }
 
@@ -179,20 +169,17 @@ impl Handle {
 
     /// Inode of the socket file, 0 when there is none.
     #[inline(always)]
-    fn inode<M: Memory>(&self) -> u64 {
+    pub(crate) fn inode<M: Memory>(&self) -> u64 {
+        if M::PLAIN {
+            let inode = M::load::<Ptr>(self.file, offset!(file_inode));
+            return M::load(inode, offset!(inode_ino));
+        }
         if self.socket.is_null() {
             return 0;
         }
-        if M::PLAIN
-            && !self.file.is_null()
-            && let Some(inode) = M::load::<Ptr>(self.file, offset!(file_inode))
-        {
-            return M::load(inode, offset!(inode_ino)).unwrap_or(0);
-        }
-        // struct socket and its inode are allocated together (include/net/sock.h, SOCK_INODE); no
-        // BTF pointer leads from the one to the other.
+        // struct socket and its inode are allocated together (include/net/sock.h, SOCK_INODE).
         let at = offset!(socket_alloc_inode) + offset!(inode_ino);
-        Probed::load(self.socket, at).unwrap_or(0)
+        Probed::load(self.socket, at)
     }
 }
 
@@ -204,26 +191,22 @@ pub(crate) fn local<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) 
         record.address_family = family;
         set(&mut record.present, present::LOCAL_ADDRESS);
     }
-    if let Some(port) = port::<M>(sk) {
-        record.local_port = port;
-        set(&mut record.present, present::LOCAL_PORT);
-    }
+    record.local_port = port::<M>(sk);
+    set(&mut record.present, present::LOCAL_PORT);
 }
 
 /// Writes the peer's address and port into the record.
 #[inline(always)]
 pub(crate) fn peer<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) {
     let (v4, v6) = (offset!(skc_daddr), offset!(skc_v6_daddr));
-    if address::<M>(&mut record.peer_address, sk, family, v4, v6)
-        && let Some(port) = M::load::<u16>(sk, offset!(skc_dport))
-    {
-        record.peer_port = u16::from_be(port);
+    if address::<M>(&mut record.peer_address, sk, family, v4, v6) {
+        record.peer_port = u16::from_be(M::load::<u16>(sk, offset!(skc_dport)));
         record.address_family = family;
         set(&mut record.present, present::PEER);
     }
 }
 
-/// Writes an address to zeroed memory, IPv4 in the first four bytes; false where it cannot be read.
+/// Writes an address to zeroed memory, IPv4 in the first four bytes; false where the kernel has none.
 ///
 /// Word by word: a value of sixteen bytes on its way through an `Option` becomes calls of memset()
 /// and memcpy() that go byte by byte.
@@ -237,50 +220,42 @@ pub(crate) fn address<M: Memory>(
 ) -> bool {
     let to = (&raw mut *to).cast::<u32>();
     if family != AF_INET6 {
-        let Some(word) = M::load::<u32>(sk, v4) else {
-            return false;
-        };
         // SAFETY: the first four of sixteen bytes; records keep addresses aligned.
-        unsafe { to.write_volatile(word) };
+        unsafe { to.write_volatile(M::load::<u32>(sk, v4)) };
         return true;
     }
     if v6 == ABSENT {
         return false;
     }
-    let (Some(high), Some(low)) = (M::load::<u64>(sk, v6), M::load::<u64>(sk, v6 + 8)) else {
-        return false;
-    };
     let to = to.cast::<u64>();
     // SAFETY: the two halves of sixteen bytes; records keep addresses aligned.
     unsafe {
-        to.write_volatile(high);
-        to.add(1).write_volatile(low);
+        to.write_volatile(M::load::<u64>(sk, v6));
+        to.add(1).write_volatile(M::load::<u64>(sk, v6 + 8));
     }
     true
 }
 
 /// `inet_sport`, which survives where `skc_num` is cleared; host byte order.
 #[inline(always)]
-pub(crate) fn source_port(sk: Ptr) -> Option<u16> {
-    Probed::load::<u16>(sk, offset!(inet_sport)).map(u16::from_be)
+pub(crate) fn source_port(sk: Ptr) -> u16 {
+    u16::from_be(Probed::load::<u16>(sk, offset!(inet_sport)))
 }
 
 /// Whether the caller named a port itself in bind(); otherwise the kernel chose it.
 #[inline(always)]
 pub(crate) fn chose_port<M: Memory>(sk: Ptr) -> bool {
-    M::bits(sk, offset!(sk_userlocks)).is_some_and(|locks| locks & SOCK_BINDPORT_LOCK != 0)
+    M::bits(sk, offset!(sk_userlocks)) & SOCK_BINDPORT_LOCK != 0
 }
 
 /// Options that stand in `struct sock_common`.
 #[inline(always)]
-pub(crate) fn common_flags<M: Memory>(sk: Ptr) -> Option<u32> {
+pub(crate) fn common_flags<M: Memory>(sk: Ptr) -> u32 {
     // SK_CAN_REUSE is 1, SK_FORCE_REUSE 2. No branches: see `set`.
-    let reuse = M::bits(sk, offset!(skc_reuse))?;
-    Some(
-        (reuse | reuse >> 1) & 1
-            | M::bit(sk, offset!(skc_reuseport))? << 1
-            | M::bit(sk, offset!(skc_ipv6only))? << 2,
-    )
+    let reuse = M::bits(sk, offset!(skc_reuse));
+    (reuse | reuse >> 1) & 1
+        | M::bit(sk, offset!(skc_reuseport)) << 1
+        | M::bit(sk, offset!(skc_ipv6only)) << 2
 }
 
 /// Options that stand in `struct inet_sock`, which no BTF pointer leads to.
@@ -297,7 +272,7 @@ fn inet_flags(sk: Ptr) -> Option<u32> {
     // Both the old bitfields and the new flag word lie within eight bytes of the first: the loader has
     // checked it.
     let base = freebind >> 3;
-    let word = Probed::load::<u64>(sk, base)?;
+    let word = Probed::load::<u64>(sk, base);
     let bit = |at: u32| (word >> (at.wrapping_sub(base * 8) & 63)) as u32 & 1;
     Some(bit(freebind) << 3 | bit(transparent) << 4 | bit(no_port) << 5)
 }
@@ -307,11 +282,15 @@ fn inet_flags(sk: Ptr) -> Option<u32> {
 pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, handle: &Handle, kind: Kind) {
     record.family = kind.family;
     record.protocol = kind.protocol;
-    set(&mut record.present, present::SOCKET);
-    if let Some(bits) = common_flags::<M>(sk) {
-        set(&mut record.flags, bits);
-        set(&mut record.present, present::SOCKET_FLAGS);
-    }
+    set(
+        &mut record.present,
+        present::SOCKET
+            | present::SOCKET_FLAGS
+            | present::DEVICE
+            | present::SOCKET_UID
+            | present::NETNS,
+    );
+    set(&mut record.flags, common_flags::<M>(sk));
     if let Some(bits) = inet_flags(sk) {
         set(&mut record.flags, bits);
         set(&mut record.present, present::INET_FLAGS);
@@ -324,18 +303,9 @@ pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, handle: &H
             set(&mut record.flags, inside_mptcp(sk) << 6);
         }
     }
-    if let Some(device) = M::load::<u32>(sk, offset!(skc_bound_dev_if)) {
-        record.device = device;
-        set(&mut record.present, present::DEVICE);
-    }
-    if let Some(uid) = M::load::<u32>(sk, offset!(sk_uid)) {
-        record.socket_uid = uid;
-        set(&mut record.present, present::SOCKET_UID);
-    }
-    if let Some(netns) = netns::<M>(sk) {
-        record.netns = netns;
-        set(&mut record.present, present::NETNS);
-    }
+    record.device = M::load(sk, offset!(skc_bound_dev_if));
+    record.socket_uid = M::load(sk, offset!(sk_uid));
+    record.netns = netns::<M>(sk);
     let inode = handle.inode::<M>();
     if inode != 0 {
         record.inode = inode;
@@ -349,7 +319,7 @@ fn inside_mptcp(sk: Ptr) -> u32 {
     if bit == ABSENT {
         0
     } else {
-        Probed::bit(sk, bit).unwrap_or(0)
+        Probed::bit(sk, bit)
     }
 }
 
@@ -364,15 +334,9 @@ const _: () = assert!(
         && flags::MPTCP == 1 << 6
 );
 
-/// Inode of the socket file, 0 when there is none.
-#[inline(always)]
-pub(crate) fn inode<M: Memory>(sk: Ptr) -> u64 {
-    Handle::of::<M>(sk).inode::<M>()
-}
-
 /// The cookie that is there already; 0 when nobody has asked for one yet.
 #[inline(always)]
-pub(crate) fn existing_cookie<M: Memory>(sk: Ptr) -> Option<u64> {
+pub(crate) fn existing_cookie<M: Memory>(sk: Ptr) -> u64 {
     M::load(sk, offset!(skc_cookie))
 }
 
@@ -387,10 +351,10 @@ pub(crate) fn put_cookie(record: &mut SocketRecord, cookie: u64) {
 
 /// Asks the kernel for the cookie of a socket given as argument of a tracing program.
 #[inline(always)]
-pub(crate) fn assigned_cookie(sk: Ptr) -> Option<u64> {
+pub(crate) fn assigned_cookie(sk: Ptr) -> u64 {
     if config!(helpers) & helper::SOCKET_COOKIE == 0 {
-        return None;
+        return existing_cookie::<Typed>(sk);
     }
     // SAFETY: the verifier checks that sk is a BTF pointer to a socket.
-    Some(unsafe { bpf_get_socket_cookie(sk.cast_mut()) })
+    unsafe { bpf_get_socket_cookie(sk.cast_mut()) }
 }

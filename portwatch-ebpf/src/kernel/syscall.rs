@@ -73,7 +73,7 @@ pub(crate) struct Finished {
 /// leave at the first comparison.
 #[inline(always)]
 pub(crate) fn finished(regs: Ptr) -> Option<Finished> {
-    let number = Probed::load::<u64>(regs, offset!(regs_orig_ax))?;
+    let number = Probed::load::<u64>(regs, offset!(regs_orig_ax));
     let (call, compat) = match number {
         number::CONNECT => (Call::Connect, false),
         number::BIND => (Call::Bind, false),
@@ -96,12 +96,12 @@ pub(crate) fn finished(regs: Ptr) -> Option<Finished> {
         return None;
     }
     let width = if compat { 0xffff_ffff } else { u64::MAX };
-    let fd = Probed::load::<u64>(regs, first)? as u32;
+    let fd = Probed::load::<u64>(regs, first) as u32;
     Some(Finished {
         call,
         sk: socket(task, fd)?,
-        second: Probed::load::<u64>(regs, second)? & width,
-        third: Probed::load::<u64>(regs, third)? & width,
+        second: Probed::load::<u64>(regs, second) & width,
+        third: Probed::load::<u64>(regs, third) & width,
     })
 }
 
@@ -110,18 +110,18 @@ pub(crate) fn finished(regs: Ptr) -> Option<Finished> {
 fn socket(task: Current, fd: u32) -> Option<Ptr> {
     const S_IFMT: u16 = 0o170_000;
     const S_IFSOCK: u16 = 0o140_000;
-    let files = task.load::<Ptr>(offset!(task_files))?;
-    let table = Probed::load::<Ptr>(files, offset!(files_fdt))?;
-    if fd >= Probed::load::<u32>(table, offset!(fdt_max_fds))? {
+    let files = task.load::<Ptr>(offset!(task_files));
+    let table = Probed::load::<Ptr>(files, offset!(files_fdt));
+    if fd >= Probed::load::<u32>(table, offset!(fdt_max_fds)) {
         return None;
     }
-    let array = Probed::load::<Ptr>(table, offset!(fdt_fd))?;
-    let file = Probed::load::<Ptr>(array.wrapping_byte_add(fd as usize * 8), 0)?;
-    let inode = Probed::load::<Ptr>(file, offset!(file_inode))?;
-    if Probed::load::<u16>(inode, offset!(inode_mode))? & S_IFMT != S_IFSOCK {
+    let array = Probed::load::<Ptr>(table, offset!(fdt_fd));
+    let file = Probed::load::<Ptr>(array.wrapping_byte_add(fd as usize * 8), 0);
+    let inode = Probed::load::<Ptr>(file, offset!(file_inode));
+    if Probed::load::<u16>(inode, offset!(inode_mode)) & S_IFMT != S_IFSOCK {
         return None;
     }
-    let socket = Probed::load::<Ptr>(file, offset!(file_private))?;
-    let sk = Probed::load::<Ptr>(socket, offset!(socket_sk))?;
+    let socket = Probed::load::<Ptr>(file, offset!(file_private));
+    let sk = Probed::load::<Ptr>(socket, offset!(socket_sk));
     (!sk.is_null()).then_some(sk)
 }

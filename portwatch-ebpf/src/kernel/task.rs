@@ -60,12 +60,12 @@ impl Current {
     }
 
     #[inline(always)]
-    pub(crate) fn load<T: Copy>(self, offset: u32) -> Option<T> {
+    pub(crate) fn load<T: Copy>(self, offset: u32) -> T {
         load(self.0, offset)
     }
 
     fn flags(self) -> u32 {
-        self.load(offset!(task_flags)).unwrap_or(0)
+        self.load(offset!(task_flags))
     }
 
     /// Whether this is a thread of the kernel.
@@ -84,31 +84,28 @@ impl Current {
     #[inline(always)]
     pub(crate) fn has_io_uring(self) -> bool {
         let at = offset!(task_io_uring);
-        at != ABSENT
-            && self
-                .load::<Ptr>(at)
-                .is_none_or(|context| !context.is_null())
+        at != ABSENT && !self.load::<Ptr>(at).is_null()
     }
 
     /// Whether the running system call is a 32-bit one.
     #[inline(always)]
     pub(crate) fn is_compat(self) -> bool {
         let at = offset!(task_status);
-        at != ABSENT && self.load::<u32>(at).unwrap_or(0) & TS_COMPAT != 0
+        at != ABSENT && self.load::<u32>(at) & TS_COMPAT != 0
     }
 
-    /// Number of the system call the task is in.
+    /// Number of the system call the task is in; 0 (read) where this kernel's registers are not known.
     #[inline(always)]
-    pub(crate) fn syscall(self) -> Option<u64> {
+    pub(crate) fn syscall(self) -> u64 {
         if offset!(regs_orig_ax) == ABSENT {
-            return None;
+            return 0;
         }
         if config!(helpers) & helper::TASK_PT_REGS != 0 {
             // SAFETY: the verifier knows the task as a BTF pointer.
             let regs = unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as Ptr;
             return Typed::load(regs, offset!(regs_orig_ax));
         }
-        let stack = self.load::<Ptr>(offset!(task_stack))?;
+        let stack = self.load::<Ptr>(offset!(task_stack));
         Probed::load(
             stack,
             THREAD_SIZE - offset!(pt_regs_size) + offset!(regs_orig_ax),
@@ -116,29 +113,20 @@ impl Current {
     }
 
     /// When the process started, and a number that changes at every exec and differs from process to
-    /// process; zeros where they cannot be read.
+    /// process.
     #[inline(always)]
     fn identity(self, tgid: u32) -> (u64, u64) {
-        let Some(leader) = self.load::<Ptr>(offset!(task_group_leader)) else {
-            return (0, 0);
-        };
-        let (Some(start), Some(exec)) = (
-            load::<u64>(leader, offset!(task_start_boottime)),
-            self.load::<u64>(offset!(task_exec_id)),
-        ) else {
-            return (0, 0);
-        };
+        let leader = self.load::<Ptr>(offset!(task_group_leader));
+        let start = load::<u64>(leader, offset!(task_start_boottime));
+        let exec = self.load::<u64>(offset!(task_exec_id));
         (start, start.rotate_left(8) ^ exec ^ (u64::from(tgid) << 40))
     }
 
     /// Real user id in the initial user namespace.
     #[inline(always)]
     fn uid(self) -> u32 {
-        if typed()
-            && let Some(cred) = self.load::<Ptr>(offset!(task_cred))
-            && let Some(uid) = load::<u32>(cred, offset!(cred_uid))
-        {
-            return uid;
+        if typed() {
+            return load(self.load(offset!(task_cred)), offset!(cred_uid));
         }
         uid()
     }
@@ -152,17 +140,8 @@ impl Current {
             offset!(cgroup_kn),
             offset!(kernfs_node_id),
         );
-        if typed()
-            && set != ABSENT
-            && group != ABSENT
-            && node != ABSENT
-            && id != ABSENT
-            && let Some(set) = self.load::<Ptr>(set)
-            && let Some(group) = load::<Ptr>(set, group)
-            && let Some(node) = load::<Ptr>(group, node)
-            && let Some(id) = load::<u64>(node, id)
-        {
-            return id;
+        if typed() && set != ABSENT && group != ABSENT && node != ABSENT && id != ABSENT {
+            return load(load(load(self.load(set), group), node), id);
         }
         // SAFETY: no arguments.
         unsafe { bpf_get_current_cgroup_id() }
@@ -170,32 +149,33 @@ impl Current {
 
     /// The task name.
     #[inline(always)]
-    fn comm(self, to: &mut [u8; 16]) -> bool {
+    fn comm(self, to: &mut [u8; 16]) {
         if typed() {
             let at = offset!(task_comm);
-            let (Some(first), Some(second)) = (self.load::<u64>(at), self.load::<u64>(at + 8))
-            else {
-                return false;
-            };
             let to = (&raw mut *to).cast::<u64>();
             // SAFETY: the two halves of sixteen bytes; records keep names aligned.
             unsafe {
-                to.write_volatile(first);
-                to.add(1).write_volatile(second);
+                to.write_volatile(self.load::<u64>(at));
+                to.add(1).write_volatile(self.load::<u64>(at + 8));
             }
-            return true;
+            return;
         }
-        // SAFETY: the helper writes at most what it is told.
-        unsafe { bpf_get_current_comm(to.as_mut_ptr().cast(), 16) == 0 }
+        // SAFETY: the helper writes at most what it is told; it cannot fail with sixteen bytes.
+        unsafe { bpf_get_current_comm(to.as_mut_ptr().cast(), 16) };
     }
 
     #[inline(always)]
-    fn vpid(self, tgid: u32) -> Option<u32> {
-        let leader = self.load::<Ptr>(offset!(task_group_leader))?;
-        let pid = load::<Ptr>(leader, offset!(task_thread_pid))?;
-        let level = load::<u32>(pid, offset!(pid_level))?;
+    fn parent(self) -> u32 {
+        load(self.load(offset!(task_real_parent)), offset!(task_tgid))
+    }
+
+    #[inline(always)]
+    fn vpid(self, tgid: u32) -> u32 {
+        let leader = self.load::<Ptr>(offset!(task_group_leader));
+        let pid = load::<Ptr>(leader, offset!(task_thread_pid));
+        let level = load::<u32>(pid, offset!(pid_level));
         if level == 0 {
-            return Some(tgid);
+            return tgid;
         }
         // An array of unknown length ends the struct: only a probe may read behind its first entry.
         let at = offset!(pid_numbers) + (level & 31) * offset!(upid_size) + offset!(upid_nr);
@@ -209,7 +189,7 @@ pub(crate) struct Caller {
     pub(crate) task: Current,
     pub(crate) ids: Ids,
     start: u64,
-    /// Identifies process and executable together; 0 where that cannot be read.
+    /// Identifies process and executable together.
     pub(crate) key: u64,
 }
 
@@ -240,24 +220,15 @@ impl Caller {
         record.tid = tid;
         record.uid = task.uid();
         record.cgroup = task.cgroup();
-        if task.comm(&mut record.comm) {
-            set(present, present::COMM);
-        }
-        if key != 0 {
-            record.start_time = start;
-            record.process_key = key;
-            set(present, present::START_TIME);
-        }
-        if let Some(parent) = task.load::<Ptr>(offset!(task_real_parent))
-            && let Some(tgid) = load::<u32>(parent, offset!(task_tgid))
-        {
-            record.parent = tgid;
-            set(present, present::PARENT);
-        }
-        if let Some(vpid) = task.vpid(tgid) {
-            record.vpid = vpid;
-            set(present, present::VPID);
-        }
+        task.comm(&mut record.comm);
+        record.start_time = start;
+        record.process_key = key;
+        record.parent = task.parent();
+        record.vpid = task.vpid(tgid);
+        set(
+            present,
+            present::COMM | present::START_TIME | present::PARENT | present::VPID,
+        );
     }
 }
 
@@ -267,7 +238,7 @@ fn typed() -> bool {
 }
 
 #[inline(always)]
-fn load<T: Copy>(base: Ptr, offset: u32) -> Option<T> {
+fn load<T: Copy>(base: Ptr, offset: u32) -> T {
     if typed() {
         Typed::load(base, offset)
     } else {

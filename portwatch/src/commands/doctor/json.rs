@@ -10,6 +10,7 @@ use crate::{
         btf,
         kernel::UnprivilegedBpf,
         limits::Limit,
+        lockdown::Lockdown,
         namespaces::ContainerHints,
         privilege::{Capability, Privileges},
     },
@@ -185,7 +186,7 @@ fn document(report: &Report) -> Document<'_> {
         hooks: hooks.iter().map(hook).collect(),
         fields: fields.iter().map(field).collect(),
         privileges: privileges.as_ref().map(privilege),
-        lockdown: lockdown.map(|lockdown| lockdown.as_str()),
+        lockdown: lockdown.map(Lockdown::as_str),
         btf: BtfPart {
             path: btf::VMLINUX,
             usable: btf.is_ok(),
