@@ -77,16 +77,18 @@ pub(crate) fn run(options: Bench) -> Result<()> {
     if verifier {
         return record_verifier();
     }
-    let cache = Cache::open()?;
-    let qemu = Qemu::find_or_fetch(&cache)?;
     let line = kernel::find(tag).context("not in the matrix")?;
-    let kernel = Kernel::find_or_fetch(&cache, line)?;
-    let root = if with_peers {
-        peers::find_or_fetch(&cache)?
-    } else {
-        "/".into()
+    let (qemu, kernel, root) = {
+        // Only for as long as something may have to be fetched: measuring takes minutes.
+        let cache = Cache::open()?;
+        let root = if with_peers {
+            peers::find_or_fetch(&cache)?
+        } else {
+            "/".into()
+        };
+        let qemu = Qemu::find_or_fetch(&cache)?;
+        (qemu, Kernel::find_or_fetch(&cache, line)?, root)
     };
-
     toolchain::ensure_ebpf()?;
     toolchain::ensure_guest_target()?;
     let step = Step::begin("building portwatch (profile release)");
@@ -171,8 +173,14 @@ pub(crate) fn run(options: Bench) -> Result<()> {
 
 /// Boots every kernel that tells how much work its verifier had, and keeps the answers.
 fn record_verifier() -> Result<()> {
-    let cache = Cache::open()?;
-    let qemu = Qemu::find_or_fetch(&cache)?;
+    let (qemu, kernels) = {
+        let cache = Cache::open()?;
+        let kernels: Result<Vec<Kernel>> = kernel::MATRIX
+            .iter()
+            .map(|line| Kernel::find_or_fetch(&cache, line))
+            .collect();
+        (Qemu::find_or_fetch(&cache)?, kernels?)
+    };
     toolchain::ensure_ebpf()?;
     toolchain::ensure_guest_target()?;
     let step = Step::begin("building the guest's programs (static, profile guest)");
@@ -184,11 +192,10 @@ fn record_verifier() -> Result<()> {
         portwatch.executable("portwatch")?.to_path_buf(),
     )];
     let mut record = Record::default();
-    for line in kernel::MATRIX {
-        let kernel = Kernel::find_or_fetch(&cache, line)?;
+    for kernel in &kernels {
         let guest = Guest {
             qemu: &qemu,
-            kernel: &kernel,
+            kernel,
             init: tests.executable("vm-init")?,
             tests: tests.executable("portwatch-tests")?,
             programs: &programs,
@@ -200,7 +207,7 @@ fn record_verifier() -> Result<()> {
             say(format_args!("  {}", line.replace('\t', " ")));
             verifier::take(&mut counts, line);
         })?;
-        record.replace(line.tag, counts);
+        record.replace(kernel.tag, counts);
     }
     say(format_args!("written: {}", record.write()?.display()));
     Ok(())
