@@ -1,5 +1,7 @@
 //! `portwatch trace`: the loop from the ring to the sink.
 
+mod stream;
+
 use std::{io, time::Duration};
 
 use anyhow::Context as _;
@@ -9,21 +11,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     child::{Child, Exit, RunAs},
     cli::TraceOptions,
-    decode,
     enrich::{self, Enricher, clock::StepWatch},
-    event::{End, Event, Item, Lost, LostReason, Outcome, Start, UnknownReason},
     failure::Failure,
-    filter,
     host::{cgroup, facts, kernel, limits},
-    load::{self, FilterValues, Loaded, Losses},
-    plan::{self, Attach, Plan, blind},
-    selection::Selection,
-    sink::{self, Sink},
-    source::{
-        assemble::{Assembled, Assembler},
-        ring::Ring,
-    },
+    load::{self, FilterValues, Loaded},
+    plan::{self, Attach, Plan},
+    sink,
+    source::ring::Ring,
 };
+use stream::{News, Stream};
 
 /// Runs a trace to its end; the value is the exit status.
 ///
@@ -69,8 +65,15 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
         attached.loaded.follow(child.pid())?;
     }
     attached.loaded.attach(&attached.plan)?;
-    let mut stream = Stream::new(sink, enricher, options, &attached.loaded);
-    quietly(stream.start(&attached.plan), options)?;
+    let mut losses = attached.loaded.losses();
+    let mut stream = Stream::new(
+        sink,
+        enricher,
+        &options.selection,
+        options.count,
+        move || losses.since_last(),
+    );
+    quietly(stream.start(attached.plan.backend), options)?;
     let code = follow(
         &mut stream,
         &mut ring,
@@ -86,11 +89,28 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
         Err(failure) => return Err(failure),
     };
     attached.loaded.detach(&attached.plan);
-    match stream.finish(&mut ring, &mut attached.loaded) {
+    let ended = drain(&mut stream, &mut ring)
+        .and_then(|()| stream.finish(attached.loaded.pending(), attached.loaded.skipped()));
+    match ended {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(code),
         Err(error) => Err(Failure::from_write(error, &options.output.destination)),
         Ok(()) => Ok(code),
     }
+}
+
+/// Prints everything the ring holds.
+fn drain(
+    stream: &mut Stream<'_, impl FnMut() -> io::Result<News>>,
+    ring: &mut Ring,
+) -> io::Result<()> {
+    let mut result = Ok(());
+    ring.drain(|bytes| {
+        if result.is_ok() {
+            result = stream.bytes(bytes);
+        }
+    });
+    result?;
+    stream.flush()
 }
 
 /// What is said on stderr beside the data.
@@ -191,7 +211,7 @@ fn quietly(result: io::Result<()>, options: &TraceOptions) -> Result<(), Failure
 
 /// The loop. The value is the exit status.
 async fn follow(
-    stream: &mut Stream<'_>,
+    stream: &mut Stream<'_, impl FnMut() -> io::Result<News>>,
     ring: &mut Ring,
     watch: &StepWatch,
     signals: &mut Signals,
@@ -212,7 +232,7 @@ async fn follow(
         tokio::select! {
             ready = ring.ready() => {
                 ready.context("cannot wait for the kernel")?;
-                quietly(stream.drain(ring), options)?;
+                quietly(drain(stream, ring), options)?;
                 if stream.is_full() {
                     break;
                 }
@@ -235,7 +255,7 @@ async fn follow(
             },
             stepped = watch.stepped() => {
                 stepped.context("cannot watch the clock")?;
-                stream.enricher.resample().context("cannot read the clocks")?;
+                stream.resample().context("cannot read the clocks")?;
             }
         }
     }
@@ -247,161 +267,5 @@ async fn wait(child: &mut Option<&mut Child>) -> io::Result<Exit> {
     match child {
         Some(child) => child.wait().await,
         None => std::future::pending().await,
-    }
-}
-
-/// Records on their way to the sink.
-struct Stream<'a> {
-    assembler: Assembler,
-    enricher: Enricher,
-    selection: &'a Selection,
-    sink: Box<dyn Sink>,
-    /// Events to print at most.
-    limit: u64,
-    events: u64,
-    failures: u64,
-    lost: u64,
-    malformed: u64,
-    losses: Losses,
-    /// Losses seen so far in the records of each CPU.
-    seen: Vec<u32>,
-}
-
-impl<'a> Stream<'a> {
-    fn new(
-        sink: Box<dyn Sink>,
-        enricher: Enricher,
-        options: &'a TraceOptions,
-        loaded: &Loaded,
-    ) -> Self {
-        Self {
-            assembler: Assembler::default(),
-            enricher,
-            selection: &options.selection,
-            sink,
-            limit: options.count.unwrap_or(u64::MAX),
-            events: 0,
-            failures: 0,
-            lost: 0,
-            malformed: 0,
-            losses: loaded.losses(),
-            seen: Vec::new(),
-        }
-    }
-
-    fn start(&mut self, plan: &Plan) -> io::Result<()> {
-        let time = self.enricher.now()?;
-        self.sink.item(&Item::Start(Start {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel_release: kernel::Release::read()
-                .map_or_else(String::new, |release| release.text),
-            host_name: kernel::host_name().unwrap_or_default(),
-            backend: plan.backend,
-            degraded: blind::of(plan.backend).map(ToString::to_string).collect(),
-            time,
-        }))?;
-        self.sink.flush()
-    }
-
-    fn is_full(&self) -> bool {
-        self.events >= self.limit
-    }
-
-    /// Prints everything the ring holds.
-    fn drain(&mut self, ring: &mut Ring) -> io::Result<()> {
-        let mut result = Ok(());
-        ring.drain(|bytes| {
-            if result.is_ok() {
-                result = self.record(bytes);
-            }
-        });
-        result?;
-        self.sink.flush()
-    }
-
-    fn record(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let record = match decode::record(bytes) {
-            Ok(record) => record,
-            Err(_) => {
-                self.malformed += 1;
-                return self.tell_lost(LostReason::Malformed, 1);
-            }
-        };
-        match self.assembler.take(record) {
-            None => Ok(()),
-            Some(Assembled::Image(image)) => {
-                self.enricher.image(image);
-                Ok(())
-            }
-            Some(Assembled::Event { event, cpu, lost }) => {
-                if self.is_new_loss(cpu, lost) {
-                    self.account()?;
-                }
-                self.event(*event)
-            }
-        }
-    }
-
-    fn event(&mut self, event: Event) -> io::Result<()> {
-        if self.is_full() {
-            return Ok(());
-        }
-        let sighting = self.enricher.event(event);
-        if !filter::wants(self.selection, &sighting) {
-            return Ok(());
-        }
-        self.events += 1;
-        self.failures += u64::from(sighting.event.outcome.is_failure());
-        self.sink.item(&Item::Event(Box::new(sighting)))
-    }
-
-    fn is_new_loss(&mut self, cpu: u16, lost: u32) -> bool {
-        let cpu = usize::from(cpu);
-        if self.seen.len() <= cpu {
-            self.seen.resize(cpu + 1, 0);
-        }
-        let is_new = self.seen[cpu] != lost;
-        self.seen[cpu] = lost;
-        is_new
-    }
-
-    /// Tells what the kernel programs have lost since the last time.
-    fn account(&mut self) -> io::Result<()> {
-        for (reason, count) in self.losses.since_last()? {
-            self.tell_lost(reason, count)?;
-        }
-        Ok(())
-    }
-
-    fn tell_lost(&mut self, reason: LostReason, count: u64) -> io::Result<()> {
-        if count == 0 {
-            return Ok(());
-        }
-        self.lost += count;
-        let time = self.enricher.now()?;
-        self.sink.item(&Item::Lost(Lost {
-            count,
-            reason,
-            time,
-        }))
-    }
-
-    /// Prints what is left after the programs are detached, and the totals.
-    fn finish(&mut self, ring: &mut Ring, loaded: &mut Loaded) -> io::Result<()> {
-        self.drain(ring)?;
-        for mut event in loaded.pending() {
-            event.outcome = Outcome::Unknown(UnknownReason::TraceEnded);
-            self.event(event)?;
-        }
-        self.account()?;
-        self.tell_lost(LostReason::Recursion, loaded.skipped())?;
-        let time = self.enricher.now()?;
-        self.sink.item(&Item::End(End {
-            events: self.events,
-            failures: self.failures,
-            lost: self.lost,
-            time,
-        }))?;
-        self.sink.flush()
     }
 }
