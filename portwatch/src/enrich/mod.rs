@@ -7,6 +7,7 @@ pub mod cache;
 pub mod cgroup;
 pub mod clock;
 pub mod container;
+pub mod listeners;
 pub mod live;
 pub mod missing;
 pub mod netns;
@@ -71,7 +72,8 @@ impl Enricher {
     }
 
     /// Joins an event with all names.
-    pub fn event(&mut self, event: Event) -> Sighting {
+    pub fn event(&mut self, mut event: Event) -> Sighting {
+        self.find_listeners(&mut event);
         // The caller was there when its call began; the outcome may have come after its end.
         let began = event
             .time_boot
@@ -108,6 +110,23 @@ impl Enricher {
             interface: place.interface.map(|name| (*name).to_owned()),
             missing,
             event,
+        }
+    }
+
+    /// Looks for the listener where the kernel's walk over the owners of the port ended before it.
+    fn find_listeners(&self, event: &mut Event) {
+        let (Some(netns), Some(port)) = (event.socket.netns, event.local.port) else {
+            return;
+        };
+        let Some(conflict) = &mut event.conflict else {
+            return;
+        };
+        if event.transport != Transport::Tcp || !listeners::are_wanted(conflict) {
+            return;
+        }
+        let ask = move || listeners::of_port(port).unwrap_or_default();
+        if let Some(found) = self.namespaces.inside(netns, &event.task, ask) {
+            listeners::add(conflict, found);
         }
     }
 

@@ -103,7 +103,7 @@ impl Namespaces {
             read(device)
         } else {
             enter(netns, task)
-                .and_then(|namespace| read_inside(namespace, device))
+                .and_then(|namespace| run_inside(namespace, move || read(device)))
                 .unwrap_or_default()
         };
         let names = match device {
@@ -130,6 +130,20 @@ impl Namespaces {
         let place = reading.place(device);
         self.known.put(netns, reading);
         place
+    }
+
+    /// Does something in a network namespace; `None` where no way leads into it. Not for every
+    /// event: it costs a thread.
+    pub fn inside<T: Send + 'static>(
+        &self,
+        netns: u32,
+        task: &Task,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        if self.own == Some(netns) {
+            return Some(work());
+        }
+        run_inside(enter(netns, task)?, work)
     }
 }
 
@@ -162,15 +176,18 @@ fn read(device: Option<u32>) -> Found {
     )
 }
 
-/// Reads another namespace, in a thread of its own: setns(2) changes the calling thread alone, and
-/// a thread that is over needs no way back.
-fn read_inside(namespace: File, device: Option<u32>) -> Option<Found> {
+/// Does something in another namespace, in a thread of its own: setns(2) changes the calling thread
+/// alone, and a thread that is over needs no way back.
+fn run_inside<T: Send + 'static>(
+    namespace: File,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     thread::Builder::new()
         .name("netns".to_owned())
         .stack_size(128 * 1024)
         .spawn(move || {
             setns(namespace, CloneFlags::CLONE_NEWNET).ok()?;
-            Some(read(device))
+            Some(work())
         })
         .ok()?
         .join()

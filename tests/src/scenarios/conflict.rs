@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use super::{Scenario, scenarios};
 use crate::{
+    expect::Want,
     script::Script,
     sys::{
         sock::{Kind, Sock},
@@ -260,10 +261,7 @@ fn conflict_time_wait(s: &mut Script) -> Result<()> {
         s.bind(&late, local)
             .fails(Errno::EADDRINUSE)?
             .held(0, Kind::Tcp4, local, Some(peer), "time_wait")
-            .set(
-                "conflict.holders.0.socket.inode",
-                crate::expect::Want::Absent,
-            )
+            .set("conflict.holders.0.socket.inode", Want::Absent)
             .holders_total(1);
     }
     Ok(())
@@ -347,7 +345,10 @@ fn children(s: &mut Script, count: usize) -> Result<()> {
     if count < 8 {
         line.holders_total(count as u64 + 1);
     } else {
-        line.forget("conflict.truncated");
+        // Where the walk is cut short sock_diag names the listener, and knows less of it.
+        line.forget("conflict.truncated")
+            .set("conflict.holders.0.socket.reuseaddr", Want::NotTrue)
+            .set("conflict.holders.0.socket.reuseport", Want::NotTrue);
     }
     Ok(())
 }
