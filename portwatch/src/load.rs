@@ -88,6 +88,7 @@ pub struct Loaded {
     connecting: HashMap<MapData, u64, [u8; CONNECTING_LEN]>,
     descendants: HashMap<MapData, u32, u8>,
     lost: Rc<PerCpuArray<MapData, u64>>,
+    skipped: u64,
 }
 
 /// Size of a value of `CONNECTING`: a socket record and where the attempt stands (`state.rs` of the
@@ -130,6 +131,7 @@ pub fn load(
     Ok(Loaded {
         ring: Some(map(&mut ebpf, "EVENTS")?),
         lost: Rc::new(map(&mut ebpf, "LOST")?),
+        skipped: 0,
         connecting: map(&mut ebpf, "CONNECTING")?,
         descendants: map(&mut ebpf, "DESCENDANTS")?,
         ebpf,
@@ -189,6 +191,8 @@ impl Loaded {
 
     /// Detaches them: from now on no record is added.
     pub fn detach(&mut self, plan: &Plan) {
+        // The count goes with the programs.
+        self.skipped = self.count_skipped();
         for attachment in &plan.attachments {
             if let Some(program) = find(&mut self.ebpf, attachment.program, attachment.bounded) {
                 let _ = detach_program(program);
@@ -220,9 +224,13 @@ impl Loaded {
     }
 
     /// Times the kernel skipped a program because it was running already on that CPU. 0 where the
-    /// kernel does not count them (before 5.12).
+    /// kernel does not count them (before 5.12). To be read after [`Loaded::detach`].
     #[must_use]
     pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    fn count_skipped(&self) -> u64 {
         let programs = self
             .ebpf
             .programs()

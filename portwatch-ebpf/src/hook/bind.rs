@@ -59,7 +59,7 @@ pub(crate) fn returned<B: Backend>(
         if port == 0 {
             // IP_BIND_ADDRESS_NO_PORT: the port comes with connect().
             record.present &= !present::LOCAL_PORT;
-        } else if !sock::chose_port::<B::Memory>(sk) {
+        } else if kernel_chose::<B>(sk, kind, request) {
             set(&mut record.flags, flags::AUTO_PORT);
         }
         timed(record, emit::now(), returned.started);
@@ -68,6 +68,20 @@ pub(crate) fn returned<B: Backend>(
     } else if let Some(request) = request() {
         failed::<B>(sk, kind, returned, request);
     }
+}
+
+/// Whether the kernel chose the port of a bind that worked.
+#[inline(always)]
+fn kernel_chose<B: Backend>(
+    sk: Ptr,
+    kind: Kind,
+    request: impl FnOnce() -> Option<&'static Request>,
+) -> bool {
+    if kind.is_tcp() || kind.is_udp() {
+        return !sock::chose_port::<B::Memory>(sk);
+    }
+    // SCTP binds by itself and does not note what the caller named (net/sctp/socket.c, sctp_bind).
+    request().is_some_and(|request| request.port() == 0)
 }
 
 #[inline(always)]
