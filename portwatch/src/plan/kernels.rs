@@ -73,7 +73,7 @@ pub(crate) fn fields(absent: &[&'static str]) -> Fields {
     };
     for (at, field) in FIELDS.iter().enumerate() {
         if !absent.contains(&field.name) {
-            fields.words[at] = 8 * at as u32;
+            fields.words[at] = 8;
             fields.paths[at] = field.paths.first().copied();
         } else if field.required {
             fields.missing.push(field.name);
