@@ -5,6 +5,30 @@
 
 use crate::event::Errno;
 
+/// What an error says, without the ` (os error N)` that std appends to words that say it already.
+#[must_use]
+pub fn words(error: &impl std::fmt::Display) -> String {
+    const NUMBER: &str = " (os error ";
+    let text = error.to_string();
+    let mut words = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find(NUMBER) {
+        words.push_str(&rest[..at]);
+        let after = &rest[at + NUMBER.len()..];
+        let number = after
+            .split_once(')')
+            .filter(|(number, _)| number.parse::<i32>().is_ok());
+        rest = if let Some((_, after)) = number {
+            after
+        } else {
+            words.push_str(NUMBER);
+            after
+        };
+    }
+    words.push_str(rest);
+    words
+}
+
 macro_rules! errors {
     ($($name:ident = $number:expr, $reason:literal;)*) => {
         /// The symbolic name, as errno(3) has it. `None` for a number that no socket call is
@@ -90,6 +114,26 @@ errors! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_come_without_the_number_that_repeats_them() {
+        let refused = std::io::Error::from_raw_os_error(libc::EACCES);
+        assert_eq!(words(&refused), "Permission denied");
+        for (text, expected) in [
+            (
+                "a: No such file (os error 2); b: Busy (os error 16): c",
+                "a: No such file; b: Busy: c",
+            ),
+            (
+                "cannot write to /tmp/ (os error x)",
+                "cannot write to /tmp/ (os error x)",
+            ),
+            ("unfinished (os error 2", "unfinished (os error 2"),
+            ("", ""),
+        ] {
+            assert_eq!(words(&text), expected);
+        }
+    }
 
     #[test]
     fn names_and_reasons() {

@@ -5,6 +5,7 @@ use std::io;
 
 use crate::{
     cli::Destination,
+    errno,
     host::{
         btf::BtfError,
         kernel::Release,
@@ -189,7 +190,10 @@ impl Failure {
 
     /// Prints it.
     pub fn report(&self) {
-        eprintln!("portwatch: {:#}", self.error);
+        eprintln!(
+            "portwatch: {}",
+            errno::words(&format_args!("{:#}", self.error))
+        );
         if let Some(details) = &self.details {
             eprintln!("{details}");
         }

@@ -80,6 +80,15 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// Whether the kernel has refused a program, where another way in has others. What is wrong with
+    /// the object or its maps (memory, mostly) is wrong with every way in.
+    #[must_use]
+    pub const fn is_about_a_program(&self) -> bool {
+        matches!(self, Self::Program { .. } | Self::Verifier { .. })
+    }
+}
+
 /// Loaded programs and their maps. Dropping it detaches them.
 pub struct Loaded {
     /// Keeps programs and links.

@@ -17,7 +17,7 @@ use nix::{
     errno::Errno,
     sys::{
         signal::{SigSet, SigmaskHow, Signal, sigprocmask},
-        wait::{WaitStatus, waitpid},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{ForkResult, Pid, fork, geteuid},
 };
@@ -239,6 +239,21 @@ impl Child {
         }
     }
 
+    /// How the command ended, `None` while it runs.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's refusal to tell.
+    pub fn try_wait(&mut self) -> io::Result<Option<Exit>> {
+        if self.exit.is_none() {
+            self.exit = match waitpid(self.pid, Some(WaitPidFlag::WNOHANG))? {
+                WaitStatus::StillAlive => None,
+                status => Some(exit_of(status)?),
+            };
+        }
+        Ok(self.exit)
+    }
+
     /// Sends a signal to the command; one that has ended is past it.
     ///
     /// # Errors
@@ -359,6 +374,24 @@ mod tests {
         assert_eq!(run(&["sh", "-c", "exit 255"]).code(), 255);
         assert_eq!(run(&["sh", "-c", "kill -9 $$"]).code(), 137);
         assert_eq!(run(&["sh", "-c", "kill -TERM $$"]).code(), 143);
+    }
+
+    #[test]
+    fn a_look_does_not_wait() {
+        let mut child = spawn(&["sleep", "60"]);
+        child.release().unwrap();
+        assert_eq!(child.try_wait().unwrap(), None);
+        child.signal(Signal::SIGKILL).unwrap();
+        assert_eq!(wait(&mut child), Exit::Signal(9));
+        assert_eq!(child.try_wait().unwrap(), Some(Exit::Signal(9)));
+
+        let mut child = spawn(&["sh", "-c", "exit 7"]);
+        child.release().unwrap();
+        let ended = std::iter::from_fn(|| {
+            std::thread::sleep(Duration::from_millis(10));
+            Some(child.try_wait().unwrap())
+        });
+        assert_eq!(ended.take(2000).flatten().next(), Some(Exit::Status(7)));
     }
 
     #[test]

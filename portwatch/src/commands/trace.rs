@@ -1,5 +1,6 @@
 //! `portwatch trace`: the loop from the ring to the sink.
 
+mod attach;
 mod stream;
 
 use std::{io, time::Duration};
@@ -12,10 +13,10 @@ use crate::{
     child::{Child, Exit, RunAs},
     cli::TraceOptions,
     enrich::{self, Enricher, clock::StepWatch},
+    errno,
     failure::Failure,
-    host::{cgroup, facts, kernel, limits},
-    load::{self, FilterValues, Loaded},
-    plan::{self, Attach, Plan},
+    host::{cgroup, facts, facts::Gathered, kernel, limits},
+    load::{self, FilterValues},
     sink,
     source::ring::Ring,
 };
@@ -48,24 +49,36 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
     };
     // Before anything that a command should not inherit: limits, descriptors, threads.
     let mut child = start_command(options, &say)?;
-    let mut attached = attach(options, &values, &say)?;
-    let sink = sink::open(&options.output, options.args).map_err(Failure::from_open)?;
+    // Before the work of a second, so that a typo is told at once.
+    let out = sink::reserve(&options.output.destination).map_err(Failure::from_open)?;
 
+    let mut signals = Signals::new()?;
     let watch = StepWatch::new().context("cannot watch the clock")?;
+    let (plan, mut loaded) = attach::best(
+        &mut prepare()?,
+        &options.selection,
+        options.backend,
+        &say,
+        |gathered, plan| {
+            let mut loaded =
+                load::load(gathered, plan, &options.selection, &values, options.buffer)?;
+            if let Some(child) = &child {
+                loaded.follow(child.pid())?;
+            }
+            loaded.attach(plan)?;
+            Ok(loaded)
+        },
+    )?;
+    say.verified(|| loaded.verified(&plan));
     let enricher = Enricher::new(enrich::Options {
         numeric: options.output.numeric,
         args: options.args,
-        backend: attached.plan.backend,
+        backend: plan.backend,
     })
     .context("cannot read the clocks")?;
-    let mut signals = Signals::new()?;
-    let mut ring =
-        Ring::new(attached.loaded.take_ring()?).context("cannot watch the ring buffer")?;
-    if let Some(child) = &child {
-        attached.loaded.follow(child.pid())?;
-    }
-    attached.loaded.attach(&attached.plan)?;
-    let mut losses = attached.loaded.losses();
+    let mut ring = Ring::new(loaded.take_ring()?).context("cannot watch the ring buffer")?;
+    let sink = quietly(sink::open(out, &options.output, options.args), options)?;
+    let mut losses = loaded.losses();
     let mut stream = Stream::new(
         sink,
         enricher,
@@ -73,7 +86,7 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
         options.count,
         move || losses.since_last(),
     );
-    quietly(stream.start(attached.plan.backend), options)?;
+    quietly(stream.start(plan.backend), options)?;
     let code = follow(
         &mut stream,
         &mut ring,
@@ -88,9 +101,9 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
         Err(failure) if failure.is_closed_pipe() => return Ok(0),
         Err(failure) => return Err(failure),
     };
-    attached.loaded.detach(&attached.plan);
+    loaded.detach(&plan);
     let ended = drain(&mut stream, &mut ring)
-        .and_then(|()| stream.finish(attached.loaded.pending(), attached.loaded.skipped()));
+        .and_then(|()| stream.finish(loaded.pending(), loaded.skipped()));
     match ended {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(code),
         Err(error) => Err(Failure::from_write(error, &options.output.destination)),
@@ -131,6 +144,19 @@ impl Notes {
             eprintln!("portwatch: {}", text());
         }
     }
+
+    /// Whether everything is to be said, down to what the verifier says.
+    const fn is_whole(&self) -> bool {
+        self.verbosity > 1
+    }
+
+    fn verified(&self, programs: impl FnOnce() -> Vec<(&'static str, u32)>) {
+        if self.is_whole() {
+            for (program, count) in programs() {
+                self.detail(|| format!("{program}: {count} instructions verified"));
+            }
+        }
+    }
 }
 
 fn start_command(options: &TraceOptions, say: &Notes) -> Result<Option<Child>, Failure> {
@@ -145,49 +171,12 @@ fn start_command(options: &TraceOptions, say: &Notes) -> Result<Option<Child>, F
     Ok(Some(child))
 }
 
-/// Programs loaded for a plan.
-struct Ready {
-    plan: Plan,
-    loaded: Loaded,
-}
-
-/// Facts, plan, load; where the best way in is refused at the last step, the next one, saying so.
-fn attach(options: &TraceOptions, values: &FilterValues, say: &Notes) -> Result<Ready, Failure> {
+/// What carrying out a plan needs to know about this machine.
+fn prepare() -> Result<Gathered, Failure> {
     if kernel::Release::read().and_then(|release| release.bpf_counts_as_memlock()) != Some(false) {
         limits::raise_memlock();
     }
-    let mut gathered = facts::gather().map_err(Failure::no_btf)?;
-    let wish = options.backend.map_or(Attach::Auto, Attach::Only);
-    loop {
-        let mut plan = plan::plan(&gathered.facts, &options.selection, wish)
-            .map_err(|error| Failure::no_way_in(error, &gathered.facts))?;
-        plan.config.diagnostics = u32::from(options.output.verbosity > 1);
-        match load::load(&gathered, &plan, &options.selection, values, options.buffer) {
-            Ok(loaded) => {
-                for (backend, reason) in &plan.stepped_down {
-                    say.detail(|| format!("not {}: {reason}", backend.as_str()));
-                }
-                if say.verbosity > 1 {
-                    for (program, count) in loaded.verified(&plan) {
-                        say.detail(|| format!("{program}: {count} instructions verified"));
-                    }
-                }
-                return Ok(Ready { plan, loaded });
-            }
-            Err(error) if wish == Attach::Auto => {
-                let first = format!("{:#}", anyhow::Error::from(error));
-                say.note(&format!(
-                    "{}: {first}; trying the next way in",
-                    plan.backend.as_str()
-                ));
-                gathered.facts.refuse(plan.backend, first);
-            }
-            Err(error) => {
-                let whole = options.output.verbosity > 1;
-                return Err(Failure::from_load(error, whole));
-            }
-        }
-    }
+    facts::gather().map_err(Failure::no_btf)
 }
 
 struct Signals {
@@ -205,7 +194,7 @@ impl Signals {
 }
 
 /// A write that failed because nobody reads is the end, not an error.
-fn quietly(result: io::Result<()>, options: &TraceOptions) -> Result<(), Failure> {
+fn quietly<T>(result: io::Result<T>, options: &TraceOptions) -> Result<T, Failure> {
     result.map_err(|error| Failure::from_write(error, &options.output.destination))
 }
 
@@ -222,7 +211,7 @@ async fn follow(
         && let Err(error) = child.release()
     {
         let code = error.code();
-        eprintln!("portwatch: {error}");
+        eprintln!("portwatch: {}", errno::words(&error));
         return Ok(code);
     }
     let deadline = tokio::time::sleep(options.duration.unwrap_or(Duration::MAX));
@@ -258,6 +247,13 @@ async fn follow(
                 stream.resample().context("cannot read the clocks")?;
             }
         }
+    }
+    if status.is_none()
+        && let Some(child) = child
+    {
+        // It may have ended within the batch that ended the trace.
+        let exit = child.try_wait().context("cannot wait for the command")?;
+        status = exit.map(Exit::code);
     }
     // A command that goes on after -c or --duration is left alone; the trace is over.
     Ok(status.unwrap_or(0))

@@ -18,7 +18,7 @@ use std::{
     fs::File,
     io::{self, IsTerminal},
     os::fd::AsFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anstream::AutoStream;
@@ -72,12 +72,13 @@ pub enum OpenError {
     },
 }
 
-/// Opens the sink that the options ask for. `args`: whether arguments of processes are shown.
+/// The sink that the options ask for, printing to `out`, which [`reserve`] has opened. A file is
+/// emptied. `args`: whether arguments of processes are shown.
 ///
 /// # Errors
 ///
-/// When the destination cannot be opened.
-pub fn open(options: &OutputOptions, args: bool) -> Result<Box<dyn Sink>, OpenError> {
+/// When a file cannot be emptied.
+pub fn open(out: File, options: &OutputOptions, args: bool) -> io::Result<Box<dyn Sink>> {
     let OutputOptions {
         format,
         destination,
@@ -86,7 +87,7 @@ pub fn open(options: &OutputOptions, args: bool) -> Result<Box<dyn Sink>, OpenEr
         quiet,
         verbosity: _,
     } = options;
-    let out = create(destination)?;
+    empty(&out, destination)?;
     Ok(match format {
         Format::Json => Box::new(Json::new(out, args)),
         Format::Text => {
@@ -102,20 +103,52 @@ pub fn open(options: &OutputOptions, args: bool) -> Result<Box<dyn Sink>, OpenEr
     })
 }
 
-/// Opens where data goes, for writing from the start.
+/// Opens where data goes and leaves what is there: a command that then cannot start has destroyed
+/// nothing.
 ///
 /// # Errors
 ///
-/// When a file cannot be created.
-pub fn create(destination: &Destination) -> Result<File, OpenError> {
+/// When a file cannot be opened for writing or created.
+pub fn reserve(destination: &Destination) -> Result<File, OpenError> {
     // A file of our own on the same open file: std's handles search every write for newlines.
     match destination {
         Destination::Stdout => duplicate(io::stdout(), "standard output"),
         Destination::Stderr => duplicate(io::stderr(), "standard error"),
-        Destination::File(path) => File::create(path).map_err(|source| OpenError::File {
-            path: path.clone(),
-            source,
-        }),
+        Destination::File(path) => File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|source| cannot_write(path, source)),
+    }
+}
+
+/// Opens where data goes, for writing from the start.
+///
+/// # Errors
+///
+/// When a file cannot be created or emptied.
+pub fn create(destination: &Destination) -> Result<File, OpenError> {
+    let out = reserve(destination)?;
+    match (empty(&out, destination), destination) {
+        (Err(source), Destination::File(path)) => Err(cannot_write(path, source)),
+        _ => Ok(out),
+    }
+}
+
+/// Empties a file that was named. Devices and pipes have nothing to lose and refuse it
+/// (ftruncate(2)).
+fn empty(out: &File, destination: &Destination) -> io::Result<()> {
+    match destination {
+        Destination::File(_) if out.metadata()?.is_file() => out.set_len(0),
+        _ => Ok(()),
+    }
+}
+
+fn cannot_write(path: &Path, source: io::Error) -> OpenError {
+    OpenError::File {
+        path: path.to_owned(),
+        source,
     }
 }
 
@@ -179,7 +212,14 @@ mod tests {
             (Format::Text, " BIND     tcp   0.0.0.0:8080"),
         ] {
             std::fs::write(&path, "previous").unwrap();
-            let mut sink = open(&options(format, path.clone()), true).unwrap();
+            let options = options(format, path.clone());
+            let out = reserve(&options.destination).unwrap();
+            assert_eq!(
+                std::fs::read_to_string(&path).unwrap(),
+                "previous",
+                "it is emptied when there is something to write"
+            );
+            let mut sink = open(out, &options, true).unwrap();
             for item in crate::sample::stream() {
                 sink.item(&item).unwrap();
             }
@@ -192,11 +232,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_file_is_not_emptied() {
+        let options = options(Format::Json, "/dev/null".into());
+        let out = create(&options.destination).unwrap();
+        let mut sink = open(out, &options, true).unwrap();
+        sink.item(&crate::sample::end(0, 0, 0)).unwrap();
+        sink.flush().unwrap();
+    }
+
+    #[test]
     fn a_file_that_cannot_be_created_is_named() {
         let path = PathBuf::from("/no/such/folder/out");
-        let Err(error) = open(&options(Format::Text, path), true) else {
-            panic!("opened");
-        };
+        let error = reserve(&Destination::File(path)).unwrap_err();
         assert_eq!(error.to_string(), "cannot write to /no/such/folder/out");
         assert!(std::error::Error::source(&error).is_some());
     }

@@ -1,0 +1,167 @@
+//! From the best way into the kernel to the next one, until one works.
+
+use crate::{
+    errno,
+    event::Backend,
+    failure::Failure,
+    host::facts::Gathered,
+    load::LoadError,
+    plan::{self, Attach, Plan},
+    selection::Selection,
+};
+
+use super::Notes;
+
+/// Makes a plan and has it carried out. Where the kernel refuses a program at the last step, at load
+/// or at attach, the next best plan, saying so; unless one way in was asked for.
+pub(super) fn best<T>(
+    gathered: &mut Gathered,
+    selection: &Selection,
+    wanted: Option<Backend>,
+    say: &Notes,
+    mut carry_out: impl FnMut(&Gathered, &Plan) -> Result<T, LoadError>,
+) -> Result<(Plan, T), Failure> {
+    let wish = wanted.map_or(Attach::Auto, Attach::Only);
+    loop {
+        let mut plan = plan::plan(&gathered.facts, selection, wish)
+            .map_err(|error| Failure::no_way_in(error, &gathered.facts))?;
+        plan.config.diagnostics = u32::from(say.is_whole());
+        match carry_out(gathered, &plan) {
+            Ok(done) => {
+                for (backend, reason) in &plan.stepped_down {
+                    say.detail(|| format!("not {}: {reason}", backend.as_str()));
+                }
+                return Ok((plan, done));
+            }
+            Err(error) if wish == Attach::Auto && error.is_about_a_program() => {
+                if let LoadError::Verifier { log, .. } = &error
+                    && say.is_whole()
+                {
+                    say.detail(|| log.trim().to_owned());
+                }
+                let reason = errno::words(&format_args!("{:#}", anyhow::Error::from(error)));
+                say.note(&format!(
+                    "{}: {reason}; trying the next way in",
+                    plan.backend.as_str()
+                ));
+                gathered.facts.refuse(plan.backend, reason);
+            }
+            Err(error) => return Err(Failure::from_load(error, say.is_whole())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+
+    use std::io;
+
+    use aya::programs::ProgramError;
+
+    use super::*;
+    use crate::{
+        event::Op,
+        plan::kernels::{Kernel, facts},
+    };
+
+    fn gathered() -> Gathered {
+        Gathered {
+            facts: facts(Kernel::V6_12),
+            skeleton: Vec::new(),
+        }
+    }
+
+    fn selection() -> Selection {
+        Selection {
+            events: Op::ALL.to_vec(),
+            ..Selection::default()
+        }
+    }
+
+    fn quiet() -> Notes {
+        Notes {
+            quiet: true,
+            verbosity: 0,
+        }
+    }
+
+    fn refused(verb: &'static str) -> LoadError {
+        LoadError::Program {
+            verb,
+            program: "bind4_tracing",
+            way: "fexit",
+            target: "inet_bind",
+            source: Box::new(ProgramError::IOError(io::Error::from_raw_os_error(
+                libc::EBUSY,
+            ))),
+        }
+    }
+
+    #[test]
+    fn a_refusal_at_attach_steps_down_with_its_reason_as_one_at_load_does() {
+        for verb in ["load", "attach"] {
+            let mut tried = Vec::new();
+            let (plan, done) = best(&mut gathered(), &selection(), None, &quiet(), |_, plan| {
+                tried.push(plan.backend);
+                match plan.backend {
+                    Backend::Tracing => Err(refused(verb)),
+                    _ => Ok("attached"),
+                }
+            })
+            .unwrap();
+            assert_eq!(done, "attached");
+            assert_eq!(tried, [Backend::Tracing, Backend::Kprobe]);
+            assert_eq!(plan.backend, Backend::Kprobe);
+            let (backend, reason) = &plan.stepped_down[0];
+            assert_eq!(*backend, Backend::Tracing);
+            assert!(
+                reason.starts_with(&format!(
+                    "cannot {verb} the hook \"bind4_tracing\" (fexit inet_bind): "
+                )) && reason.ends_with("busy"),
+                "{reason}"
+            );
+        }
+    }
+
+    #[test]
+    fn when_every_way_in_is_refused_each_is_tried_once() {
+        let mut tried = Vec::new();
+        let failure = best(&mut gathered(), &selection(), None, &quiet(), |_, plan| {
+            tried.push(plan.backend);
+            Err::<(), _>(refused("attach"))
+        })
+        .unwrap_err();
+        assert_eq!(tried, plan::PREFERENCE);
+        assert_eq!(failure.code(), 3);
+    }
+
+    #[test]
+    fn a_way_in_that_was_asked_for_is_tried_alone() {
+        let mut tried = Vec::new();
+        let wanted = Some(Backend::Tracing);
+        best(
+            &mut gathered(),
+            &selection(),
+            wanted,
+            &quiet(),
+            |_, plan| {
+                tried.push(plan.backend);
+                Err::<(), _>(refused("attach"))
+            },
+        )
+        .unwrap_err();
+        assert_eq!(tried, [Backend::Tracing]);
+    }
+
+    #[test]
+    fn what_no_way_in_can_help_is_not_tried_again() {
+        let mut count = 0;
+        best(&mut gathered(), &selection(), None, &quiet(), |_, _| {
+            count += 1;
+            Err::<(), _>(LoadError::Lacks("EVENTS"))
+        })
+        .unwrap_err();
+        assert_eq!(count, 1);
+    }
+}
