@@ -79,6 +79,12 @@ program!(
 );
 program!(
     fexit,
+    listen_early_tracing / listen_early_tracing_bounded,
+    FExitContext,
+    |ctx, R| tracing::listen_early::<R>(&ctx)
+);
+program!(
+    fexit,
     listen_refused_tracing / listen_refused_tracing_bounded,
     FExitContext,
     |ctx, R| tracing::listen_refused::<R>(&ctx)
@@ -167,6 +173,15 @@ program!(
     listen_kprobe / listen_kprobe_bounded,
     RetProbeContext,
     |ctx, R| kprobe::listen::<R>(&ctx)
+);
+program!(kprobe, listen_early_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::listen_early_entered(&ctx)
+});
+program!(
+    kretprobe,
+    listen_early_kprobe / listen_early_kprobe_bounded,
+    RetProbeContext,
+    |ctx, R| kprobe::listen_early::<R>(&ctx)
 );
 program!(kprobe, listen_refused_enter_kprobe, ProbeContext, |ctx| {
     kprobe::entered(&ctx, Function::RefuseListen, First::Socket)

@@ -71,6 +71,7 @@ pub(crate) enum Function {
     RefuseListen = 9,
     RefuseConnect = 10,
     PreConnect = 11,
+    ListenEarly = 12,
 }
 
 fn key(ids: Ids, function: Function) -> u64 {

@@ -107,6 +107,28 @@ pub(crate) fn listen<R: Repeat>(ctx: &RetProbeContext) {
     }
 }
 
+/// SS_UNCONNECTED (include/uapi/linux/net.h)
+const UNCONNECTED: u32 = 1;
+
+/// Entry of inet_listen where __inet_listen_sk tells the rest: it refuses sockets in use by itself.
+#[inline(always)]
+pub(crate) fn listen_early_entered(ctx: &ProbeContext) {
+    let in_use = ctx
+        .arg::<Ptr>(0)
+        .is_some_and(|socket| Probed::load::<u32>(socket, offset!(socket_state)) != UNCONNECTED);
+    if in_use {
+        entered(ctx, Function::ListenEarly, First::Socket);
+    }
+}
+
+/// Return of inet_listen for such a socket.
+#[inline(always)]
+pub(crate) fn listen_early<R: Repeat>(ctx: &RetProbeContext) {
+    if let Some(Call { entry, returned }) = returned(ctx, Function::ListenEarly) {
+        listen::returned::<Raw<R>>(entry.sk as Ptr, entry.address as u32, returned);
+    }
+}
+
 /// Return of inet_autobind.
 #[inline(always)]
 pub(crate) fn autobind<R: Repeat>(ctx: &RetProbeContext) {

@@ -57,6 +57,17 @@ fn returned(code: i32, function: Function) -> Returned {
     }
 }
 
+/// SS_UNCONNECTED (include/uapi/linux/net.h)
+const UNCONNECTED: u32 = 1;
+
+fn early(code: i32) -> Returned {
+    Returned {
+        code,
+        started: 0,
+        refused_by_policy: false,
+    }
+}
+
 fn policy(code: i32) -> Returned {
     Returned {
         code,
@@ -91,6 +102,17 @@ pub(crate) fn bind<R: Repeat>(ctx: &FExitContext) {
 pub(crate) fn listen<R: Repeat>(ctx: &FExitContext) {
     let sk = sk(ctx.arg(0), config!(listen_takes_socket));
     listen::returned::<Tracing<R>>(sk, ctx.arg(1), returned(ctx.arg(2), Function::Listen));
+}
+
+/// fexit of inet_listen where __inet_listen_sk tells the rest: it refuses sockets in use by itself.
+#[inline(always)]
+pub(crate) fn listen_early<R: Repeat>(ctx: &FExitContext) {
+    let code = ctx.arg::<i32>(2);
+    let socket: Ptr = ctx.arg(0);
+    if code == 0 || Typed::load::<u32>(socket, offset!(socket_state)) == UNCONNECTED {
+        return;
+    }
+    listen::returned::<Tracing<R>>(sk_of(socket), ctx.arg(1), early(code));
 }
 
 /// fexit of inet_autobind. Inside connect() of a datagram socket that call tells it.

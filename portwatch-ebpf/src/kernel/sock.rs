@@ -9,7 +9,7 @@ use portwatch_ebpf::abi::{
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 
 use super::{
-    memory::{Memory, Probed, Ptr, Typed, config, offset, set},
+    memory::{Memory, Probed, Ptr, Typed, config, number, offset, set},
     request::{AF_INET, AF_INET6},
 };
 
@@ -146,7 +146,9 @@ pub(crate) struct Handle {
     /// The sock the program holds: for the TCP socket inside an MPTCP one, that one.
     pub(crate) sk: Ptr,
     socket: Ptr,
-    file: Ptr,
+    /// Something of the open file that is 0 when there is none: a number, because the verifier takes
+    /// a BTF pointer for never null and drops the test.
+    file: u64,
 }
 
 impl Handle {
@@ -154,31 +156,39 @@ impl Handle {
     pub(crate) fn of<M: Memory>(sk: Ptr) -> Self {
         let socket = M::load::<Ptr>(sk, offset!(sk_socket));
         let outer = M::load::<Ptr>(socket, offset!(socket_sk));
+        let file = M::load::<Ptr>(socket, offset!(socket_file));
         Self {
             sk: if outer.is_null() { sk } else { outer },
             socket,
-            file: M::load::<Ptr>(socket, offset!(socket_file)),
+            file: if M::PLAIN {
+                // Reading through 0 gives 0.
+                M::load(
+                    M::load::<Ptr>(file, offset!(file_inode)),
+                    offset!(inode_ino),
+                )
+            } else {
+                file as u64
+            },
         }
     }
 
     /// Whether no process ever had a descriptor of the socket. Sockets of the kernel have no file.
     #[inline(always)]
     pub(crate) fn is_of_kernel(&self) -> bool {
-        !self.socket.is_null() && self.file.is_null()
+        self.file == 0
     }
 
     /// Inode of the socket file, 0 when there is none.
     #[inline(always)]
     pub(crate) fn inode<M: Memory>(&self) -> u64 {
-        if M::PLAIN {
-            let inode = M::load::<Ptr>(self.file, offset!(file_inode));
-            return M::load(inode, offset!(inode_ino));
-        }
-        if self.socket.is_null() {
-            return 0;
+        if M::PLAIN && self.file != 0 {
+            return self.file;
         }
         // struct socket and its inode are allocated together (include/net/sock.h, SOCK_INODE).
         let at = offset!(socket_alloc_inode) + offset!(inode_ino);
+        if number(self.socket) == 0 {
+            return 0;
+        }
         Probed::load(self.socket, at)
     }
 }

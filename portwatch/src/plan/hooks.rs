@@ -52,6 +52,8 @@ pub enum Need {
     Required,
     /// There is nothing to see either: the kernel lacks what the function belongs to.
     Optional,
+    /// It is needed only beside this function; without it another hook sees the same.
+    Beside(&'static str),
 }
 
 /// One hook.
@@ -175,6 +177,22 @@ pub const HOOKS: &[Hook] = &[
         kprobe: &[
             Program("listen_enter_kprobe", KProbe),
             Program("listen_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "listen on a socket in use",
+        // inet_listen refuses these before it calls __inet_listen_sk (net/ipv4/af_inet.c).
+        targets: &[Target {
+            name: "inet_listen",
+            prototypes: &["int (struct socket *, int)"],
+        }],
+        when: When::Ops(&[Op::Listen]),
+        need: Need::Beside("__inet_listen_sk"),
+        tracing: &[Program("listen_early_tracing", FExit)],
+        kprobe: &[
+            Program("listen_early_enter_kprobe", KProbe),
+            Program("listen_early_kprobe", KRetProbe),
         ],
         raw_tp: &[],
     },

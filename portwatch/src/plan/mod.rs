@@ -189,6 +189,11 @@ pub fn resolve(
     hook: &'static Hook,
     prototypes: &BTreeMap<&'static str, String>,
 ) -> Result<Option<&'static str>, String> {
+    if let Need::Beside(other) = hook.need
+        && !prototypes.contains_key(other)
+    {
+        return Ok(None);
+    }
     for target in hook.targets {
         let Some(found) = prototypes.get(target.name) else {
             continue;
@@ -203,7 +208,7 @@ pub fn resolve(
         return Ok(Some(target.name));
     }
     match hook.need {
-        Need::Optional => Ok(None),
+        Need::Optional | Need::Beside(_) => Ok(None),
         Need::Required => Err(format!(
             "this kernel has no function for the hook \"{}\" ({})",
             hook.purpose,
@@ -240,7 +245,8 @@ fn attachments(
                     target,
                 }));
             }
-            None => without.push(hook.purpose),
+            None if hook.need == Need::Optional => without.push(hook.purpose),
+            None => {}
         }
     }
     // Returns and outcomes are picked up before the first entry can be: what was entered before the

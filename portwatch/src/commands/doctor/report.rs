@@ -274,7 +274,7 @@ fn hook_report(hook: &'static Hook, facts: &Facts) -> HookReport {
         .find(|target| facts.prototypes.contains_key(target.name));
     let status = match (plan::resolve(hook, &facts.prototypes), present, hook.need) {
         (Ok(Some(_)), ..) => HookStatus::Found,
-        (Ok(None), ..) | (Err(_), None, Need::Optional) => HookStatus::Absent,
+        (Ok(None), ..) | (Err(_), None, Need::Optional | Need::Beside(_)) => HookStatus::Absent,
         (Err(_), Some(_), _) => HookStatus::Changed,
         (Err(_), None, Need::Required) => HookStatus::Missing,
     };
