@@ -23,7 +23,8 @@ use thiserror::Error;
 use crate::{
     decode,
     event::{Event, LostReason},
-    host::{facts::Gathered, limits::without_files},
+    facts::Gathered,
+    host::limits::without_files,
     plan::{Attachment, Plan, hooks::Way},
     selection::Selection,
 };

@@ -10,10 +10,11 @@ mod trace;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum, ValueHint, error::ErrorKind};
+use clap::{Args, ColorChoice, Parser, Subcommand, ValueHint, error::ErrorKind};
 use clap_complete::Shell;
 
-pub use resolve::{Destination, Names, OutputOptions, TraceOptions, UsageError};
+pub use crate::sink::{Destination, Format, OutputOptions};
+pub use resolve::{Names, TraceOptions, UsageError};
 pub use system::System;
 pub use trace::{Attach, NetnsArg, TraceArgs, UserArg};
 
@@ -126,16 +127,6 @@ pub struct OutputArgs {
     /// Say what is done and why; twice: with the diagnostics of the kernel programs
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
-}
-
-/// How to print.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Aligned columns for people; the layout may change
-    #[default]
-    Text,
-    /// JSON Lines, one object a line, for programs: the schema portwatch/1
-    Json,
 }
 
 #[cfg(test)]

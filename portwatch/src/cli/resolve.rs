@@ -1,18 +1,15 @@
 //! What the typed arguments mean. Pure but for [`Names`].
 
-use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{ffi::OsString, path::Path, time::Duration};
 
-use clap::{ColorChoice, CommandFactory, error::ErrorKind};
+use clap::{CommandFactory, error::ErrorKind};
 use thiserror::Error;
 
-use super::{Cli, Format, NetnsArg, OutputArgs, TraceArgs, UserArg};
+use super::{Cli, NetnsArg, OutputArgs, TraceArgs, UserArg};
 use crate::{
     event::{Backend, Family, Transport},
     selection::Selection,
+    sink::{Destination, OutputOptions},
 };
 
 /// What `trace` is to do.
@@ -36,34 +33,6 @@ pub struct TraceOptions {
     pub output: OutputOptions,
     /// What the user should know about how this was understood, for stderr.
     pub notes: Vec<String>,
-}
-
-/// How and where to print.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OutputOptions {
-    /// Text or JSON.
-    pub format: Format,
-    /// Where data goes.
-    pub destination: Destination,
-    /// No names of services, users or hosts.
-    pub numeric: bool,
-    /// When to use colours.
-    pub color: ColorChoice,
-    /// No header, totals or notes.
-    pub quiet: bool,
-    /// How often `-v` was given.
-    pub verbosity: u8,
-}
-
-/// Where data goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
-    /// Standard output.
-    Stdout,
-    /// Standard error, while a COMMAND has standard output.
-    Stderr,
-    /// A file, overwritten.
-    File(PathBuf),
 }
 
 /// Names that only the running system can resolve.
