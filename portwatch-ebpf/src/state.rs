@@ -4,7 +4,8 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray},
 };
-use portwatch_ebpf::abi::{config::MAX_CGROUPS, record::SocketRecord};
+use portwatch_ebpf::abi::config::MAX_CGROUPS;
+pub(crate) use portwatch_ebpf::abi::connecting::{Connecting, phase};
 
 use crate::kernel::task::Ids;
 
@@ -141,17 +142,6 @@ pub(crate) fn started(ids: Ids, function: Function) -> u64 {
     if who == key(ids, function) { at } else { 0 }
 }
 
-/// A connection attempt whose outcome is open.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Connecting {
-    /// The event, complete but for its outcome and local end. `time` is the start.
-    pub(crate) record: SocketRecord,
-    /// See [`phase`].
-    pub(crate) phase: u32,
-    pub(crate) reserved: u32,
-}
-
 /// Room to put an attempt together: too large for the stack beside everything else, and memory that
 /// the verifier does not follow (see `kernel::memory::set`).
 #[map]
@@ -163,16 +153,6 @@ static SCRATCH: PerCpuArray<Connecting> = PerCpuArray::with_max_entries(1, 0);
 pub(crate) fn scratch() -> Option<&'static mut Connecting> {
     // SAFETY: see above.
     SCRATCH.get_ptr_mut(0).map(|room| unsafe { &mut *room })
-}
-
-/// Where a connection attempt stands.
-pub(crate) mod phase {
-    /// connect() has not returned.
-    pub(crate) const CALLING: u32 = 1;
-    /// connect() has returned and the outcome is open.
-    pub(crate) const RETURNED: u32 = 2;
-    /// The outcome is told, and connect() has not returned.
-    pub(crate) const TOLD: u32 = 3;
 }
 
 /// Connection attempts by socket. Read by user space when the trace ends.

@@ -4,16 +4,16 @@
 use std::io;
 
 use crate::{
-    cli::Destination,
     errno,
     host::{
         btf::BtfError,
+        cgroup::CgroupError,
         kernel::Release,
         privilege::{Obstacle, Privileges},
     },
     load::LoadError,
     plan::{Facts, PREFERENCE, PlanError},
-    sink::OpenError,
+    sink::{Destination, OpenError},
 };
 
 /// The kinds of failure, which are exit statuses.
@@ -206,6 +206,16 @@ impl Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::new(Kind::Other, error)
+    }
+}
+
+impl From<CgroupError> for Failure {
+    fn from(error: CgroupError) -> Self {
+        let kind = match error {
+            CgroupError::TooMany | CgroupError::Unknown { .. } => Kind::Usage,
+            CgroupError::NotMounted => Kind::Impossible,
+        };
+        Self::new(kind, error)
     }
 }
 

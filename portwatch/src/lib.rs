@@ -9,6 +9,7 @@ pub mod decode;
 pub mod enrich;
 pub mod errno;
 pub mod event;
+pub mod facts;
 pub mod failure;
 pub mod filter;
 pub mod host;

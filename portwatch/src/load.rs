@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     io,
+    mem::offset_of,
     ops::RangeInclusive,
     os::fd::{AsFd as _, AsRawFd as _},
     rc::Rc,
@@ -13,13 +14,17 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{Program, ProgramError},
 };
-use portwatch_ebpf::abi::record::{SocketRecord, loss};
+use portwatch_ebpf::abi::{
+    connecting::{Connecting, phase},
+    record::loss,
+};
 use thiserror::Error;
 
 use crate::{
     decode,
     event::{Event, LostReason},
-    host::{facts::Gathered, limits::without_files},
+    facts::Gathered,
+    host::limits::without_files,
     plan::{Attachment, Plan, hooks::Way},
     selection::Selection,
 };
@@ -94,19 +99,11 @@ pub struct Loaded {
     /// Keeps programs and links.
     ebpf: Ebpf,
     ring: Option<RingBuf<MapData>>,
-    connecting: HashMap<MapData, u64, [u8; CONNECTING_LEN]>,
+    connecting: HashMap<MapData, u64, [u8; size_of::<Connecting>()]>,
     descendants: HashMap<MapData, u32, u8>,
     lost: Rc<PerCpuArray<MapData, u64>>,
     skipped: u64,
 }
-
-/// Size of a value of `CONNECTING`: a socket record and where the attempt stands (`state.rs` of the
-/// kernel programs).
-const CONNECTING_LEN: usize = size_of::<SocketRecord>() + 8;
-/// Where in it the attempt stands.
-const PHASE_AT: usize = size_of::<SocketRecord>();
-/// `state::phase::TOLD`: the outcome is told, the call has not returned.
-const PHASE_TOLD: u32 = 3;
 
 /// Values for the kernel's filters that the plan's constants do not hold.
 #[derive(Debug, Default)]
@@ -220,13 +217,14 @@ impl Loaded {
 
     /// Connection attempts whose outcome is open. To be read after [`Loaded::detach`].
     pub fn pending(&mut self) -> Vec<Event> {
+        const PHASE_AT: usize = offset_of!(Connecting, phase);
         let attempts = self.connecting.iter().filter_map(Result::ok);
         attempts
             .filter(|(_, value)| {
-                let phase = value
+                let word = value
                     .get(PHASE_AT..PHASE_AT + 4)
                     .and_then(|word| word.try_into().ok());
-                phase.map(u32::from_ne_bytes) != Some(PHASE_TOLD)
+                word.map(u32::from_ne_bytes) != Some(phase::TOLD)
             })
             .filter_map(|(_, value)| decode::pending(&value[..PHASE_AT]).ok())
             .collect()

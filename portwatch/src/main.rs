@@ -5,7 +5,6 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser as _;
 use portwatch::{
     cli::{Cli, Destination, System, Verb},
     commands,
@@ -13,7 +12,8 @@ use portwatch::{
 };
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    match run(cli) {
         Ok(code) => code.into(),
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {

@@ -193,7 +193,10 @@ pub(crate) fn start() -> Item {
         kernel_release: "6.18.44".into(),
         host_name: "box".into(),
         backend: Backend::RawTp,
-        degraded: vec!["io_uring".into(), "automatic binds by sendto".into()],
+        degraded: vec![
+            "io-uring: bind and listen through io_uring".into(),
+            "autobind: UDP ports taken by sendto() and the like".into(),
+        ],
         time: time(),
     })
 }

@@ -51,7 +51,10 @@ systemctl asks systemd to start, a container that docker asks dockerd to start. 
 --cgroup, --container or --comm.
 
 COMMAND runs as the user who called sudo, doas or pkexec, with that user's groups and HOME. Ctrl-C \
-reaches both, and portwatch ends after it; SIGTERM is passed on to it.",
+reaches both, and portwatch ends after it; SIGTERM is passed on to it.
+
+--duration and --count end the trace, not COMMAND: it runs on by itself, and the status is 0 unless \
+COMMAND has ended as well.",
     },
     Section {
         title: "WHAT IS PRINTED",
@@ -72,7 +75,7 @@ portwatch/1, is docs/schema/portwatch-1.json in the sources.",
   4  anything else
 
 With -- COMMAND the status of COMMAND: 128+N after signal N, 126 if it cannot be run, 127 if it is \
-not found. When portwatch fails before COMMAND starts, it is 2, 3 or 4, and COMMAND is not run.",
+not found; 0 when --duration or --count ends the trace before it ends. When portwatch fails before COMMAND starts, it is 2, 3 or 4, and COMMAND is not run.",
     },
     Section {
         title: "EXAMPLES",

@@ -8,12 +8,13 @@ pub mod resolve;
 mod system;
 mod trace;
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, ColorChoice, Parser, Subcommand, ValueHint, error::ErrorKind};
 use clap_complete::Shell;
 
-pub use resolve::{Destination, Names, OutputOptions, TraceOptions, UsageError};
+pub use crate::sink::{Destination, Format, OutputOptions};
+pub use resolve::{Names, TraceOptions, UsageError};
 pub use system::System;
 pub use trace::{Attach, NetnsArg, TraceArgs, UserArg};
 
@@ -38,6 +39,29 @@ pub struct Cli {
     /// What to print, and where.
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+impl Cli {
+    /// Parses what was typed, the name of the program first.
+    ///
+    /// # Errors
+    /// What is wrong with it, or a text that was asked for, such as help.
+    pub fn read(typed: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let typed: Vec<OsString> = typed.into_iter().collect();
+        let cli = Self::try_parse_from(&typed)?;
+        // clap takes `--` with nothing behind it for no `--` at all: everything would be traced.
+        match &cli.verb {
+            Verb::Trace(args)
+                if args.command.is_empty() && typed.last().is_some_and(|last| last == "--") =>
+            {
+                Err(resolve::trace_error(
+                    ErrorKind::MissingRequiredArgument,
+                    "a COMMAND is required after '--'",
+                ))
+            }
+            _ => Ok(cli),
+        }
+    }
 }
 
 /// What to do.
@@ -103,16 +127,6 @@ pub struct OutputArgs {
     /// Say what is done and why; twice: with the diagnostics of the kernel programs
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
-}
-
-/// How to print.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Aligned columns for people; the layout may change
-    #[default]
-    Text,
-    /// JSON Lines, one object a line, for programs: the schema portwatch/1
-    Json,
 }
 
 #[cfg(test)]

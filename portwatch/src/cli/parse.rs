@@ -1,11 +1,6 @@
 //! One typed value each: text in, value or a sentence out. Pure.
 
-use std::{
-    num::IntErrorKind,
-    ops::RangeInclusive,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{num::IntErrorKind, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{NetnsArg, UserArg};
 
@@ -128,8 +123,7 @@ pub(super) fn netns(text: &str) -> Result<NetnsArg, String> {
     if text.contains('/') {
         return Ok(NetnsArg::Path(PathBuf::from(text)));
     }
-    // ip-netns(8): a named namespace is an object at /var/run/netns/NAME, and /var/run is /run.
-    Ok(NetnsArg::Path(Path::new("/run/netns").join(text)))
+    Ok(NetnsArg::Name(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -209,7 +203,7 @@ mod tests {
             netns("/proc/1/ns/net"),
             Ok(NetnsArg::Path("/proc/1/ns/net".into()))
         );
-        assert_eq!(netns("blue"), Ok(NetnsArg::Path("/run/netns/blue".into())));
+        assert_eq!(netns("blue"), Ok(NetnsArg::Name("blue".into())));
         assert!(netns("0").is_err());
         assert!(netns("99999999999").is_err());
         assert!(netns("").is_err());

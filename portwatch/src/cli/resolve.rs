@@ -1,14 +1,15 @@
 //! What the typed arguments mean. Pure but for [`Names`].
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::Path, time::Duration};
 
-use clap::{ColorChoice, CommandFactory, error::ErrorKind};
+use clap::{CommandFactory, error::ErrorKind};
 use thiserror::Error;
 
-use super::{Cli, Format, NetnsArg, OutputArgs, TraceArgs, UserArg};
+use super::{Cli, NetnsArg, OutputArgs, TraceArgs, UserArg};
 use crate::{
     event::{Backend, Family, Transport},
     selection::Selection,
+    sink::{Destination, OutputOptions},
 };
 
 /// What `trace` is to do.
@@ -34,34 +35,6 @@ pub struct TraceOptions {
     pub notes: Vec<String>,
 }
 
-/// How and where to print.
-#[derive(Clone, Debug, PartialEq)]
-pub struct OutputOptions {
-    /// Text or JSON.
-    pub format: Format,
-    /// Where data goes.
-    pub destination: Destination,
-    /// No names of services, users or hosts.
-    pub numeric: bool,
-    /// When to use colours.
-    pub color: ColorChoice,
-    /// No header, totals or notes.
-    pub quiet: bool,
-    /// How often `-v` was given.
-    pub verbosity: u8,
-}
-
-/// Where data goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
-    /// Standard output.
-    Stdout,
-    /// Standard error, while a COMMAND has standard output.
-    Stderr,
-    /// A file, overwritten.
-    File(PathBuf),
-}
-
 /// Names that only the running system can resolve.
 pub trait Names {
     /// The user id of a name.
@@ -76,7 +49,7 @@ pub trait Names {
     /// # Errors
     ///
     /// A sentence, when the file cannot be opened or is something else.
-    fn netns(&self, path: &std::path::Path) -> Result<u32, String>;
+    fn netns(&self, path: &Path) -> Result<u32, String>;
 
     /// Size of a page of memory in bytes.
     fn page_size(&self) -> u64;
@@ -95,10 +68,21 @@ pub struct UsageError {
 }
 
 impl UsageError {
-    /// As clap would report it: usage hint on stderr, exit code 2.
+    /// As clap would report it: usage of `trace` on stderr, exit code 2.
     #[must_use]
     pub fn into_clap(self) -> clap::Error {
-        Cli::command().error(ErrorKind::ValueValidation, self)
+        trace_error(ErrorKind::ValueValidation, self)
+    }
+}
+
+/// An error of ours in the arguments of `trace`.
+pub(super) fn trace_error(kind: ErrorKind, error: impl std::fmt::Display) -> clap::Error {
+    let mut all = Cli::command();
+    // Gives the verbs their full names.
+    all.build();
+    match all.find_subcommand_mut("trace") {
+        Some(trace) => trace.error(kind, error),
+        None => all.error(kind, error),
     }
 }
 
@@ -225,13 +209,18 @@ fn user_id(user: UserArg, names: &impl Names) -> Result<u32, UsageError> {
 }
 
 fn netns_inode(netns: NetnsArg, names: &impl Names) -> Result<u32, UsageError> {
+    let look = |path: &Path, value| {
+        names.netns(path).map_err(|reason| UsageError {
+            option: "--netns <NETNS>",
+            value,
+            reason,
+        })
+    };
     match netns {
         NetnsArg::Inode(inode) => Ok(inode),
-        NetnsArg::Path(path) => names.netns(&path).map_err(|reason| UsageError {
-            option: "--netns <NETNS>",
-            value: path.display().to_string(),
-            reason,
-        }),
+        NetnsArg::Path(path) => look(&path, path.display().to_string()),
+        // ip-netns(8): a named namespace is an object at /var/run/netns/NAME, and /var/run is /run.
+        NetnsArg::Name(name) => look(&Path::new("/run/netns").join(&name), name),
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 use nix::unistd::{SysconfVar, User, sysconf};
 
 use super::Names;
+use crate::errno;
 
 nix::ioctl_none_bad!(
     /// The CLONE_NEW* flag of an nsfs file (ioctl_nsfs(2)); ENOTTY for any other file.
@@ -35,7 +36,7 @@ impl Names for System {
             // A FIFO must not hold us up.
             .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
             .open(path)
-            .map_err(|error| format!("cannot open it: {error}"))?;
+            .map_err(|error| format!("cannot open {}: {}", path.display(), errno::words(&error)))?;
         let not_netns = || "it is not a network namespace".to_owned();
         // SAFETY: the request takes no argument and reads nothing of ours; the descriptor is open.
         let kind = unsafe { ns_get_nstype(file.as_raw_fd()) }.map_err(|_| not_netns())?;
@@ -44,7 +45,7 @@ impl Names for System {
         }
         let inode = file
             .metadata()
-            .map_err(|error| format!("cannot read its inode: {error}"))?
+            .map_err(|error| format!("cannot read its inode: {}", errno::words(&error)))?
             .ino();
         u32::try_from(inode).map_err(|_| not_netns())
     }
@@ -83,11 +84,9 @@ mod tests {
                 "{other}"
             );
         }
-        assert!(
-            System
-                .netns(Path::new("/run/netns/no-such"))
-                .is_err_and(|reason| reason.contains("cannot open"))
-        );
+        assert!(System.netns(Path::new("/run/netns/no-such")).is_err_and(
+            |reason| reason == "cannot open /run/netns/no-such: No such file or directory"
+        ));
     }
 
     #[test]

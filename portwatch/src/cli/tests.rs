@@ -1,6 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
-use std::{path::Path, time::Duration};
+use std::{ffi::OsString, path::Path, time::Duration};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
@@ -205,12 +205,18 @@ fn unknown_names_are_wrong_usage() {
     let error = try_trace("--uid bob").unwrap_err().into_clap();
     assert_eq!(error.exit_code(), 2);
     assert!(
+        error.to_string().contains("Usage: portwatch trace "),
+        "{error}"
+    );
+    assert!(
         error
             .to_string()
             .contains("invalid value 'bob' for '--uid <USER>': there is no such user")
     );
     let error = try_trace("--netns green").unwrap_err();
-    assert_eq!(error.value, "/run/netns/green");
+    assert_eq!(error.value, "green", "as it was typed");
+    let error = try_trace("--netns /run/netns/red").unwrap_err();
+    assert_eq!(error.value, "/run/netns/red");
 }
 
 #[test]
@@ -222,6 +228,32 @@ fn nothing_typed_at_all_prints_help_as_wrong_usage() {
     );
     assert_eq!(error.exit_code(), 2);
     assert!(error.use_stderr());
+}
+
+fn read(line: &str) -> Result<Cli, clap::Error> {
+    Cli::read(
+        std::iter::once("portwatch")
+            .chain(line.split_whitespace())
+            .map(OsString::from),
+    )
+}
+
+#[test]
+fn two_dashes_announce_a_command() {
+    for line in ["trace --", "trace --failed -q --"] {
+        let error = read(line).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{line}");
+        let text = error.to_string();
+        assert!(
+            text.contains("a COMMAND is required after '--'")
+                && text.contains("Usage: portwatch trace "),
+            "{text}"
+        );
+    }
+    for line in ["trace", "trace -- true", "trace -- cmd --", "man"] {
+        assert!(read(line).is_ok(), "{line}");
+    }
+    assert_eq!(read("trace --port 0").unwrap_err().exit_code(), 2);
 }
 
 fn help(arguments: &[&str]) -> String {

@@ -254,6 +254,8 @@ pub enum NetnsArg {
     Inode(u32),
     /// A file that stands for it: of nsfs, or a bind mount of one.
     Path(PathBuf),
+    /// A name given by `ip netns`.
+    Name(String),
 }
 
 fn events() -> ValueParser {

@@ -14,8 +14,9 @@ use crate::{
     cli::TraceOptions,
     enrich::{self, Enricher, clock::StepWatch},
     errno,
+    facts::{self, Gathered},
     failure::Failure,
-    host::{cgroup, facts, facts::Gathered, kernel, limits},
+    host::{cgroup, kernel, limits},
     load::{self, FilterValues},
     sink,
     source::ring::Ring,
@@ -87,6 +88,7 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
         move || losses.since_last(),
     );
     quietly(stream.start(plan.backend), options)?;
+    give_back_memory();
     let code = follow(
         &mut stream,
         &mut ring,
@@ -108,6 +110,16 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(code),
         Err(error) => Err(Failure::from_write(error, &options.output.destination)),
         Ok(()) => Ok(code),
+    }
+}
+
+/// Hands the memory that setting up took back to the system: glibc keeps what is freed, and the
+/// kernel's type information, read and dropped by now, was most of it.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no argument can be wrong, and it may be called at any time (malloc_trim(3)).
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -3,7 +3,6 @@
 
 pub mod btf;
 pub mod cgroup;
-pub mod facts;
 pub mod fields;
 pub mod kernel;
 pub mod limits;

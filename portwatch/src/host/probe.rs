@@ -4,15 +4,12 @@
 use std::{
     io,
     os::fd::{FromRawFd as _, OwnedFd},
-    path::Path,
 };
 
 use portwatch_ebpf::abi::config::helper;
 
 /// bpf(2), BPF_PROG_LOAD
 const PROG_LOAD: i32 = 5;
-/// Where the kernel says how kprobes are created through perf_event_open(2).
-const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe/type";
 
 /// A kind of program, `enum bpf_prog_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,18 +124,6 @@ pub fn program(kind: ProgramKind) -> Result<(), String> {
                 _ => format!("the kernel refuses {what}: {error}"),
             }
         })
-}
-
-/// Whether kprobes can be attached at all.
-///
-/// # Errors
-/// The reason, in words.
-pub fn kprobe_events() -> Result<(), String> {
-    if Path::new(KPROBE_PMU).exists() {
-        Ok(())
-    } else {
-        Err("the kernel is built without kprobes".to_owned())
-    }
 }
 
 /// Helpers newer than 5.10 that programs of a kind may call: bits of

@@ -54,9 +54,7 @@ impl Facts {
             Backend::RawTp => self.raw_tp.clone(),
         }
     }
-}
 
-impl Facts {
     /// Notes that a way in does not work after all.
     pub fn refuse(&mut self, backend: Backend, reason: String) {
         let fact = match backend {

@@ -10,6 +10,7 @@ pub mod text;
 mod clock;
 mod digits;
 mod kept;
+mod options;
 mod pending;
 #[cfg(test)]
 pub(crate) mod schema;
@@ -26,10 +27,9 @@ use clap::ColorChoice;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
-use crate::{
-    cli::{Destination, Format, OutputOptions},
-    event::Item,
-};
+pub use options::{Destination, Format, OutputOptions};
+
+use crate::event::Item;
 use json::Json;
 use text::{Text, TextOptions};
 

@@ -7,9 +7,9 @@ use clap::Parser as _;
 use crate::{
     cli::{Cli, System, TraceOptions, Verb},
     event::Backend,
+    facts::{self, Gathered},
     host::{
         btf::BtfError,
-        facts::{self, Gathered},
         kernel::{self, Release, UnprivilegedBpf},
         limits::{self, Limit},
         lockdown::Lockdown,

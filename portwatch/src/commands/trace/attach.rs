@@ -3,8 +3,8 @@
 use crate::{
     errno,
     event::Backend,
+    facts::Gathered,
     failure::Failure,
-    host::facts::Gathered,
     load::LoadError,
     plan::{self, Attach, Plan},
     selection::Selection,

@@ -122,8 +122,21 @@ impl<W: Write, N: Write> Text<W, N> {
             backend.as_str(),
         ]);
         header.push(b'\n');
-        for missing in degraded {
-            Escape::new(&mut header, usize::MAX).push_all(&["not seen by this backend: ", missing]);
+        if !degraded.is_empty() {
+            // The reasons do not change: doctor has them, and so has JSON.
+            let features: Vec<&str> = degraded
+                .iter()
+                .map(|spot| {
+                    spot.split_once(": ")
+                        .map_or(spot.as_str(), |(name, _)| name)
+                })
+                .collect();
+            Escape::new(&mut header, usize::MAX).push_all(&[
+                backend.as_str(),
+                " does not see: ",
+                &features.join(", "),
+                " (portwatch doctor says why)",
+            ]);
             header.push(b'\n');
         }
         header.extend_from_slice(self.layout.header().as_bytes());

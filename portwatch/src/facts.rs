@@ -1,17 +1,19 @@
 //! Gathers what `plan` needs to know about the kernel.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, path::Path};
 
 use portwatch_ebpf::abi::config::helper;
 
-use super::{
-    btf::{self, Btf, BtfError},
-    fields, probe,
-    probe::ProgramKind,
-};
-use crate::plan::{
-    Facts,
-    hooks::{HOOKS, Way},
+use crate::{
+    host::{
+        btf::{self, Btf, BtfError},
+        fields, kernel,
+        probe::{self, ProgramKind},
+    },
+    plan::{
+        Facts,
+        hooks::{HOOKS, Way},
+    },
 };
 
 /// The facts, and the BTF that attaching needs.
@@ -36,7 +38,9 @@ pub fn gather() -> Result<Gathered, BtfError> {
 /// # Errors
 /// When the file cannot be read or is damaged.
 pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
-    let btf = Btf::read(path, &wanted_names())?;
+    let names = wanted_names();
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    let btf = Btf::read(path, &names)?;
     let fields = fields::resolve(&btf);
     let prototypes = prototypes(&btf);
     // Any function of the table will do: the kind of program is what is asked about.
@@ -49,7 +53,10 @@ pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
         Some(kind) => probe::program(kind),
         None => Err("the kernel's type information has none of the hooked functions".to_owned()),
     };
-    let kprobe = probe::kprobe_events().and_then(|()| probe::program(ProgramKind::Kprobe));
+    let kprobe = match kernel::kprobe_pmu() {
+        Some(_) => probe::program(ProgramKind::Kprobe),
+        None => Err("the kernel is built without kprobes".to_owned()),
+    };
     let raw_tp = probe::program(ProgramKind::RawTracepoint);
     // What a raw tracepoint may call the other kinds may call too; cookies are for tracing alone.
     let mut helpers = probe::helpers(ProgramKind::RawTracepoint) & !helper::SOCKET_COOKIE;
@@ -91,18 +98,15 @@ fn targets() -> (Vec<&'static str>, Vec<&'static str>) {
     (functions, tracepoints)
 }
 
-fn wanted_names() -> Vec<&'static str> {
-    /// The typedefs of tracepoints have names of their own.
-    const TYPEDEFS: [&str; 4] = [
-        "btf_trace_inet_sock_set_state",
-        "btf_trace_sys_exit",
-        "btf_trace_sched_process_fork",
-        "btf_trace_sched_process_free",
-    ];
-    let mut names = fields::names();
-    names.extend(targets().0);
-    names.extend(TYPEDEFS);
-    names
+fn wanted_names() -> Vec<Cow<'static, str>> {
+    let (functions, tracepoints) = targets();
+    let plain = fields::names().into_iter().chain(functions);
+    // The typedefs of tracepoints have names of their own (include/trace/bpf_probe.h).
+    let typedefs = tracepoints.iter().map(|name| format!("btf_trace_{name}"));
+    plain
+        .map(Cow::Borrowed)
+        .chain(typedefs.map(Cow::Owned))
+        .collect()
 }
 
 fn prototypes(btf: &Btf) -> BTreeMap<&'static str, String> {
