@@ -200,19 +200,18 @@ impl Report {
     /// Beside the neighbours: theirs, and how many times ours that is.
     fn beside(&self, text: &mut String) {
         let mut rows = String::new();
-        for (label, command, mode) in peers::PEERS {
+        for (label, _, mode) in peers::PEERS {
             let Some(theirs) = self.counted.added(label, mode) else {
                 continue;
             };
             let _ = write!(
                 rows,
-                "| `{}` | {mode} | {} ({}) | {} M |",
-                command.rsplit('/').next().unwrap_or(command),
+                "| {label} | {mode} | {} ({}) | {} |",
                 number(theirs.total),
                 number(theirs.own),
                 self.counted
                     .number(label, "start-run")
-                    .map_or("–".into(), |run| number(run / 1e6)),
+                    .map_or("–".into(), |run| number(run / 1e6) + " M"),
             );
             for backend in &self.backends {
                 let _ = match self.counted.added(backend, mode) {
@@ -313,7 +312,7 @@ mod tests {
         for line in [
             "| tracing | bind | 12,000 | 4,500 | +5,000 | ±0 | **exceeded by 500** |",
             "| tracing | bind, inside | 12,000 | 1,000 | +900 | ±0 | met |",
-            "| `bindsnoop-libbpf -x` | bind | 16,000 (5,000) | – M | 5,000 (900) = 0.31× (0.18×) |",
+            "| bindsnoop | bind | 16,000 (5,000) | – | 5,000 (900) = 0.31× (0.18×) |",
         ] {
             assert!(table.contains(line), "{line}\nis not in\n{table}");
         }
