@@ -379,6 +379,7 @@ impl Script {
             "event.duration",
             match degraded::may_miss(self.ctx.backend, Feature::Duration) {
                 Some(_) if !sent => duration.maybe(),
+                None if matches!(result, Err(Errno::EACCES | Errno::EPERM)) => duration.known(),
                 _ => duration,
             },
         );
@@ -426,7 +427,7 @@ impl Script {
             // The port is taken before the source address is known: `sock` keeps the wildcard.
             set_end(&mut line, "local", sock.local());
         }
-        line.set("socket.auto_port", truth(result.is_ok()));
+        line.is("socket.auto_port", true);
         self.via(&mut line, "implicit");
         if let Some(why) = degraded::may_miss(self.ctx.backend, Feature::Autobind) {
             line.optional(why);
@@ -576,6 +577,8 @@ impl Script {
             "event.duration",
             match degraded::may_miss(self.ctx.backend, Feature::Duration) {
                 Some(_) => duration.maybe(),
+                // Policy may refuse it before the function that is timed.
+                None if matches!(result, Err(Errno::EACCES | Errno::EPERM)) => duration.known(),
                 None => duration,
             },
         );
@@ -653,7 +656,14 @@ impl Script {
             line.is("socket.inode", inode).is("socket.uid", uid);
         }
         if let Ok(cookie) = sock.cookie() {
-            line.set("socket.cookie", self.cookie(cookie));
+            let cookie = self.cookie(cookie);
+            // The programs act on the socket inside; the kernel gives no cookie to the outer one.
+            let cookie = if sock.kind.is_mptcp() {
+                cookie.known()
+            } else {
+                cookie
+            };
+            line.set("socket.cookie", cookie);
         }
     }
 
