@@ -266,7 +266,8 @@ fn config(facts: &Facts, selection: &Selection, attachments: &[Attachment]) -> C
         failed_only: u32::from(selection.failed || selection.conflicts),
         helpers: facts.helpers,
         bind_takes_socket: uses("inet_bind"),
-        listen_takes_socket: uses("inet_listen"),
+        // The hook for sockets in use takes inet_listen too, beside the other.
+        listen_takes_socket: u32::from(uses("__inet_listen_sk") == 0),
         connect_returns_by_syscall: uses("sys_exit"),
         diagnostics: 0,
     }

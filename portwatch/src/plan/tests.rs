@@ -107,6 +107,7 @@ fn one_kind_of_event_attaches_what_it_needs_and_no_more() {
             &[Op::Listen][..],
             &[
                 "listen_tracing",
+                "listen_early_tracing",
                 "listen_refused_tracing",
                 "listen_enter_tracing",
             ][..],
@@ -126,8 +127,10 @@ fn one_kind_of_event_attaches_what_it_needs_and_no_more() {
             &[Op::Listen],
             &[
                 "listen_kprobe",
+                "listen_early_kprobe",
                 "listen_refused_kprobe",
                 "listen_enter_kprobe",
+                "listen_early_enter_kprobe",
                 "listen_refused_enter_kprobe",
             ],
         ),
