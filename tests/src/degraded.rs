@@ -47,6 +47,8 @@ pub(crate) enum Feature {
     Early,
     /// connect() refused before TCP's own code: EISCONN.
     ConnectTooLate,
+    /// Calls that return while another task is preempted inside the program (7.x).
+    Preempted,
 }
 
 impl Feature {
@@ -60,6 +62,7 @@ impl Feature {
             Self::Duration => "durations",
             Self::Early => "calls-before-socket-layer",
             Self::ConnectTooLate => "connect-on-connected-socket",
+            Self::Preempted => "preempted-calls",
         }
     }
 }
@@ -86,6 +89,11 @@ const TABLE: &[(Backend, Feature, &str)] = &[
         Backend::RawTp,
         Feature::Duration,
         "the entry of a call is not looked at",
+    ),
+    (
+        Backend::RawTp,
+        Feature::Preempted,
+        "the kernel runs a program once at a time on a CPU",
     ),
     (
         Backend::Tracing,
@@ -182,4 +190,14 @@ mod tests {
         assert_eq!(compare("kprobe", &right).len(), 1);
         assert_eq!(compare("tracing", &["new", right[0], right[1]]).len(), 1);
     }
+}
+
+/// Whether system call tracepoints can be preempted on this kernel, so that raw_tp loses calls under
+/// load and counts them: since 7.x.
+pub(crate) fn preempts(backend: Backend) -> bool {
+    backend == Backend::RawTp
+        && crate::sys::proc::kernel_release()
+            .ok()
+            .and_then(|release| crate::sys::proc::version_of(&release))
+            .is_some_and(|(major, _)| major >= 7)
 }

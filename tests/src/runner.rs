@@ -256,7 +256,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     if let Some(tracer) = tracer {
         let started = Instant::now();
-        let verdict = ends_whole(tracer, &seen).map_or_else(verdict_of, |()| Verdict::Passed);
+        let verdict = ends_whole(tracer, &seen, crate::degraded::preempts(options.backend))
+            .map_or_else(verdict_of, |()| Verdict::Passed);
         score.note(WHOLE, verdict, started.elapsed());
     }
     let bench = Bench::new(&options.portwatch, options.backend, options.long)?;
@@ -280,14 +281,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 /// After all those scenarios: a clean end, right totals, nothing lost, and no attempt of theirs that
 /// portwatch still takes for open.
-fn ends_whole(tracer: Tracer, seen: &Expected) -> Result<()> {
+fn ends_whole(tracer: Tracer, seen: &Expected, preempted: bool) -> Result<()> {
     let finished = tracer.stop()?;
     finished.ended_well(0)?;
     if let Some(line) = finished.lines.iter().find(|line| seen.owns(line)) {
         bail!("told at the very end: {line}");
     }
     let (_, _, lost) = finished.totals;
-    ensure!(lost == 0, "{lost} events were lost");
+    // Where the kernel skips programs the count is an upper bound, and part of the closed table.
+    ensure!(lost == 0 || preempted, "{lost} events were lost");
     Ok(())
 }
 

@@ -74,6 +74,14 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
         feature: "durations",
         reason: "how long a call took, TCP connect excepted",
     },
+    // Measured on 7.3: 8 processes on 2 CPUs bound 300 times, 11 were missed, and the kernel counted
+    // 370 skipped runs of the program, most of them for calls that are none of ours.
+    BlindSpot {
+        backend: Backend::RawTp,
+        feature: "preempted-calls",
+        reason: "on 7.x, calls that return while another task is preempted inside the program on that CPU; \
+                 counted as lost",
+    },
 ];
 
 /// The rows of one backend.
