@@ -265,7 +265,7 @@ fn process_pid_reused(s: &mut Script) -> Result<()> {
 /// Processes that live for a millisecond are named all the same.
 fn process_short_lives(s: &mut Script) -> Result<()> {
     if crate::degraded::preempts(s.ctx.backend) {
-        return crate::script::skip("raw_tp loses calls under load on this kernel");
+        return skip("raw_tp loses calls under load on this kernel");
     }
     let copy = Copy::new("short_lived")?;
     let count: u16 = if s.ctx.long { 10_000 } else { 300 };
