@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 use clap::ValueEnum;
 
+use crate::sys::proc;
+
 /// A way into the kernel, by the name `--attach` has for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
@@ -149,6 +151,16 @@ pub(crate) fn may_miss(backend: Backend, feature: Feature) -> Option<&'static st
         .map(|(_, _, why)| *why)
 }
 
+/// Whether system call tracepoints can be preempted on this kernel, so that raw_tp loses calls under
+/// load and counts them: since 7.x.
+pub(crate) fn preempts(backend: Backend) -> bool {
+    backend == Backend::RawTp
+        && proc::kernel_release()
+            .ok()
+            .and_then(|release| proc::version_of(&release))
+            .is_some_and(|(major, _)| major >= 7)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,14 +202,4 @@ mod tests {
         assert_eq!(compare("kprobe", &right).len(), 1);
         assert_eq!(compare("tracing", &["new", right[0], right[1]]).len(), 1);
     }
-}
-
-/// Whether system call tracepoints can be preempted on this kernel, so that raw_tp loses calls under
-/// load and counts them: since 7.x.
-pub(crate) fn preempts(backend: Backend) -> bool {
-    backend == Backend::RawTp
-        && crate::sys::proc::kernel_release()
-            .ok()
-            .and_then(|release| crate::sys::proc::version_of(&release))
-            .is_some_and(|(major, _)| major >= 7)
 }
