@@ -26,6 +26,7 @@ use crate::{
 const AF_UNSPEC: u16 = 0;
 
 /// What an errno of connect() means: a table for the reason that `sock::PROTOCOLS` is one.
+#[expect(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
 #[unsafe(no_mangle)]
 static MEANINGS: [u8; 1024] = {
     let mut table = [0u8; 1024];
@@ -107,10 +108,12 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
         set(&mut record.flags, flags::AUTO_PORT);
     }
     record.time = emit::now();
-    if CONNECTING
-        .insert(key::<B::Memory>(sk), &*attempt, 0)
-        .is_err()
-    {
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "without it 200 bytes are copied to the stack"
+    )]
+    let inserted = CONNECTING.insert(key::<B::Memory>(sk), &*attempt, 0);
+    if inserted.is_err() {
         emit::lost(loss::TABLE_FULL);
     }
 }

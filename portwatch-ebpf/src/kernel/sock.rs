@@ -15,6 +15,7 @@ use super::{
 
 /// What portwatch makes of each IPPROTO_*: bits of [`protocol`] and [`INSIDE`]. A table, because the
 /// verifier would follow every number of a `match` separately through all that comes after.
+#[expect(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
 #[unsafe(no_mangle)]
 static PROTOCOLS: [u8; 512] = {
     let mut table = [0u8; 512];
