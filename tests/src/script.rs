@@ -577,8 +577,11 @@ impl Script {
             "event.duration",
             match degraded::may_miss(self.ctx.backend, Feature::Duration) {
                 Some(_) => duration.maybe(),
-                // Policy may refuse it before the function that is timed.
-                None if matches!(result, Err(Errno::EACCES | Errno::EPERM)) => duration.known(),
+                // Policy may refuse it before the function that is timed, and so does listen() on a
+                // socket in use.
+                None if matches!(result, Err(Errno::EACCES | Errno::EPERM | Errno::EINVAL)) => {
+                    duration.known()
+                }
                 None => duration,
             },
         );
