@@ -25,7 +25,7 @@ use serde_json::Value;
 use super::{
     clock,
     contender::{Contender, Output, Running},
-    work::{Mode, Times},
+    work::{Mode, NAME, Times},
 };
 use crate::expect::lookup;
 
@@ -341,7 +341,7 @@ fn burst(contender: &Contender, count: u64) -> Result<()> {
     let mut last = String::new();
     for line in BufReader::new(File::open(PATH)?).lines() {
         let line = line?;
-        printed += u64::from(line.contains("portwatch-tests"));
+        printed += u64::from(line.contains(NAME));
         last = line;
     }
     value(contender, "burst-printed", printed);

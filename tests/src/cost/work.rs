@@ -78,6 +78,9 @@ pub(crate) struct Options {
     tracer: Option<u32>,
 }
 
+/// The task's name while it works, by which its events are found in any tracer's output.
+pub(super) const NAME: &str = "pw-workload";
+
 /// What is printed: the loop by the machine's clock, our own part, and the tracer's clock before and
 /// after it.
 pub(super) struct Times {
@@ -108,6 +111,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         count,
         tracer,
     } = options;
+    task::rename(NAME.as_bytes())?;
     let tracer = || tracer.map_or(Ok(0), clock::of);
     let mut operation = Operation::prepare(*mode)?;
     for _ in 0..count / 10 {
