@@ -25,7 +25,7 @@ use serde_json::Value;
 use super::{
     clock,
     contender::{Contender, Output, Running},
-    work::{Mode, Times},
+    work::{self, Mode, NAME, Times},
 };
 use crate::expect::lookup;
 
@@ -76,7 +76,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     if with_ops {
         // The first run of each finds caches empty, slabs small, and is no measure.
         for mode in &modes {
-            work(*mode, mode.count() / 10, None)?;
+            working(*mode, mode.count() / 10, None)?;
         }
         operations("-", None, &modes, *scale)?;
     }
@@ -104,7 +104,7 @@ fn value(contender: &Contender, name: &str, value: impl std::fmt::Display) {
     println!("value\t{}\t{name}\t{value}", contender.label);
 }
 
-fn work(mode: Mode, count: u64, tracer: Option<u32>) -> Result<Times> {
+fn working(mode: Mode, count: u64, tracer: Option<u32>) -> Result<Times> {
     let mut command = Command::new("/proc/self/exe");
     command
         .args(["cost", "work", &mode.name(), &count.to_string()])
@@ -132,8 +132,8 @@ fn operations(
     scale: u64,
 ) -> Result<()> {
     for mode in modes {
-        let count = (mode.count() * scale / 100).max(10);
-        let times = work(*mode, count, tracer.as_ref().map(|tracer| tracer.pid()))?;
+        let count = (mode.count() * scale / 100).next_multiple_of(work::BATCHES);
+        let times = working(*mode, count, tracer.as_ref().map(|tracer| tracer.pid()))?;
         let (mut tail, mut during) = (0, 0);
         if let Some(tracer) = tracer.as_mut() {
             tracer.settled()?;
@@ -220,7 +220,7 @@ fn steady(contender: &Contender) -> Result<()> {
     let mut lines = tracer.lines()?;
     latency(contender, &mut lines)?;
     lines.drain();
-    work(Mode::Bind, 2000, None)?;
+    working(Mode::Bind, 2000, None)?;
     tracer.settled()?;
     idle(contender, &tracer)?;
     memory(contender, &tracer)?;
@@ -331,7 +331,7 @@ fn burst(contender: &Contender, count: u64) -> Result<()> {
     };
     let mut tracer = contender.start(Output::File(File::create(PATH)?), more)?;
     tracer.attached()?;
-    let times = work(Mode::Bind, count, None)?;
+    let times = working(Mode::Bind, count, None)?;
     tracer.settled()?;
     let notes = tracer.stop()?;
     // The workload does a tenth more to warm up.
@@ -341,7 +341,7 @@ fn burst(contender: &Contender, count: u64) -> Result<()> {
     let mut last = String::new();
     for line in BufReader::new(File::open(PATH)?).lines() {
         let line = line?;
-        printed += u64::from(line.contains("portwatch-tests"));
+        printed += u64::from(line.contains(NAME));
         last = line;
     }
     value(contender, "burst-printed", printed);

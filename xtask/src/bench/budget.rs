@@ -268,6 +268,8 @@ pub(crate) enum Verdict {
     Shown,
     /// At most the limit, or above it by less than two runs without a tracer differ.
     Met,
+    /// Two runs without a tracer differ by more than the limit.
+    Unclear,
     /// Above, by this much.
     Exceeded(f64),
 }
@@ -293,6 +295,7 @@ impl Row {
     pub(crate) fn verdict(&self, (figure, noise): (f64, f64)) -> Verdict {
         match self.limit {
             None => Verdict::Shown,
+            Some(limit) if limit > 0.0 && noise > limit => Verdict::Unclear,
             // One instruction is what reading the clock costs.
             Some(limit) if figure <= limit + noise.max(1.0 / self.unit) => Verdict::Met,
             Some(limit) => Verdict::Exceeded(figure - limit),
@@ -310,6 +313,11 @@ mod tests {
         assert_eq!(row.verdict((0.4, 0.0)), Verdict::Met);
         assert_eq!(row.verdict((30.0, 40.0)), Verdict::Met);
         assert_eq!(row.verdict((154.0, 2.0)), Verdict::Exceeded(154.0));
+        let row = Row {
+            limit: Some(1500.0),
+            ..row
+        };
+        assert_eq!(row.verdict((-900.0, 6000.0)), Verdict::Unclear);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Native {
     pub(crate) backend: String,
     /// This machine's kernel.
     pub(crate) kernel: String,
+    /// How busy it was with other things: the load average of the minute before, proc(5).
+    pub(crate) load: String,
 }
 
 impl Native {
@@ -38,11 +40,14 @@ impl Native {
         let binary = fs::metadata(portwatch).context("no release binary")?.len();
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let kernel = kernel.trim().to_string();
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = load.split(' ').next().unwrap_or_default().to_string();
         let mut native = Native {
             binary,
             start: None,
             backend: String::new(),
             kernel,
+            load,
         };
         if !privilege::is_root() {
             say("not root: the time to start on this machine is not measured");

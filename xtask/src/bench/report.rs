@@ -53,6 +53,7 @@ fn verdict(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Shown => String::new(),
         Verdict::Met => "met".into(),
+        Verdict::Unclear => "unclear: noise".into(),
         Verdict::Exceeded(by) => format!("**exceeded by {}**", number(*by)),
     }
 }
@@ -152,9 +153,10 @@ impl Report {
                 };
                 let _ = writeln!(
                     text,
-                    "| {} | exec to `start` natively, kernel {}, median of 11 | – | 150 ms | {milliseconds:.0} ms | – | {} |",
+                    "| {} | exec to `start` natively, kernel {}, median of 11, load average {} | – | 150 ms | {milliseconds:.0} ms | – | {} |",
                     native.backend,
                     native.kernel,
+                    native.load,
                     verdict(&time.verdict((milliseconds, 0.0)))
                 );
             }
