@@ -13,12 +13,35 @@ use crate::{
         kprobe::{self, First},
         raw_tp, tracing,
     },
-    kernel::repeat::{Bounded, Looped},
+    kernel::repeat::{Bounded, Looped, ROOMS},
     state::Function,
 };
 
+/// The programs that keep something while they run, each in a room of its own.
+#[repr(u32)]
+enum Room {
+    Bind4,
+    Bind6,
+    BindRefused,
+    Listen,
+    ListenEarly,
+    ListenRefused,
+    ConnectStream,
+    Connect4,
+    Connect6,
+    PreConnect4,
+    PreConnect6,
+    ConnectDatagram,
+    ConnectRefused,
+    Autobind,
+    State,
+    SysExit,
+}
+
+const _: () = assert!((Room::SysExit as u32) < ROOMS);
+
 /// One program: attribute, name, context, call. With a second name it exists twice: with bpf_loop()
-/// and, under that name, with loops of its own.
+/// and, under that name, with loops of its own; and it has a room.
 macro_rules! program {
     ($attribute:ident, $name:ident, $context:ty, |$ctx:ident| $call:expr) => {
         #[$attribute]
@@ -27,17 +50,17 @@ macro_rules! program {
             0
         }
     };
-    ($attribute:ident, $name:ident / $bounded:ident, $context:ty, |$ctx:ident, $repeat:ident| $call:expr) => {
+    ($attribute:ident, $name:ident / $bounded:ident in $room:ident, $context:ty, |$ctx:ident, $repeat:ident| $call:expr) => {
         #[$attribute]
         fn $name($ctx: $context) -> u32 {
-            type $repeat = Looped;
+            type $repeat = Looped<{ Room::$room as u32 }>;
             $call;
             0
         }
 
         #[$attribute]
         fn $bounded($ctx: $context) -> u32 {
-            type $repeat = Bounded;
+            type $repeat = Bounded<{ Room::$room as u32 }>;
             $call;
             0
         }
@@ -52,19 +75,19 @@ program!(fentry, bind6_enter_tracing, FEntryContext, |ctx| {
 });
 program!(
     fexit,
-    bind4_tracing / bind4_tracing_bounded,
+    bind4_tracing / bind4_tracing_bounded in Bind4,
     FExitContext,
     |ctx, R| tracing::bind::<R>(&ctx)
 );
 program!(
     fexit,
-    bind6_tracing / bind6_tracing_bounded,
+    bind6_tracing / bind6_tracing_bounded in Bind6,
     FExitContext,
     |ctx, R| tracing::bind::<R>(&ctx)
 );
 program!(
     fexit,
-    bind_refused_tracing / bind_refused_tracing_bounded,
+    bind_refused_tracing / bind_refused_tracing_bounded in BindRefused,
     FExitContext,
     |ctx, R| tracing::bind_refused::<R>(&ctx)
 );
@@ -73,19 +96,19 @@ program!(fentry, listen_enter_tracing, FEntryContext, |ctx| {
 });
 program!(
     fexit,
-    listen_tracing / listen_tracing_bounded,
+    listen_tracing / listen_tracing_bounded in Listen,
     FExitContext,
     |ctx, R| tracing::listen::<R>(&ctx)
 );
 program!(
     fexit,
-    listen_early_tracing / listen_early_tracing_bounded,
+    listen_early_tracing / listen_early_tracing_bounded in ListenEarly,
     FExitContext,
     |ctx, R| tracing::listen_early::<R>(&ctx)
 );
 program!(
     fexit,
-    listen_refused_tracing / listen_refused_tracing_bounded,
+    listen_refused_tracing / listen_refused_tracing_bounded in ListenRefused,
     FExitContext,
     |ctx, R| tracing::listen_refused::<R>(&ctx)
 );
@@ -94,7 +117,7 @@ program!(fentry, connect_stream_enter_tracing, FEntryContext, |ctx| {
 });
 program!(
     fexit,
-    connect_stream_tracing / connect_stream_tracing_bounded,
+    connect_stream_tracing / connect_stream_tracing_bounded in ConnectStream,
     FExitContext,
     |ctx, R| tracing::connect_stream::<R>(&ctx)
 );
@@ -106,13 +129,13 @@ program!(
 );
 program!(
     fexit,
-    connect_datagram_tracing / connect_datagram_tracing_bounded,
+    connect_datagram_tracing / connect_datagram_tracing_bounded in ConnectDatagram,
     FExitContext,
     |ctx, R| tracing::connect_datagram::<R>(&ctx)
 );
 program!(
     fexit,
-    connect_refused_tracing / connect_refused_tracing_bounded,
+    connect_refused_tracing / connect_refused_tracing_bounded in ConnectRefused,
     FExitContext,
     |ctx, R| tracing::connect_refused::<R>(&ctx)
 );
@@ -121,13 +144,13 @@ program!(fentry, autobind_enter_tracing, FEntryContext, |ctx| {
 });
 program!(
     fexit,
-    autobind_tracing / autobind_tracing_bounded,
+    autobind_tracing / autobind_tracing_bounded in Autobind,
     FExitContext,
     |ctx, R| tracing::autobind::<R>(&ctx)
 );
 program!(
     btf_tracepoint,
-    state_tracing / state_tracing_bounded,
+    state_tracing / state_tracing_bounded in State,
     BtfTracePointContext,
     |ctx, R| tracing::state_changed::<R>(&ctx)
 );
@@ -146,13 +169,13 @@ program!(kprobe, bind6_enter_kprobe, ProbeContext, |ctx| {
 });
 program!(
     kretprobe,
-    bind4_kprobe / bind4_kprobe_bounded,
+    bind4_kprobe / bind4_kprobe_bounded in Bind4,
     RetProbeContext,
     |ctx, R| kprobe::bind::<R>(&ctx)
 );
 program!(
     kretprobe,
-    bind6_kprobe / bind6_kprobe_bounded,
+    bind6_kprobe / bind6_kprobe_bounded in Bind6,
     RetProbeContext,
     |ctx, R| kprobe::bind::<R>(&ctx)
 );
@@ -161,7 +184,7 @@ program!(kprobe, bind_refused_enter_kprobe, ProbeContext, |ctx| {
 });
 program!(
     kretprobe,
-    bind_refused_kprobe / bind_refused_kprobe_bounded,
+    bind_refused_kprobe / bind_refused_kprobe_bounded in BindRefused,
     RetProbeContext,
     |ctx, R| kprobe::bind_refused::<R>(&ctx)
 );
@@ -170,7 +193,7 @@ program!(kprobe, listen_enter_kprobe, ProbeContext, |ctx| {
 });
 program!(
     kretprobe,
-    listen_kprobe / listen_kprobe_bounded,
+    listen_kprobe / listen_kprobe_bounded in Listen,
     RetProbeContext,
     |ctx, R| kprobe::listen::<R>(&ctx)
 );
@@ -179,7 +202,7 @@ program!(kprobe, listen_early_enter_kprobe, ProbeContext, |ctx| {
 });
 program!(
     kretprobe,
-    listen_early_kprobe / listen_early_kprobe_bounded,
+    listen_early_kprobe / listen_early_kprobe_bounded in ListenEarly,
     RetProbeContext,
     |ctx, R| kprobe::listen_early::<R>(&ctx)
 );
@@ -188,7 +211,7 @@ program!(kprobe, listen_refused_enter_kprobe, ProbeContext, |ctx| {
 });
 program!(
     kretprobe,
-    listen_refused_kprobe / listen_refused_kprobe_bounded,
+    listen_refused_kprobe / listen_refused_kprobe_bounded in ListenRefused,
     RetProbeContext,
     |ctx, R| kprobe::listen_refused::<R>(&ctx)
 );
@@ -197,7 +220,7 @@ program!(kprobe, connect4_enter_kprobe, ProbeContext, |ctx| {
 });
 program!(
     kretprobe,
-    connect4_kprobe / connect4_kprobe_bounded,
+    connect4_kprobe / connect4_kprobe_bounded in Connect4,
     RetProbeContext,
     |ctx, R| kprobe::connect_stream::<R>(&ctx, Function::Connect4)
 );
@@ -206,7 +229,7 @@ program!(kprobe, connect6_enter_kprobe, ProbeContext, |ctx| {
 });
 program!(
     kretprobe,
-    connect6_kprobe / connect6_kprobe_bounded,
+    connect6_kprobe / connect6_kprobe_bounded in Connect6,
     RetProbeContext,
     |ctx, R| kprobe::connect_stream::<R>(&ctx, Function::Connect6)
 );
@@ -215,7 +238,7 @@ program!(kprobe, pre_connect4_enter_kprobe, ProbeContext, |ctx| {
 });
 program!(
     kretprobe,
-    pre_connect4_kprobe / pre_connect4_kprobe_bounded,
+    pre_connect4_kprobe / pre_connect4_kprobe_bounded in PreConnect4,
     RetProbeContext,
     |ctx, R| kprobe::connect_gate::<R>(&ctx)
 );
@@ -224,7 +247,7 @@ program!(kprobe, pre_connect6_enter_kprobe, ProbeContext, |ctx| {
 });
 program!(
     kretprobe,
-    pre_connect6_kprobe / pre_connect6_kprobe_bounded,
+    pre_connect6_kprobe / pre_connect6_kprobe_bounded in PreConnect6,
     RetProbeContext,
     |ctx, R| kprobe::connect_gate::<R>(&ctx)
 );
@@ -233,7 +256,7 @@ program!(kprobe, connect_datagram_enter_kprobe, ProbeContext, |ctx| {
 });
 program!(
     kretprobe,
-    connect_datagram_kprobe / connect_datagram_kprobe_bounded,
+    connect_datagram_kprobe / connect_datagram_kprobe_bounded in ConnectDatagram,
     RetProbeContext,
     |ctx, R| kprobe::connect_datagram::<R>(&ctx)
 );
@@ -242,7 +265,7 @@ program!(kprobe, connect_refused_enter_kprobe, ProbeContext, |ctx| {
 });
 program!(
     kretprobe,
-    connect_refused_kprobe / connect_refused_kprobe_bounded,
+    connect_refused_kprobe / connect_refused_kprobe_bounded in ConnectRefused,
     RetProbeContext,
     |ctx, R| kprobe::connect_refused::<R>(&ctx)
 );
@@ -251,20 +274,20 @@ program!(kprobe, autobind_enter_kprobe, ProbeContext, |ctx| {
 });
 program!(
     kretprobe,
-    autobind_kprobe / autobind_kprobe_bounded,
+    autobind_kprobe / autobind_kprobe_bounded in Autobind,
     RetProbeContext,
     |ctx, R| kprobe::autobind::<R>(&ctx)
 );
 
 program!(
     raw_tracepoint,
-    sys_exit_raw / sys_exit_raw_bounded,
+    sys_exit_raw / sys_exit_raw_bounded in SysExit,
     RawTracePointContext,
     |ctx, R| raw_tp::sys_exit::<R>(&ctx)
 );
 program!(
     raw_tracepoint,
-    state_raw / state_raw_bounded,
+    state_raw / state_raw_bounded in State,
     RawTracePointContext,
     |ctx, R| raw_tp::state_changed::<R>(&ctx)
 );

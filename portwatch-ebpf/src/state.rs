@@ -4,10 +4,9 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray},
 };
-use portwatch_ebpf::abi::config::MAX_CGROUPS;
-pub(crate) use portwatch_ebpf::abi::connecting::{Connecting, phase};
+use portwatch_ebpf::abi::{config::MAX_CGROUPS, record::SocketRecord};
 
-use crate::kernel::task::Ids;
+use crate::kernel::{repeat::ROOMS, task::Ids};
 
 /// Processes already announced, by the low bits of their id: see `kernel::image`.
 #[map]
@@ -73,6 +72,7 @@ pub(crate) enum Function {
     RefuseConnect = 10,
     PreConnect = 11,
     ListenEarly = 12,
+    ConnectAgain = 13,
 }
 
 fn key(ids: Ids, function: Function) -> u64 {
@@ -145,19 +145,59 @@ pub(crate) fn started(ids: Ids, function: Function) -> u64 {
 /// Room to put an attempt together: too large for the stack beside everything else, and memory that
 /// the verifier does not follow (see `kernel::memory::set`).
 #[map]
-static SCRATCH: PerCpuArray<Connecting> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<SocketRecord> = PerCpuArray::with_max_entries(ROOMS, 0);
 
-/// The room of this CPU. One program uses it, from start to end, and the kernel runs a program once
-/// at a time on a CPU.
+/// The room of a program on this CPU.
 #[inline(always)]
-pub(crate) fn scratch() -> Option<&'static mut Connecting> {
-    // SAFETY: see above.
-    SCRATCH.get_ptr_mut(0).map(|room| unsafe { &mut *room })
+pub(crate) fn scratch(room: u32) -> Option<&'static mut SocketRecord> {
+    // SAFETY: a program has its room to itself while it runs (see `kernel::repeat::Repeat::ROOM`).
+    SCRATCH.get_ptr_mut(room).map(|room| unsafe { &mut *room })
+}
+
+/// The end of a connection attempt whose call had not returned: what the return no longer finds in
+/// the socket. In a slot that another socket may overwrite; then the return makes do without.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ended {
+    /// The socket.
+    pub(crate) sk: u64,
+    /// When the outcome was known.
+    pub(crate) at: u64,
+    /// When the attempt began; 0 where the entry of the call tells.
+    pub(crate) began: u64,
+    /// The local end of an attempt that failed, the address as in a record.
+    pub(crate) address: [u64; 2],
+    pub(crate) port: u64,
+}
+
+/// Room for the end of the attempt that a program is telling.
+#[map]
+static END: PerCpuArray<Ended> = PerCpuArray::with_max_entries(ROOMS, 0);
+
+/// The room of a program on this CPU.
+#[inline(always)]
+pub(crate) fn end(room: u32) -> Option<&'static mut Ended> {
+    // SAFETY: as `scratch`.
+    END.get_ptr_mut(room).map(|room| unsafe { &mut *room })
+}
+
+#[map]
+static ENDED: Array<Ended> = Array::with_max_entries(ENDED_SLOTS, 0);
+
+const ENDED_SLOTS: u32 = 1024;
+
+/// The slot of a socket.
+#[inline(always)]
+pub(crate) fn ended(sk: u64) -> Option<&'static mut Ended> {
+    // Sockets of a slab lie a few kB apart.
+    let slot = (sk >> 6 ^ sk >> 16) as u32 & (ENDED_SLOTS - 1);
+    // SAFETY: a slot of our map; what is torn shows as another socket's.
+    ENDED.get_ptr_mut(slot).map(|slot| unsafe { &mut *slot })
 }
 
 /// Connection attempts by socket. Read by user space when the trace ends.
 #[map]
-pub(crate) static CONNECTING: HashMap<u64, Connecting> = HashMap::with_max_entries(8192, 0);
+pub(crate) static CONNECTING: HashMap<u64, SocketRecord> = HashMap::with_max_entries(8192, 0);
 
 /// 1 since the first time that an open attempt went to SYN_RECV.
 #[map]

@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     io,
-    mem::offset_of,
     ops::RangeInclusive,
     os::fd::{AsFd as _, AsRawFd as _},
     rc::Rc,
@@ -14,10 +13,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{Program, ProgramError},
 };
-use portwatch_ebpf::abi::{
-    connecting::{Connecting, phase},
-    record::loss,
-};
+use portwatch_ebpf::abi::record::{SocketRecord, loss};
 use thiserror::Error;
 
 use crate::{
@@ -99,7 +95,7 @@ pub struct Loaded {
     /// Keeps programs and links.
     ebpf: Ebpf,
     ring: Option<RingBuf<MapData>>,
-    connecting: HashMap<MapData, u64, [u8; size_of::<Connecting>()]>,
+    connecting: HashMap<MapData, u64, [u8; size_of::<SocketRecord>()]>,
     descendants: HashMap<MapData, u32, u8>,
     lost: Rc<PerCpuArray<MapData, u64>>,
     skipped: u64,
@@ -217,16 +213,9 @@ impl Loaded {
 
     /// Connection attempts whose outcome is open. To be read after [`Loaded::detach`].
     pub fn pending(&mut self) -> Vec<Event> {
-        const PHASE_AT: usize = offset_of!(Connecting, phase);
         let attempts = self.connecting.iter().filter_map(Result::ok);
         attempts
-            .filter(|(_, value)| {
-                let word = value
-                    .get(PHASE_AT..PHASE_AT + 4)
-                    .and_then(|word| word.try_into().ok());
-                word.map(u32::from_ne_bytes) != Some(phase::TOLD)
-            })
-            .filter_map(|(_, value)| decode::pending(&value[..PHASE_AT]).ok())
+            .filter_map(|(_, record)| decode::pending(&record).ok())
             .collect()
     }
 

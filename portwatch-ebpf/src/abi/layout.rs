@@ -228,18 +228,6 @@ layout! {
     task_start_boottime: Kind::Offset(8), required, ["task_struct.start_boottime", "task_struct.real_start_time"];
     /// Task name.
     task_comm: Kind::Place, required, ["task_struct.comm"];
-    /// Credentials.
-    task_cred: Kind::Offset(8), required, ["task_struct.cred"];
-    /// Real user id.
-    cred_uid: Kind::Place, required, ["cred.uid"];
-    /// Control groups.
-    task_cgroups: Kind::Offset(8), optional, ["task_struct.cgroups"];
-    /// The one of the version 2 hierarchy.
-    css_set_dfl_cgrp: Kind::Offset(8), optional, ["css_set.dfl_cgrp"];
-    /// Its directory.
-    cgroup_kn: Kind::Offset(8), optional, ["cgroup.kn"];
-    /// The number of a directory, which is its inode.
-    kernfs_node_id: Kind::Offset(8), optional, ["kernfs_node.id"];
     /// Counts exec calls.
     task_exec_id: Kind::Offset(8), required, ["task_struct.self_exec_id"];
     /// Address space; NULL for kernel threads.

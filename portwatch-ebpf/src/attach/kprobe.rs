@@ -87,15 +87,20 @@ fn returned(ctx: &RetProbeContext, function: Function) -> Option<Call> {
     Some(Call { entry, returned })
 }
 
-fn request(entry: &Entry) -> Option<&'static Request> {
-    Request::read(entry.address as Ptr, entry.number as u32, Space::Kernel)
+fn request<R: Repeat>(entry: &Entry) -> Option<&'static Request> {
+    Request::read(
+        R::ROOM,
+        entry.address as Ptr,
+        entry.number as u32,
+        Space::Kernel,
+    )
 }
 
 /// Return of inet_bind_sk, inet6_bind_sk, inet_bind or inet6_bind.
 #[inline(always)]
 pub(crate) fn bind<R: Repeat>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::Bind) {
-        bind::returned::<Raw<R>>(entry.sk as Ptr, returned, || request(&entry));
+        bind::returned::<Raw<R>>(entry.sk as Ptr, returned, || request::<R>(&entry));
     }
 }
 
@@ -143,7 +148,7 @@ pub(crate) fn autobind<R: Repeat>(ctx: &RetProbeContext) {
 #[inline(always)]
 pub(crate) fn connect_datagram<R: Repeat>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::ConnectDatagram) {
-        connect::datagram_returned::<Raw<R>>(entry.sk as Ptr, returned, || request(&entry));
+        connect::returned_at_once::<Raw<R>>(entry.sk as Ptr, returned, || request::<R>(&entry));
     }
 }
 
@@ -161,7 +166,7 @@ pub(crate) fn connect_stream<R: Repeat>(ctx: &RetProbeContext, function: Functio
     {
         return;
     }
-    connect::stream_returned::<Raw<R>>(sk, returned, false, || request(&entry));
+    connect::stream_returned::<Raw<R>>(sk, returned, || request::<R>(&entry));
 }
 
 /// Return of tcp_v4_pre_connect or tcp_v6_pre_connect: cgroup programs may refuse here.
@@ -170,7 +175,7 @@ pub(crate) fn connect_gate<R: Repeat>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::PreConnect)
         && returned.code != 0
     {
-        connect::stream_returned::<Raw<R>>(entry.sk as Ptr, returned, false, || request(&entry));
+        connect::stream_returned::<Raw<R>>(entry.sk as Ptr, returned, || request::<R>(&entry));
     }
 }
 
@@ -178,7 +183,7 @@ pub(crate) fn connect_gate<R: Repeat>(ctx: &RetProbeContext) {
 #[inline(always)]
 pub(crate) fn bind_refused<R: Repeat>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseBind) {
-        bind::returned::<Raw<R>>(entry.sk as Ptr, returned, || request(&entry));
+        bind::returned::<Raw<R>>(entry.sk as Ptr, returned, || request::<R>(&entry));
     }
 }
 
@@ -194,7 +199,7 @@ pub(crate) fn listen_refused<R: Repeat>(ctx: &RetProbeContext) {
 #[inline(always)]
 pub(crate) fn connect_refused<R: Repeat>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseConnect) {
-        connect::refused::<Raw<R>>(entry.sk as Ptr, returned, || request(&entry));
+        connect::returned_at_once::<Raw<R>>(entry.sk as Ptr, returned, || request::<R>(&entry));
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn sys_exit<R: Repeat>(ctx: &RawTracePointContext) {
         started: 0,
         refused_by_policy: false,
     };
-    let request = || Request::read(second as Ptr, third as u32, Space::User);
+    let request = || Request::read(R::ROOM, second as Ptr, third as u32, Space::User);
     match call {
         Call::Bind => bind::returned::<Raw<R>>(sock::acting(sk), returned, request),
         Call::Listen => listen::returned::<Raw<R>>(sock::acting(sk), second as u32, returned),
@@ -55,11 +55,9 @@ pub(crate) fn sys_exit<R: Repeat>(ctx: &RawTracePointContext) {
                 return;
             };
             if kind.is_tcp() {
-                // What an answer from the network brought is told when it arrived.
-                let answered = connect::is_answer(returned.error());
-                connect::stream_returned::<Raw<R>>(sk, returned, answered, request);
+                connect::stream_returned_late::<Raw<R>>(sk, returned, request);
             } else {
-                connect::datagram_returned::<Raw<R>>(sk, returned, request);
+                connect::returned_at_once::<Raw<R>>(sk, returned, request);
             }
         }
     }

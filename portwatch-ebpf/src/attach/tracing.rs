@@ -4,6 +4,7 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
+use portwatch_ebpf::abi::record::loss;
 
 use crate::{
     emit,
@@ -76,8 +77,8 @@ fn policy(code: i32) -> Returned {
     }
 }
 
-fn request(address: Ptr, len: u32) -> Option<&'static Request> {
-    Request::read(address, len, Space::Kernel)
+fn request<R: Repeat>(address: Ptr, len: u32) -> Option<&'static Request> {
+    Request::read(R::ROOM, address, len, Space::Kernel)
 }
 
 /// Entry of a function of which only the duration is wanted.
@@ -93,7 +94,7 @@ pub(crate) fn bind<R: Repeat>(ctx: &FExitContext) {
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
     bind::returned::<Tracing<R>>(sk, returned(ctx.arg(3), Function::Bind), || {
-        request(address, len)
+        request::<R>(address, len)
     });
 }
 
@@ -149,7 +150,7 @@ pub(crate) fn connect_datagram<R: Repeat>(ctx: &FExitContext) {
         started: entry.map_or(0, |entry| entry.started),
         refused_by_policy: false,
     };
-    connect::datagram_returned::<Tracing<R>>(sk, returned, || request(address, len));
+    connect::returned_at_once::<Tracing<R>>(sk, returned, || request::<R>(address, len));
 }
 
 /// SS_CONNECTING (include/uapi/linux/net.h)
@@ -160,35 +161,36 @@ const CONNECTING: u32 = 2;
 pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
     let ids = task::ids();
     let now = emit::now();
-    start(ids, Function::ConnectStream, now);
-    if Typed::load::<u32>(ctx.arg(0), offset!(socket_state)) == CONNECTING {
-        let entry = Entry {
-            sk: 0,
-            address: 0,
-            started: now,
-            number: 0,
-        };
-        if !enter(ids, Function::ConnectStream, &entry) {
-            emit::lost(portwatch_ebpf::abi::record::loss::TABLE_FULL);
-        }
+    if Typed::load::<u32>(ctx.arg(0), offset!(socket_state)) != CONNECTING {
+        start(ids, Function::ConnectStream, now);
+        return;
+    }
+    // Not in a slot that another task may overwrite: a call that only waits for an attempt that is
+    // told already must not be taken for one that began it.
+    start(ids, Function::ConnectAgain, now);
+    let entry = Entry {
+        sk: 0,
+        address: 0,
+        started: now,
+        number: 0,
+    };
+    if !enter(ids, Function::ConnectAgain, &entry) {
+        emit::lost(loss::TABLE_FULL);
     }
 }
 
 /// fexit of __inet_stream_connect.
 #[inline(always)]
 pub(crate) fn connect_stream<R: Repeat>(ctx: &FExitContext) {
-    let sk = sk_of(ctx.arg(0));
-    let code = ctx.arg::<i32>(5);
-    let ids = task::ids();
-    let retry = code != 0 && leave(ids, Function::ConnectStream).is_some();
+    let returned = returned(ctx.arg(5), Function::ConnectStream);
+    if returned.started == 0 && leave(task::ids(), Function::ConnectAgain).is_some() {
+        return;
+    }
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    connect::stream_returned::<Tracing<R>>(
-        sk,
-        returned(code, Function::ConnectStream),
-        retry,
-        || request(address, len),
-    );
+    connect::stream_returned::<Tracing<R>>(sk_of(ctx.arg(0)), returned, || {
+        request::<R>(address, len)
+    });
 }
 
 /// tp_btf inet_sock_set_state.
@@ -210,7 +212,7 @@ pub(crate) fn bind_refused<R: Repeat>(ctx: &FExitContext) {
     let sk = sk_of(ctx.arg(0));
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    bind::returned::<Tracing<R>>(sk, policy(code), || request(address, len));
+    bind::returned::<Tracing<R>>(sk, policy(code), || request::<R>(address, len));
 }
 
 /// fexit of security_socket_listen.
@@ -234,7 +236,7 @@ pub(crate) fn connect_refused<R: Repeat>(ctx: &FExitContext) {
     let sk = sk_of(ctx.arg(0));
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    connect::refused::<Tracing<R>>(sk, policy(code), || request(address, len));
+    connect::returned_at_once::<Tracing<R>>(sk, policy(code), || request::<R>(address, len));
 }
 
 /// tp_btf sched_process_fork.

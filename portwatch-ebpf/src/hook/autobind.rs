@@ -35,7 +35,9 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, returned: Returned) {
     if !filter::no_peer() || !filter::local_port(port) {
         return;
     }
-    let caller = Caller::get();
+    let Some(caller) = Caller::get(B::ROOM) else {
+        return;
+    };
     image::announce::<B::Repeat>(&caller);
     let Some(mut entry) = Entry::reserve() else {
         return;

@@ -47,7 +47,9 @@ pub(crate) fn returned<B: Backend>(
         if !filter::local_port(port) {
             return;
         }
-        let caller = Caller::get();
+        let Some(caller) = Caller::get(B::ROOM) else {
+            return;
+        };
         image::announce::<B::Repeat>(&caller);
         let Some(mut entry) = Entry::reserve() else {
             return;
@@ -91,7 +93,9 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
         return;
     }
     let now = emit::now();
-    let caller = Caller::get();
+    let Some(caller) = Caller::get(B::ROOM) else {
+        return;
+    };
     image::announce::<B::Repeat>(&caller);
     explain::<B>(sk, kind, returned.error(), port);
     let Some(mut entry) = Entry::reserve() else {

@@ -1,9 +1,12 @@
 //! connect(), from the call to the moment it is established or refused.
 //!
-//! TCP: an attempt begins when the socket enters SYN_SENT, in the caller's context, and ends when it
-//! leaves it, in whatever context the answer arrives. In between the event waits in `CONNECTING`,
-//! complete but for its outcome, so that it names the caller and nobody else. Calls that never get
-//! as far as SYN_SENT are told when they return.
+//! TCP: when a call returns and the outcome is known, that is the event; what the socket has lost by
+//! then (the moment, the local end of a failure) was noted at its last change of state. Where the
+//! outcome is open, the event waits in `CONNECTING`, complete but for its outcome, so that it names
+//! the caller and nobody else, in whatever context the answer arrives.
+//!
+//! A way in that does not see every call return (raw tracepoints: io_uring, sends that connect) lets
+//! the event wait from the moment the socket enters SYN_SENT, in the caller's context.
 
 use portwatch_ebpf::abi::record::{SocketRecord, flags, loss, op, present};
 
@@ -13,13 +16,13 @@ use crate::{
     filter,
     kernel::{
         image,
-        memory::{Memory, Ptr, config, offset, set},
+        memory::{Memory, Ptr, config, number_in, offset, set},
         request::Request,
-        sock::{self, Kind},
+        sock::{self, Kind, state as tcp},
         syscall,
         task::{self, Caller, Current},
     },
-    state::{self, CONNECTING, phase},
+    state::{self, CONNECTING, Ended},
 };
 
 /// Dissolves an association. Also what an unreadable address counts as.
@@ -66,71 +69,63 @@ fn goes_on(error: u32) -> bool {
 
 /// Whether an errno comes from an answer (or the lack of one), never from the call itself.
 #[inline(always)]
-pub(crate) fn is_answer(error: u32) -> bool {
+fn is_answer(error: u32) -> bool {
     meaning(error) & ANSWER != 0
 }
 
 /// A TCP socket has entered SYN_SENT. Its peer is known, its port not yet.
 #[inline(always)]
 pub(crate) fn begins<B: Backend>(sk: Ptr) {
-    if !filter::op(op::CONNECT) {
+    if !filter::op(op::CONNECT) || config!(connect_returns_by_syscall) == 0 {
         return;
     }
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
         return;
     };
     // The outer socket of MPTCP changes state too; the attempt is the inner one's.
-    if !kind.is_tcp() || kind.is_mptcp() || !kind.wanted() {
+    if kind.is_tcp() && !kind.is_mptcp() {
+        wait::<B>(sk, kind, emit::now());
+    }
+}
+
+/// Lets an attempt wait for its outcome. The socket is locked by the caller.
+#[inline(always)]
+fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64) {
+    if !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) {
         return;
     }
-    if !filter::caller() || !filter::netns::<B::Memory>(sk) {
+    if !filter::peer_port(sock::peer_port::<B::Memory>(sk)) {
         return;
     }
-    let peer = u16::from_be(B::Memory::load::<u16>(sk, offset!(skc_dport)));
-    if !filter::peer_port(peer) {
+    let Some(caller) = Caller::get(B::ROOM) else {
         return;
-    }
-    let caller = Caller::get();
+    };
     image::announce::<B::Repeat>(&caller);
-    let Some(attempt) = state::scratch() else {
+    let Some(record) = state::scratch(B::ROOM) else {
         return;
     };
-    attempt.phase = if return_is_seen() {
-        phase::CALLING
-    } else {
-        phase::RETURNED
-    };
-    attempt.reserved = 0;
-    let record = &mut attempt.record;
     common::<B>(record, op::CONNECT, sk, kind, &caller);
     sock::peer::<B::Memory>(record, sk, kind.family);
     if !sock::chose_port::<B::Memory>(sk) {
         set(&mut record.flags, flags::AUTO_PORT);
     }
-    record.time = emit::now();
+    record.time = began;
     #[expect(
         clippy::needless_borrows_for_generic_args,
         reason = "without it 200 bytes are copied to the stack"
     )]
-    let inserted = CONNECTING.insert(key::<B::Memory>(sk), &*attempt, 0);
+    let inserted = CONNECTING.insert(sk as u64, &*record, 0);
     if inserted.is_err() {
         emit::lost(loss::TABLE_FULL);
     }
-}
-
-/// Whether the return of the call that begins an attempt will be seen. Through io_uring, or by a send
-/// that connects on its way, there is no connect() to return from.
-#[inline(always)]
-fn return_is_seen() -> bool {
-    config!(connect_returns_by_syscall) == 0 || syscall::is_connect(Current::get().syscall())
 }
 
 /// A TCP socket has gone from SYN_SENT to SYN_RECV: both ends connect at once, or a socket to itself
 /// (RFC 9293, 3.5). Only then do changes from SYN_RECV, which every accepted connection goes through,
 /// need a look.
 #[inline(always)]
-pub(crate) fn meets<B: Backend>(sk: Ptr) {
-    if filter::op(op::CONNECT) && CONNECTING.get_ptr(key::<B::Memory>(sk)).is_some() {
+pub(crate) fn meets(sk: Ptr) {
+    if filter::op(op::CONNECT) && CONNECTING.get_ptr(sk as u64).is_some() {
         state::note_meeting();
     }
 }
@@ -141,59 +136,122 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
     if !filter::op(op::CONNECT) {
         return;
     }
-    let key = key::<B::Memory>(sk);
-    let Some(attempt) = CONNECTING.get_ptr_mut(key) else {
+    let key = sk as u64;
+    let Some(record) = CONNECTING.get_ptr_mut(key) else {
+        note_end::<B>(sk, established, 0);
         return;
     };
     // SAFETY: an entry of our map. The socket is locked by whoever changes its state, so nobody else
     // handles this attempt now.
-    let attempt = unsafe { &mut *attempt };
-    if attempt.phase == phase::TOLD {
-        return;
-    }
+    let record = unsafe { &mut *record };
     let error = if established {
         0
     } else {
         B::Memory::load::<u32>(sk, offset!(sk_err))
     };
     let closed = !established && error == 0;
-    if closed && attempt.phase == phase::CALLING {
-        // The call itself fails right now; its return knows why.
-        local_of_failure::<B>(&mut attempt.record, sk);
+    if closed && fails_in_its_call(record) {
+        note_end::<B>(sk, false, record.time);
+        let _ = CONNECTING.remove(key);
         return;
     }
-    let record = &mut attempt.record;
-    if established {
-        let family = record.family;
-        sock::local::<B::Memory>(record, sk, family);
-    } else {
-        local_of_failure::<B>(record, sk);
+    let family = record.family;
+    sock::local::<B::Memory>(record, sk, family);
+    if !established {
+        // The port is already given back (`skc_num` is 0), its number survives.
+        put_port(record, sock::source_port(sk));
     }
     record.error = error;
     if closed {
         unknown(record);
     }
     tell(record);
-    if attempt.phase == phase::CALLING {
-        attempt.phase = phase::TOLD;
-    } else {
-        let _ = CONNECTING.remove(key);
-    }
+    let _ = CONNECTING.remove(key);
 }
 
-/// The local end of an attempt that failed: the port is already given back (`skc_num` is 0), the
-/// number survives in `inet_sport`.
+/// Whether the attempt is ended by the call that began it, which knows why and is seen to return.
 #[inline(always)]
-fn local_of_failure<B: Backend>(record: &mut SocketRecord, sk: Ptr) {
-    let family = record.family;
-    sock::local::<B::Memory>(record, sk, family);
-    record.local_port = sock::source_port(sk);
-    if record.local_port == 0 {
+fn fails_in_its_call(record: &SocketRecord) -> bool {
+    config!(connect_returns_by_syscall) != 0
+        && record.task.tid == task::ids().tid
+        && syscall::is_connect(Current::get().syscall())
+}
+
+/// Notes what the return of the call will not find in the socket.
+#[inline(always)]
+fn note_end<B: Backend>(sk: Ptr, established: bool, began: u64) {
+    let own = number_in(B::ROOM, sk);
+    let Some(ended) = state::ended(own) else {
+        return;
+    };
+    ended.at = emit::now();
+    ended.began = began;
+    if !established {
+        ended.address = [0; 2];
+        local_address::<B>(ended, sk);
+        ended.port = u64::from(sock::source_port(sk));
+    }
+    ended.sk = own;
+}
+
+/// What was noted of an attempt that has ended since its call began.
+#[inline(always)]
+fn noted<B: Backend>(sk: Ptr, started: u64) -> Option<&'static mut Ended> {
+    let own = number_in(B::ROOM, sk);
+    state::ended(own).filter(|ended| ended.sk == own && ended.at >= started)
+}
+
+/// How an attempt has ended, as far as its call does not say: from the note of it, else from the
+/// socket. It lies in the room of the program, for the reason that a [`Request`] does.
+#[inline(always)]
+fn end_of<B: Backend>(sk: Ptr, started: u64) -> Option<&'static Ended> {
+    let end = state::end(B::ROOM)?;
+    end.at = emit::now();
+    end.began = started;
+    end.address = [0; 2];
+    local_address::<B>(end, sk);
+    end.port = u64::from(sock::port::<B::Memory>(sk));
+    if let Some(note) = noted::<B>(sk, started) {
+        let Ended {
+            sk: own,
+            at,
+            began,
+            address,
+            port,
+        } = *note;
+        // SAFETY: a member of ours. Another socket may have taken the slot meanwhile.
+        if unsafe { (&raw const note.sk).read_volatile() } == own {
+            end.at = at;
+            end.began |= began;
+            end.address = address;
+            end.port = port;
+        }
+        note.sk = 0;
+    }
+    Some(end)
+}
+
+/// Writes the local address to a note that has none.
+#[inline(always)]
+fn local_address<B: Backend>(note: &mut Ended, sk: Ptr) {
+    let family = B::Memory::load::<u16>(sk, offset!(skc_family));
+    let (v4, v6) = (offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr));
+    let address = (&raw mut note.address).cast();
+    let _ = sock::address::<B::Memory>(address, sk, family, v4, v6);
+}
+
+/// Writes a port; 0 is none.
+#[inline(always)]
+fn put_port(record: &mut SocketRecord, port: u16) {
+    record.local_port = port;
+    if port == 0 {
         record.present &= !present::LOCAL_PORT;
+    } else {
+        set(&mut record.present, present::LOCAL_PORT);
     }
 }
 
-/// Hands over a finished attempt, if the filters that need its outcome let it pass.
+/// Hands over an attempt that has waited, if the filters that need its outcome let it pass.
 #[inline(always)]
 fn tell(record: &mut SocketRecord) {
     let failed = record.error;
@@ -209,53 +267,120 @@ fn tell(record: &mut SocketRecord) {
     emit::copy(record);
 }
 
-/// A connect() of a TCP socket has returned. `retry`: the socket was already connecting when it was
-/// called, and the attempt is told by the call that began it.
+/// A connect() of a TCP socket has returned that began with it unconnected, and the socket is locked
+/// by the caller.
 #[inline(always)]
 pub(crate) fn stream_returned<B: Backend>(
     sk: Ptr,
     returned: Returned,
-    retry: bool,
     request: impl FnOnce() -> Option<&'static Request>,
 ) {
     if !filter::op(op::CONNECT) {
         return;
     }
     let error = returned.error();
-    let key = key::<B::Memory>(sk);
-    if let Some(attempt) = CONNECTING.get_ptr_mut(key) {
-        // SAFETY: an entry of our map; the socket is locked, or the call on it is over.
-        let attempt = unsafe { &mut *attempt };
-        if attempt.phase == phase::TOLD {
-            let _ = CONNECTING.remove(key);
-            // One whose return was missed says nothing about a later call on the same memory.
-            if attempt.record.task.tid == task::ids().tid {
-                return;
-            }
-        } else if error == 0 || goes_on(error) {
-            attempt.phase = phase::RETURNED;
-            return;
-        } else if attempt.phase == phase::CALLING {
-            let record = &mut attempt.record;
-            record.error = error;
-            tell(record);
-            let _ = CONNECTING.remove(key);
-            return;
+    let state = B::Memory::load::<u8>(sk, offset!(skc_state));
+    let open = error == 0 || goes_on(error);
+    if !open || state == tcp::CLOSE {
+        // A signal may have ended the call together with the attempt.
+        let error = if open {
+            B::Memory::load::<u32>(sk, offset!(sk_err))
         } else {
-            return;
+            error
+        };
+        // Without an error it was connect(AF_UNSPEC).
+        if error != 0 {
+            let code = (error as i32).wrapping_neg();
+            known::<B>(sk, Returned { code, ..returned }, request);
         }
-    }
-    if error == 0 || goes_on(error) || retry {
         return;
     }
-    if let Some(request) = request() {
-        never_began::<B>(sk, returned, request);
+    let Some(kind) = Kind::of::<B::Memory>(sk) else {
+        return;
+    };
+    if !kind.is_tcp() {
+        return;
+    }
+    if state == tcp::SYN_SENT || state == tcp::SYN_RECV {
+        wait::<B>(sk, kind, returned.started);
+    } else {
+        established::<B>(sk, kind, returned.started);
     }
 }
 
-/// A connect() that failed before anything was sent, or one of a datagram socket.
+/// A connect() of a TCP socket has returned, on a way in where the event waits from SYN_SENT on: left
+/// to tell is what never came there, or not further.
 #[inline(always)]
-fn never_began<B: Backend>(sk: Ptr, returned: Returned, request: &Request) {
+pub(crate) fn stream_returned_late<B: Backend>(
+    sk: Ptr,
+    returned: Returned,
+    request: impl FnOnce() -> Option<&'static Request>,
+) {
+    let error = returned.error();
+    // What an answer from the network brought is told when it arrived.
+    if filter::op(op::CONNECT) && error != 0 && !goes_on(error) && !is_answer(error) {
+        known::<B>(sk, returned, request);
+    }
+}
+
+/// A connect() has returned and the connection stands.
+#[inline(always)]
+fn established<B: Backend>(sk: Ptr, kind: Kind, started: u64) {
+    if !filter::outcome(0) || !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk)
+    {
+        return;
+    }
+    let port = sock::port::<B::Memory>(sk);
+    if !filter::local_port(port) || !filter::peer_port(sock::peer_port::<B::Memory>(sk)) {
+        return;
+    }
+    let Some(caller) = Caller::get(B::ROOM) else {
+        return;
+    };
+    image::announce::<B::Repeat>(&caller);
+    let at = match noted::<B>(sk, started) {
+        Some(note) => note.at,
+        None => emit::now(),
+    };
+    let Some(mut entry) = Entry::reserve() else {
+        return;
+    };
+    let record = entry.record();
+
+    common::<B>(record, op::CONNECT, sk, kind, &caller);
+    sock::local::<B::Memory>(record, sk, kind.family);
+    sock::peer::<B::Memory>(record, sk, kind.family);
+    if !sock::chose_port::<B::Memory>(sk) {
+        set(&mut record.flags, flags::AUTO_PORT);
+    }
+    timed(record, at, started);
+
+    entry.submit();
+}
+
+/// A connect() of a datagram socket has returned: its outcome is known at once. Or one of any socket
+/// was refused before the socket layer's own code ran.
+#[inline(always)]
+pub(crate) fn returned_at_once<B: Backend>(
+    sk: Ptr,
+    returned: Returned,
+    request: impl FnOnce() -> Option<&'static Request>,
+) {
+    if filter::op(op::CONNECT) {
+        known::<B>(sk, returned, request);
+    }
+}
+
+/// A connect() whose outcome its return tells: a failure, or any of a datagram socket.
+#[inline(always)]
+fn known<B: Backend>(
+    sk: Ptr,
+    returned: Returned,
+    request: impl FnOnce() -> Option<&'static Request>,
+) {
+    let Some(request) = request() else {
+        return;
+    };
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
         return;
     };
@@ -269,11 +394,16 @@ fn never_began<B: Backend>(sk: Ptr, returned: Returned, request: &Request) {
     if !filter::outcome(error) || !filter::peer_port(request.port()) {
         return;
     }
-    let port = sock::port::<B::Memory>(sk);
+    let Some(end) = end_of::<B>(sk, returned.started) else {
+        return;
+    };
+    let port = end.port as u16;
     if !filter::local_port(port) {
         return;
     }
-    let caller = Caller::get();
+    let Some(caller) = Caller::get(B::ROOM) else {
+        return;
+    };
     image::announce::<B::Repeat>(&caller);
     let Some(mut entry) = Entry::reserve() else {
         return;
@@ -281,10 +411,15 @@ fn never_began<B: Backend>(sk: Ptr, returned: Returned, request: &Request) {
     let record = entry.record();
 
     common::<B>(record, op::CONNECT, sk, kind, &caller);
-    sock::local::<B::Memory>(record, sk, kind.family);
-    if port == 0 {
-        record.present &= !present::LOCAL_PORT;
+    record.address_family = kind.family;
+    set(&mut record.present, present::LOCAL_ADDRESS);
+    // SAFETY: sixteen bytes; records keep addresses aligned.
+    unsafe {
+        (&raw mut record.local_address)
+            .cast::<[u64; 2]>()
+            .write(end.address);
     }
+    put_port(record, port);
     if error == 0 {
         sock::peer::<B::Memory>(record, sk, kind.family);
     } else if let Some(family) = request.address(&mut record.peer_address) {
@@ -303,39 +438,7 @@ fn never_began<B: Backend>(sk: Ptr, returned: Returned, request: &Request) {
     if !sock::chose_port::<B::Memory>(sk) {
         set(&mut record.flags, flags::AUTO_PORT);
     }
-    timed(record, emit::now(), returned.started);
+    timed(record, end.at, end.began);
 
     entry.submit();
-}
-
-/// A connect() of a datagram socket has returned: its outcome is known at once.
-#[inline(always)]
-pub(crate) fn datagram_returned<B: Backend>(
-    sk: Ptr,
-    returned: Returned,
-    request: impl FnOnce() -> Option<&'static Request>,
-) {
-    if !filter::op(op::CONNECT) {
-        return;
-    }
-    if let Some(request) = request() {
-        never_began::<B>(sk, returned, request);
-    }
-}
-
-/// A connect() was refused before the socket layer's own code ran.
-#[inline(always)]
-pub(crate) fn refused<B: Backend>(
-    sk: Ptr,
-    returned: Returned,
-    request: impl FnOnce() -> Option<&'static Request>,
-) {
-    datagram_returned::<B>(sk, returned, request);
-}
-
-/// Attempts are kept under the socket the program holds: MPTCP's inner socket and the outer one name
-/// the same attempt.
-#[inline(always)]
-fn key<M: Memory>(sk: Ptr) -> u64 {
-    sock::held::<M>(sk) as u64
 }

@@ -36,7 +36,9 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
         return;
     }
     let now = emit::now();
-    let caller = Caller::get();
+    let Some(caller) = Caller::get(B::ROOM) else {
+        return;
+    };
     image::announce::<B::Repeat>(&caller);
     explain::<B>(sk, kind, error, port);
     let Some(mut entry) = Entry::reserve() else {

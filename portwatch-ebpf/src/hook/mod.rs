@@ -25,6 +25,8 @@ pub(crate) trait Backend {
     type Memory: Memory;
     /// How it repeats itself.
     type Repeat: Repeat;
+    /// The room of the program.
+    const ROOM: u32 = <Self::Repeat as Repeat>::ROOM;
 
     /// The cookie of the socket the program holds. `sk` is an argument of the hook, `held` may have
     /// been reached through it.
@@ -67,10 +69,10 @@ pub(crate) fn who_asked(task: Current, handle: &Handle) -> u8 {
     }
     // Requests also run in the submitting task, inside io_uring_enter() or at the end of whatever
     // system call comes next.
-    if task.has_io_uring() && !syscall::is_socket_call(task.syscall()) {
-        return via::IO_URING;
+    if syscall::is_socket_call(task.syscall()) || !task.has_io_uring() {
+        return via::SYSCALL;
     }
-    via::SYSCALL
+    via::IO_URING
 }
 
 /// The parts of a record that every operation has. The process is announced before.
@@ -111,13 +113,13 @@ pub(crate) fn unknown(record: &mut SocketRecord) {
 /// ours and leave at the first comparison.
 #[inline(always)]
 pub(crate) fn state_changed<B: Backend>(sk: Ptr, old: u8, new: u8) {
-    if new == tcp::SYN_SENT {
+    if old == tcp::SYN_SENT && new == tcp::SYN_RECV {
+        connect::meets(sk);
+    } else if old == tcp::SYN_SENT || old == tcp::SYN_RECV && state::has_met() {
+        if new == tcp::ESTABLISHED || new == tcp::CLOSE {
+            connect::ends::<B>(sk, new == tcp::ESTABLISHED);
+        }
+    } else if new == tcp::SYN_SENT {
         connect::begins::<B>(sk);
-    } else if old == tcp::SYN_SENT && new == tcp::SYN_RECV {
-        connect::meets::<B>(sk);
-    } else if (old == tcp::SYN_SENT || old == tcp::SYN_RECV && state::has_met())
-        && (new == tcp::ESTABLISHED || new == tcp::CLOSE)
-    {
-        connect::ends::<B>(sk, new == tcp::ESTABLISHED);
     }
 }

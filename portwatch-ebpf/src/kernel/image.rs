@@ -7,7 +7,7 @@ use portwatch_ebpf::abi::record::{
 };
 
 use super::{
-    memory::{Memory, Probed, Ptr, fetch, number, offset, peek, poke, set, zero},
+    memory::{Memory, Probed, Ptr, fetch, offset, peek, poke, set, zero},
     repeat::{Bounded, Looped, Repeat, Step},
     task::Caller,
 };
@@ -35,19 +35,18 @@ pub(crate) fn announce<R: Repeat>(caller: &Caller) {
 /// A global function: the verifier looks at it once a program, not once for every way to get here.
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_image() -> i32 {
-    send::<Looped>(&Caller::get())
+    send::<Looped<0>>(&Caller::read())
 }
 
 /// The same without bpf_loop().
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_image_bounded() -> i32 {
-    send::<Bounded>(&Caller::get())
+    send::<Bounded<0>>(&Caller::read())
 }
 
 #[inline(always)]
 fn send<R: Repeat>(caller: &Caller) -> i32 {
-    // A plain number: the verifier takes a BTF pointer for never null and drops the test.
-    let mm = number(caller.task.load::<Ptr>(offset!(task_mm))) as Ptr;
+    let mm = caller.task.pointer(offset!(task_mm));
     if mm.is_null() {
         return 0;
     }

@@ -46,7 +46,7 @@ const _: () = assert!(word::BUCKET < SCRATCH);
 /// Their arguments are plain numbers.
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_owners(own: u64, net: u64, port: u64, tcp: u64) -> i32 {
-    send::<Looped>(own, net, port, tcp != 0);
+    send::<Looped<0>>(own, net, port, tcp != 0);
     0
 }
 
@@ -58,7 +58,7 @@ pub(super) extern "C" fn portwatch_send_owners_bounded(
     port: u64,
     tcp: u64,
 ) -> i32 {
-    send::<Bounded>(own, net, port, tcp != 0);
+    send::<Bounded<0>>(own, net, port, tcp != 0);
     0
 }
 
@@ -343,12 +343,12 @@ fn describe(holder: &mut HolderRecord, sk: Ptr) -> u32 {
         present::SOCKET | present::LOCAL_PORT | present::SOCKET_FLAGS | present::DEVICE,
     );
     let (v4, v6) = (offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr));
-    if sock::address::<Probed>(&mut holder.local_address, sk, family, v4, v6) {
+    if sock::address::<Probed>(&raw mut holder.local_address, sk, family, v4, v6) {
         set(&mut holder.present, present::LOCAL_ADDRESS);
     }
     let (v4, v6) = (offset!(skc_daddr), offset!(skc_v6_daddr));
     let peer_port = Probed::load::<u16>(sk, offset!(skc_dport));
-    if peer_port != 0 && sock::address::<Probed>(&mut holder.peer_address, sk, family, v4, v6) {
+    if peer_port != 0 && sock::address::<Probed>(&raw mut holder.peer_address, sk, family, v4, v6) {
         holder.peer_port = u16::from_be(peer_port);
         set(&mut holder.present, present::PEER);
     }

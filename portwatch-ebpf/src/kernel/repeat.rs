@@ -22,8 +22,13 @@ pub(crate) trait Step {
     fn step(record: &mut Self::Record, round: u32) -> bool;
 }
 
-/// How a program repeats itself.
+/// How a program repeats itself, and which room it has.
 pub(crate) trait Repeat {
+    /// The slot of per-CPU maps that this program has to itself. The kernel does not start a program
+    /// that is running already on that CPU, but where it may be preempted (7.x, preempt=full) another
+    /// one may run in between.
+    const ROOM: u32;
+
     /// Sends the running process; 0 when it is sent.
     fn send_image() -> i32;
 
@@ -34,10 +39,15 @@ pub(crate) trait Repeat {
     fn repeat<S: Step>(record: &mut S::Record);
 }
 
-/// A loop of the program itself.
-pub(crate) struct Bounded;
+/// Rooms there are: more than any way in has programs that use one.
+pub(crate) const ROOMS: u32 = 16;
 
-impl Repeat for Bounded {
+/// A loop of the program itself.
+pub(crate) struct Bounded<const ROOM: u32>;
+
+impl<const ROOM: u32> Repeat for Bounded<ROOM> {
+    const ROOM: u32 = ROOM;
+
     #[inline(always)]
     fn send_image() -> i32 {
         image::portwatch_send_image_bounded()
@@ -59,9 +69,11 @@ impl Repeat for Bounded {
 }
 
 /// bpf_loop().
-pub(crate) struct Looped;
+pub(crate) struct Looped<const ROOM: u32>;
 
-impl Repeat for Looped {
+impl<const ROOM: u32> Repeat for Looped<ROOM> {
+    const ROOM: u32 = ROOM;
+
     #[inline(always)]
     fn send_image() -> i32 {
         image::portwatch_send_image()

@@ -6,7 +6,10 @@ use aya_ebpf::{
     maps::PerCpuArray,
 };
 
-use super::memory::{Ptr, zero};
+use super::{
+    memory::{Ptr, zero},
+    repeat::ROOMS,
+};
 
 /// Where a sockaddr lies.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,15 +45,15 @@ pub(crate) struct Request {
 const _: () = assert!(size_of::<Request>() == 40);
 
 #[map]
-static REQUEST: PerCpuArray<Request> = PerCpuArray::with_max_entries(1, 0);
+static REQUEST: PerCpuArray<Request> = PerCpuArray::with_max_entries(ROOMS, 0);
 
 impl Request {
     /// Reads the sockaddr; nothing beyond `len` is looked at, since the kernel leaves whatever was
     /// on its stack there. What cannot be read has length 0.
     #[inline(always)]
-    pub(crate) fn read(address: Ptr, len: u32, space: Space) -> Option<&'static Self> {
-        let request = REQUEST.get_ptr_mut(0)?;
-        // SAFETY: this CPU's room; one program uses it at a time, from start to end.
+    pub(crate) fn read(room: u32, address: Ptr, len: u32, space: Space) -> Option<&'static Self> {
+        let request = REQUEST.get_ptr_mut(room)?;
+        // SAFETY: the room of this program on this CPU, which it has to itself while it runs.
         let request = unsafe { &mut *request };
         // SAFETY: plain integers, a multiple of eight bytes; map values are aligned.
         unsafe { zero(&raw mut *request) };

@@ -9,7 +9,7 @@ use portwatch_ebpf::abi::{
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 
 use super::{
-    memory::{Memory, Probed, Ptr, Typed, config, number, offset, set},
+    memory::{Memory, Probed, Ptr, Typed, config, offset, set},
     request::{AF_INET, AF_INET6},
 };
 
@@ -117,12 +117,6 @@ pub(crate) fn acting(sk: Ptr) -> Ptr {
     if first.is_null() { sk } else { first }
 }
 
-/// The socket the program holds: for the TCP socket inside an MPTCP one, that one.
-#[inline(always)]
-pub(crate) fn held<M: Memory>(sk: Ptr) -> Ptr {
-    Handle::of::<M>(sk).sk
-}
-
 /// Local port, host byte order; 0 when unbound.
 #[inline(always)]
 pub(crate) fn port<M: Memory>(sk: Ptr) -> u16 {
@@ -147,8 +141,7 @@ pub(crate) struct Handle {
     /// The sock the program holds: for the TCP socket inside an MPTCP one, that one.
     pub(crate) sk: Ptr,
     socket: Ptr,
-    /// Something of the open file that is 0 when there is none: a number, because the verifier takes
-    /// a BTF pointer for never null and drops the test.
+    /// Something of the open file that is 0 when there is none.
     file: u64,
 }
 
@@ -156,17 +149,24 @@ impl Handle {
     #[inline(always)]
     pub(crate) fn of<M: Memory>(sk: Ptr) -> Self {
         let socket = M::load::<Ptr>(sk, offset!(sk_socket));
+        // Not left to the kernel, which makes 0 of what is read through 0: see `Typed`.
+        if socket.is_null() {
+            return Self {
+                sk,
+                socket,
+                file: 0,
+            };
+        }
         let outer = M::load::<Ptr>(socket, offset!(socket_sk));
         let file = M::load::<Ptr>(socket, offset!(socket_file));
         Self {
             sk: if outer.is_null() { sk } else { outer },
             socket,
-            file: if M::PLAIN {
-                // Reading through 0 gives 0.
-                M::load(
-                    M::load::<Ptr>(file, offset!(file_inode)),
-                    offset!(inode_ino),
-                )
+            file: if file.is_null() {
+                0
+            } else if M::PLAIN {
+                let inode = M::load::<Ptr>(file, offset!(file_inode));
+                M::load(inode, offset!(inode_ino))
             } else {
                 file as u64
             },
@@ -186,10 +186,10 @@ impl Handle {
             return self.file;
         }
         // struct socket and its inode are allocated together (include/net/sock.h, SOCK_INODE).
-        let at = offset!(socket_alloc_inode) + offset!(inode_ino);
-        if number(self.socket) == 0 {
+        if self.socket.is_null() {
             return 0;
         }
+        let at = offset!(socket_alloc_inode) + offset!(inode_ino);
         Probed::load(self.socket, at)
     }
 }
@@ -198,7 +198,7 @@ impl Handle {
 #[inline(always)]
 pub(crate) fn local<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) {
     let (v4, v6) = (offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr));
-    if address::<M>(&mut record.local_address, sk, family, v4, v6) {
+    if address::<M>(&raw mut record.local_address, sk, family, v4, v6) {
         record.address_family = family;
         set(&mut record.present, present::LOCAL_ADDRESS);
     }
@@ -206,30 +206,37 @@ pub(crate) fn local<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) 
     set(&mut record.present, present::LOCAL_PORT);
 }
 
+/// Peer port, host byte order; 0 when there is none.
+#[inline(always)]
+pub(crate) fn peer_port<M: Memory>(sk: Ptr) -> u16 {
+    u16::from_be(M::load::<u16>(sk, offset!(skc_dport)))
+}
+
 /// Writes the peer's address and port into the record.
 #[inline(always)]
 pub(crate) fn peer<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) {
     let (v4, v6) = (offset!(skc_daddr), offset!(skc_v6_daddr));
-    if address::<M>(&mut record.peer_address, sk, family, v4, v6) {
-        record.peer_port = u16::from_be(M::load::<u16>(sk, offset!(skc_dport)));
+    if address::<M>(&raw mut record.peer_address, sk, family, v4, v6) {
+        record.peer_port = peer_port::<M>(sk);
         record.address_family = family;
         set(&mut record.present, present::PEER);
     }
 }
 
-/// Writes an address to zeroed memory, IPv4 in the first four bytes; false where the kernel has none.
+/// Writes an address to zeroed, aligned memory, IPv4 in the first four bytes; false where the kernel
+/// has none.
 ///
 /// Word by word: a value of sixteen bytes on its way through an `Option` becomes calls of memset()
 /// and memcpy() that go byte by byte.
 #[inline(always)]
 pub(crate) fn address<M: Memory>(
-    to: &mut [u8; 16],
+    to: *mut [u8; 16],
     sk: Ptr,
     family: u16,
     v4: u32,
     v6: u32,
 ) -> bool {
-    let to = (&raw mut *to).cast::<u32>();
+    let to = to.cast::<u32>();
     if family != AF_INET6 {
         // SAFETY: the first four of sixteen bytes; records keep addresses aligned.
         unsafe { to.write_volatile(M::load::<u32>(sk, v4)) };

@@ -110,7 +110,7 @@ pub(crate) fn finished(regs: Ptr) -> Option<Finished> {
 fn socket(task: Current, fd: u32) -> Option<Ptr> {
     const S_IFMT: u16 = 0o170_000;
     const S_IFSOCK: u16 = 0o140_000;
-    let files = task.load::<Ptr>(offset!(task_files));
+    let files = task.pointer(offset!(task_files));
     let table = Probed::load::<Ptr>(files, offset!(files_fdt));
     if fd >= Probed::load::<u32>(table, offset!(fdt_max_fds)) {
         return None;

@@ -1,10 +1,14 @@
 //! `struct task_struct` of the task that runs now.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-    generated::{
-        bpf_get_current_comm, bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs,
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::{
+            bpf_get_current_comm, bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs,
+        },
     },
+    macros::map,
+    maps::PerCpuArray,
 };
 use portwatch_ebpf::abi::{
     config::helper,
@@ -12,7 +16,10 @@ use portwatch_ebpf::abi::{
     record::{TaskRecord, present},
 };
 
-use super::memory::{Memory, Probed, Ptr, Typed, config, offset, set};
+use super::{
+    memory::{Memory, Probed, Ptr, Typed, config, number, offset, set},
+    repeat::ROOMS,
+};
 
 /// include/linux/sched.h
 const PF_IO_WORKER: u32 = 0x0000_0010;
@@ -31,6 +38,13 @@ pub(crate) struct Ids {
     pub(crate) tid: u32,
 }
 
+impl Ids {
+    /// As one number.
+    fn both(self) -> u64 {
+        u64::from(self.tgid) << 32 | u64::from(self.tid)
+    }
+}
+
 pub(crate) fn ids() -> Ids {
     let both = bpf_get_current_pid_tgid();
     Ids {
@@ -44,6 +58,11 @@ pub(crate) fn uid() -> u32 {
 }
 
 /// The running task, as a BTF pointer where the kernel can give one.
+///
+/// Its members are loaded directly, but for pointers: since 6.2 the verifier asks, for each pointer
+/// that is loaded from a trusted one (and this one is), whether it stays trusted, by four searches
+/// through all of the kernel's types (kernel/bpf/verifier.c `check_ptr_to_btf_access`,
+/// kernel/bpf/btf.c `btf_nested_type_is_trusted`). They were nine tenths of what loading cost.
 #[derive(Clone, Copy)]
 pub(crate) struct Current(Ptr);
 
@@ -59,9 +78,20 @@ impl Current {
         }
     }
 
+    /// A member that is no pointer.
     #[inline(always)]
-    pub(crate) fn load<T: Copy>(self, offset: u32) -> T {
-        load(self.0, offset)
+    fn load<T: Copy>(self, offset: u32) -> T {
+        if typed() {
+            Typed::load(self.0, offset)
+        } else {
+            Probed::load(self.0, offset)
+        }
+    }
+
+    /// A member that is a pointer, as a plain number.
+    #[inline(always)]
+    pub(crate) fn pointer(self, offset: u32) -> Ptr {
+        Probed::load(self.0, offset)
     }
 
     fn flags(self) -> u32 {
@@ -84,7 +114,7 @@ impl Current {
     #[inline(always)]
     pub(crate) fn has_io_uring(self) -> bool {
         let at = offset!(task_io_uring);
-        at != ABSENT && !self.load::<Ptr>(at).is_null()
+        at != ABSENT && !self.pointer(at).is_null()
     }
 
     /// Whether the running system call is a 32-bit one.
@@ -105,46 +135,11 @@ impl Current {
             let regs = unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as Ptr;
             return Typed::load(regs, offset!(regs_orig_ax));
         }
-        let stack = self.load::<Ptr>(offset!(task_stack));
+        let stack = self.pointer(offset!(task_stack));
         Probed::load(
             stack,
             THREAD_SIZE - offset!(pt_regs_size) + offset!(regs_orig_ax),
         )
-    }
-
-    /// When the process started, and a number that changes at every exec and differs from process to
-    /// process.
-    #[inline(always)]
-    fn identity(self, tgid: u32) -> (u64, u64) {
-        let leader = self.load::<Ptr>(offset!(task_group_leader));
-        let start = load::<u64>(leader, offset!(task_start_boottime));
-        let exec = self.load::<u64>(offset!(task_exec_id));
-        (start, start.rotate_left(8) ^ exec ^ (u64::from(tgid) << 40))
-    }
-
-    /// Real user id in the initial user namespace.
-    #[inline(always)]
-    fn uid(self) -> u32 {
-        if typed() {
-            return load(self.load(offset!(task_cred)), offset!(cred_uid));
-        }
-        uid()
-    }
-
-    /// Id of the cgroup in the version 2 hierarchy.
-    #[inline(always)]
-    fn cgroup(self) -> u64 {
-        let (set, group, node, id) = (
-            offset!(task_cgroups),
-            offset!(css_set_dfl_cgrp),
-            offset!(cgroup_kn),
-            offset!(kernfs_node_id),
-        );
-        if typed() && set != ABSENT && group != ABSENT && node != ABSENT && id != ABSENT {
-            return load(load(load(self.load(set), group), node), id);
-        }
-        // SAFETY: no arguments.
-        unsafe { bpf_get_current_cgroup_id() }
     }
 
     /// The task name.
@@ -166,22 +161,62 @@ impl Current {
 
     #[inline(always)]
     fn parent(self) -> u32 {
-        load(self.load(offset!(task_real_parent)), offset!(task_tgid))
-    }
-
-    #[inline(always)]
-    fn vpid(self, tgid: u32) -> u32 {
-        let leader = self.load::<Ptr>(offset!(task_group_leader));
-        let pid = load::<Ptr>(leader, offset!(task_thread_pid));
-        let level = load::<u32>(pid, offset!(pid_level));
-        if level == 0 {
-            return tgid;
-        }
-        // An array of unknown length ends the struct: only a probe may read behind its first entry.
-        let at = offset!(pid_numbers) + (level & 31) * offset!(upid_size) + offset!(upid_nr);
-        Probed::load(pid, at)
+        Probed::load(self.pointer(offset!(task_real_parent)), offset!(task_tgid))
     }
 }
+
+/// What stays the same from one call of a thread to the next, as long as it does not exec.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Identity {
+    /// The thread: its ids, its own start, its count of exec calls.
+    ids: u64,
+    started: u64,
+    exec: u64,
+    /// When the process started.
+    start: u64,
+    /// Differs from process to process and changes at every exec.
+    key: u64,
+    /// Process id in its own pid namespace.
+    vpid: u64,
+}
+
+impl Identity {
+    /// Asks the kernel's structures, hop by hop.
+    #[inline(always)]
+    fn read(task: Current, ids: Ids, started: u64, exec: u64) -> Self {
+        let Ids { tgid, tid } = ids;
+        let (leader, start) = if tgid == tid {
+            (number(task.0) as Ptr, started)
+        } else {
+            let leader = task.pointer(offset!(task_group_leader));
+            (
+                leader,
+                Probed::load::<u64>(leader, offset!(task_start_boottime)),
+            )
+        };
+        let pid = Probed::load::<Ptr>(leader, offset!(task_thread_pid));
+        let level = Probed::load::<u32>(pid, offset!(pid_level));
+        let vpid = if level == 0 {
+            tgid
+        } else {
+            let at = offset!(pid_numbers) + (level & 31) * offset!(upid_size) + offset!(upid_nr);
+            Probed::load(pid, at)
+        };
+        Self {
+            ids: ids.both(),
+            started,
+            exec,
+            start,
+            key: start.rotate_left(8) ^ exec ^ (u64::from(tgid) << 40),
+            vpid: u64::from(vpid),
+        }
+    }
+}
+
+/// The thread that each program has last seen on each CPU.
+#[map]
+static LAST: PerCpuArray<Identity> = PerCpuArray::with_max_entries(ROOMS, 0);
 
 /// The running task as the process that asked, looked up once for a hook.
 #[derive(Clone, Copy)]
@@ -191,19 +226,44 @@ pub(crate) struct Caller {
     start: u64,
     /// Identifies process and executable together.
     pub(crate) key: u64,
+    vpid: u32,
 }
 
 impl Caller {
+    /// Remembers the answer in the room of this program.
     #[inline(always)]
-    pub(crate) fn get() -> Self {
+    pub(crate) fn get(room: u32) -> Option<Self> {
         let task = Current::get();
         let ids = ids();
-        let (start, key) = task.identity(ids.tgid);
+        let started = task.load::<u64>(offset!(task_start_boottime));
+        let exec = task.load::<u64>(offset!(task_exec_id));
+        let last = LAST.get_ptr_mut(room)?;
+        // SAFETY: the room of this program on this CPU, which it has to itself while it runs.
+        let last = unsafe { &mut *last };
+        if last.ids != ids.both() || last.started != started || last.exec != exec {
+            *last = Identity::read(task, ids, started, exec);
+        }
+        Some(Self::with(task, ids, last))
+    }
+
+    /// For where there is no room.
+    #[inline(always)]
+    pub(crate) fn read() -> Self {
+        let task = Current::get();
+        let ids = ids();
+        let started = task.load::<u64>(offset!(task_start_boottime));
+        let exec = task.load::<u64>(offset!(task_exec_id));
+        Self::with(task, ids, &Identity::read(task, ids, started, exec))
+    }
+
+    #[inline(always)]
+    fn with(task: Current, ids: Ids, identity: &Identity) -> Self {
         Self {
             task,
             ids,
-            start,
-            key,
+            start: identity.start,
+            key: identity.key,
+            vpid: identity.vpid as u32,
         }
     }
 
@@ -215,16 +275,18 @@ impl Caller {
             ids: Ids { tgid, tid },
             start,
             key,
+            vpid,
         } = *self;
         record.tgid = tgid;
         record.tid = tid;
-        record.uid = task.uid();
-        record.cgroup = task.cgroup();
+        record.uid = uid();
+        // SAFETY: no arguments.
+        record.cgroup = unsafe { bpf_get_current_cgroup_id() };
         task.comm(&mut record.comm);
         record.start_time = start;
         record.process_key = key;
         record.parent = task.parent();
-        record.vpid = task.vpid(tgid);
+        record.vpid = vpid;
         set(
             present,
             present::COMM | present::START_TIME | present::PARENT | present::VPID,
@@ -235,13 +297,4 @@ impl Caller {
 #[inline(always)]
 fn typed() -> bool {
     config!(helpers) & helper::TASK_BTF != 0
-}
-
-#[inline(always)]
-fn load<T: Copy>(base: Ptr, offset: u32) -> T {
-    if typed() {
-        Typed::load(base, offset)
-    } else {
-        Probed::load(base, offset)
-    }
 }
