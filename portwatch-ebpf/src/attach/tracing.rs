@@ -186,11 +186,16 @@ pub(crate) fn connect_stream<R: Repeat>(ctx: &FExitContext) {
     if returned.started == 0 && leave(task::ids(), Function::ConnectAgain).is_some() {
         return;
     }
+    let socket: Ptr = ctx.arg(0);
+    let sk = sk_of(socket);
+    // The call on the TCP socket inside an MPTCP one, which belongs to the program's struct socket
+    // (before 6.5, net/mptcp/protocol.c, mptcp_connect): the outer call tells it.
+    if Typed::load::<Ptr>(sk, offset!(sk_socket)) != socket {
+        return;
+    }
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    connect::stream_returned::<Tracing<R>>(sk_of(ctx.arg(0)), returned, || {
-        request::<R>(address, len)
-    });
+    connect::stream_returned::<Tracing<R>>(sk, returned, || request::<R>(address, len));
 }
 
 /// tp_btf inet_sock_set_state.
