@@ -1,5 +1,6 @@
 //! Carries a plan out: loads the programs it names, fills their maps, attaches them.
 
+mod ids;
 mod object;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 };
 
 use aya::{
-    Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
+    Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{Program, ProgramError},
 };
@@ -129,9 +130,9 @@ pub fn load(
     values: &FilterValues,
     buffer: u32,
 ) -> Result<Loaded, LoadError> {
-    let btf = Btf::parse(&gathered.skeleton, Endianness::default())?;
+    let btf = ids::types(&plan.attachments, &gathered.ids)?;
     let mut ebpf = loader()
-        .btf(Some(&btf))
+        .btf(None)
         .override_global("LAYOUT", &gathered.facts.fields.words[..], true)
         .override_global("CONFIG", &plan.config.words()[..], true)
         .map_max_entries("EVENTS", buffer)
@@ -173,8 +174,8 @@ fn planned(plan: &Plan) -> Result<Vec<u8>, ::object::read::Error> {
 }
 
 /// aya's loader. Its only constructor reads and parses all of the kernel's type information, a third
-/// of what a start costs, only to have it replaced by the skeleton in the next call; where it cannot
-/// open the file it goes on without. So for this one call no file can be opened.
+/// of what a start costs, only to have it replaced in the next call; where it cannot open the
+/// file it goes on without. So for this one call no file can be opened.
 fn loader<'a>() -> EbpfLoader<'a> {
     without_files(EbpfLoader::new)
 }
