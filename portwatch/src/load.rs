@@ -173,9 +173,9 @@ fn planned(plan: &Plan) -> Result<Vec<u8>, ::object::read::Error> {
     object.only(&names, lines)
 }
 
-/// aya's loader. Its only constructor reads and parses all of the kernel's type information, a third
-/// of what a start costs, only to have it replaced in the next call; where it cannot open the
-/// file it goes on without. So for this one call no file can be opened.
+/// aya's loader. Its only constructor reads and parses all of the kernel's type information, more
+/// than all the rest of a start costs, only to have it replaced in the next call; where it cannot open
+/// the file it goes on without. So for this one call no file can be opened.
 fn loader<'a>() -> EbpfLoader<'a> {
     without_files(EbpfLoader::new)
 }

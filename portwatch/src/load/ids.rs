@@ -38,7 +38,7 @@ pub(super) fn types(
         .rposition(|target| target.kind == BtfKind::Typedef)
         .map_or(0, |last| last + 1);
     let (read, made) = targets.split_at(typedefs);
-    let mut btf = Btf::parse(&encoded(read), object::Endianness::default())?;
+    let mut btf = Btf::parse(&encoded(read), aya::Endianness::default())?;
     let mut next = read.last().map_or(1, |target| target.id + 1);
     for target in made {
         for _ in next..target.id {
