@@ -1,11 +1,10 @@
 //! The list of programs.
 
-use aya_ebpf::{
-    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
-    programs::{
-        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
-        RetProbeContext,
-    },
+use core::ffi::c_void;
+
+use aya_ebpf::programs::{
+    BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
+    RetProbeContext,
 };
 
 use crate::{
@@ -40,30 +39,30 @@ enum Room {
 
 const _: () = assert!((Room::SysExit as u32) < ROOMS);
 
-/// One program: attribute, name, context, call. With a second name it exists twice: with bpf_loop()
-/// and, under that name, with loops of its own; and it has a room.
+/// One program: kind, name, context, call. With a second name it exists twice: with bpf_loop() and,
+/// under that name, with loops of its own; and it has a room.
+///
+/// Each has a section of its own, `kind/name`, where aya's attributes would put all of a kind into
+/// one: user space leaves out what a plan does not name, section by section.
 macro_rules! program {
-    ($attribute:ident, $name:ident, $context:ty, |$ctx:ident| $call:expr) => {
-        #[$attribute]
-        fn $name($ctx: $context) -> u32 {
+    ($kind:ident, $name:ident, $context:ty, |$ctx:ident| $call:expr) => {
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = concat!(stringify!($kind), "/", stringify!($name)))]
+        fn $name(context: *mut c_void) -> u32 {
+            let $ctx = <$context>::new(context);
             $call;
             0
         }
     };
-    ($attribute:ident, $name:ident / $bounded:ident in $room:ident, $context:ty, |$ctx:ident, $repeat:ident| $call:expr) => {
-        #[$attribute]
-        fn $name($ctx: $context) -> u32 {
+    ($kind:ident, $name:ident / $bounded:ident in $room:ident, $context:ty, |$ctx:ident, $repeat:ident| $call:expr) => {
+        program!($kind, $name, $context, |$ctx| {
             type $repeat = Looped<{ Room::$room as u32 }>;
-            $call;
-            0
-        }
-
-        #[$attribute]
-        fn $bounded($ctx: $context) -> u32 {
+            $call
+        });
+        program!($kind, $bounded, $context, |$ctx| {
             type $repeat = Bounded<{ Room::$room as u32 }>;
-            $call;
-            0
-        }
+            $call
+        });
     };
 }
 
@@ -149,15 +148,15 @@ program!(
     |ctx, R| tracing::autobind::<R>(&ctx)
 );
 program!(
-    btf_tracepoint,
+    tp_btf,
     state_tracing / state_tracing_bounded in State,
     BtfTracePointContext,
     |ctx, R| tracing::state_changed::<R>(&ctx)
 );
-program!(btf_tracepoint, fork_tracing, BtfTracePointContext, |ctx| {
+program!(tp_btf, fork_tracing, BtfTracePointContext, |ctx| {
     tracing::forked(&ctx)
 });
-program!(btf_tracepoint, free_tracing, BtfTracePointContext, |ctx| {
+program!(tp_btf, free_tracing, BtfTracePointContext, |ctx| {
     tracing::freed(&ctx)
 });
 
@@ -280,20 +279,20 @@ program!(
 );
 
 program!(
-    raw_tracepoint,
+    raw_tp,
     sys_exit_raw / sys_exit_raw_bounded in SysExit,
     RawTracePointContext,
     |ctx, R| raw_tp::sys_exit::<R>(&ctx)
 );
 program!(
-    raw_tracepoint,
+    raw_tp,
     state_raw / state_raw_bounded in State,
     RawTracePointContext,
     |ctx, R| raw_tp::state_changed::<R>(&ctx)
 );
-program!(raw_tracepoint, fork_raw, RawTracePointContext, |ctx| {
+program!(raw_tp, fork_raw, RawTracePointContext, |ctx| {
     raw_tp::forked(&ctx)
 });
-program!(raw_tracepoint, free_raw, RawTracePointContext, |ctx| {
+program!(raw_tp, free_raw, RawTracePointContext, |ctx| {
     raw_tp::freed(&ctx)
 });

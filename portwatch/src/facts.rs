@@ -21,8 +21,8 @@ use crate::{
 pub struct Gathered {
     /// For the plan.
     pub facts: Facts,
-    /// For the loader: BTF that knows the ids of the hooked functions.
-    pub skeleton: Vec<u8>,
+    /// For the loader: ids of the hooked functions and tracepoints this kernel has, in its BTF.
+    pub ids: BTreeMap<&'static str, u32>,
 }
 
 /// Asks the running kernel.
@@ -75,7 +75,7 @@ pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
     };
     Ok(Gathered {
         facts,
-        skeleton: skeleton(&btf),
+        ids: ids(&btf),
     })
 }
 
@@ -120,7 +120,13 @@ fn prototypes(btf: &Btf) -> BTreeMap<&'static str, String> {
     functions.chain(tracepoints).collect()
 }
 
-fn skeleton(btf: &Btf) -> Vec<u8> {
+fn ids(btf: &Btf) -> BTreeMap<&'static str, u32> {
     let (functions, tracepoints) = targets();
-    btf.skeleton(&functions, &tracepoints)
+    let functions = functions
+        .into_iter()
+        .filter_map(|name| Some((name, btf.function_id(name)?)));
+    let tracepoints = tracepoints
+        .into_iter()
+        .filter_map(|name| Some((name, btf.tracepoint_id(name)?)));
+    functions.chain(tracepoints).collect()
 }

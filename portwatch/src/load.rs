@@ -1,5 +1,8 @@
 //! Carries a plan out: loads the programs it names, fills their maps, attaches them.
 
+mod ids;
+mod object;
+
 use std::{
     borrow::Cow,
     io,
@@ -9,7 +12,7 @@ use std::{
 };
 
 use aya::{
-    Btf, BtfError, Ebpf, EbpfError, EbpfLoader, Endianness,
+    Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{Program, ProgramError},
 };
@@ -24,6 +27,7 @@ use crate::{
     plan::{Attachment, Plan, hooks::Way},
     selection::Selection,
 };
+use object::{Lines, Object};
 
 /// The programs, built by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portwatch-ebpf"));
@@ -31,6 +35,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/po
 /// Why the plan could not be carried out.
 #[derive(Debug, Error)]
 pub enum LoadError {
+    /// The object, before aya sees it: a defect of portwatch.
+    #[error("cannot read the kernel programs that portwatch carries")]
+    Carried(#[from] ::object::read::Error),
     /// The object or its maps.
     #[error("cannot set up the kernel programs")]
     Object(#[from] EbpfError),
@@ -119,13 +126,13 @@ pub fn load(
     values: &FilterValues,
     buffer: u32,
 ) -> Result<Loaded, LoadError> {
-    let btf = Btf::parse(&gathered.skeleton, Endianness::default())?;
+    let btf = ids::types(&plan.attachments, &gathered.ids)?;
     let mut ebpf = loader()
-        .btf(Some(&btf))
+        .btf(None)
         .override_global("LAYOUT", &gathered.facts.fields.words[..], true)
         .override_global("CONFIG", &plan.config.words()[..], true)
         .map_max_entries("EVENTS", buffer)
-        .load(OBJECT)?;
+        .load(&planned(plan)?)?;
     fill_filters(&mut ebpf, selection, values)?;
     for attachment in &plan.attachments {
         load_program(&mut ebpf, *attachment, &btf)?;
@@ -140,9 +147,31 @@ pub fn load(
     })
 }
 
-/// aya's loader. Its only constructor reads and parses all of the kernel's type information, a third
-/// of what a start costs, only to have it replaced by the skeleton in the next call; where it cannot
-/// open the file it goes on without. So for this one call no file can be opened.
+/// The object with the plan's programs alone.
+fn planned(plan: &Plan) -> Result<Vec<u8>, ::object::read::Error> {
+    let object = Object::read(OBJECT)?;
+    let names: Vec<_> = plan
+        .attachments
+        .iter()
+        .map(|attachment| {
+            version_name(attachment.program, attachment.bounded, |name| {
+                object.has(name)
+            })
+        })
+        .collect();
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    // Only those who see all that the verifier says see the lines it quotes.
+    let lines = if plan.config.diagnostics == 0 {
+        Lines::Dropped
+    } else {
+        Lines::Kept
+    };
+    object.only(&names, lines)
+}
+
+/// aya's loader. Its only constructor reads and parses all of the kernel's type information, more
+/// than all the rest of a start costs, only to have it replaced in the next call; where it cannot open
+/// the file it goes on without. So for this one call no file can be opened.
 fn loader<'a>() -> EbpfLoader<'a> {
     without_files(EbpfLoader::new)
 }
@@ -173,7 +202,9 @@ impl Loaded {
         plan.attachments
             .iter()
             .filter_map(|attachment| {
-                let name = version_name(&self.ebpf, attachment.program, attachment.bounded);
+                let name = version_name(attachment.program, attachment.bounded, |name| {
+                    self.ebpf.program(name).is_some()
+                });
                 let info = self.ebpf.program(&name)?.info().ok()?;
                 Some((attachment.program, info.verified_instruction_count()?))
             })
@@ -305,17 +336,18 @@ fn way_name(way: Way) -> &'static str {
 
 /// The name of a program in the object: entry programs and the like exist once, the others in two
 /// versions.
-fn version_name<'a>(ebpf: &Ebpf, program: &'a str, bounded: bool) -> Cow<'a, str> {
-    let other = format!("{program}_bounded");
-    if bounded && ebpf.program(&other).is_some() {
-        other.into()
-    } else {
-        program.into()
+fn version_name(program: &str, bounded: bool, exists: impl FnOnce(&str) -> bool) -> Cow<'_, str> {
+    if bounded {
+        let other = format!("{program}_bounded");
+        if exists(&other) {
+            return other.into();
+        }
     }
+    program.into()
 }
 
 fn find<'a>(ebpf: &'a mut Ebpf, program: &str, bounded: bool) -> Option<&'a mut Program> {
-    let name = version_name(ebpf, program, bounded);
+    let name = version_name(program, bounded, |name| ebpf.program(name).is_some());
     ebpf.program_mut(&name)
 }
 

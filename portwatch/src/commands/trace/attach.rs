@@ -55,7 +55,7 @@ pub(super) fn best<T>(
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests panic")]
 
-    use std::io;
+    use std::{collections::BTreeMap, io};
 
     use aya::programs::ProgramError;
 
@@ -68,7 +68,7 @@ mod tests {
     fn gathered() -> Gathered {
         Gathered {
             facts: facts(Kernel::V6_12),
-            skeleton: Vec::new(),
+            ids: BTreeMap::new(),
         }
     }
 

@@ -1,6 +1,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use aya_obj::btf::BtfKind;
 use proptest::prelude::*;
@@ -199,35 +202,42 @@ fn a_tracepoint_without_arguments_has_an_empty_list() {
 }
 
 #[test]
-fn the_skeleton_gives_names_the_ids_of_the_kernel() {
+fn types_are_numbered_as_aya_numbers_them() {
     let Sample {
         data,
         inet_bind,
         inet_autobind,
         sys_exit,
     } = sample();
+    let aya = aya_obj::btf::Btf::parse(&data, aya::Endianness::default()).unwrap();
+    let id = |name, kind| aya.id_by_type_name_kind(name, kind).unwrap();
     let btf = Btf::parse(data, &WANTED).unwrap();
-    assert_eq!(btf.function_id("inet_bind"), Some(inet_bind));
-    let skeleton = btf.skeleton(
-        &["inet_autobind", "inet_listen", "inet_bind"],
-        &["sys_exit", "sys_enter"],
-    );
-    let read = aya_obj::btf::Btf::parse(&skeleton, aya::Endianness::default()).unwrap();
-    let id = |name, kind| read.id_by_type_name_kind(name, kind).ok();
-    assert_eq!(id("inet_bind", BtfKind::Func), Some(inet_bind));
-    assert_eq!(id("inet_autobind", BtfKind::Func), Some(inet_autobind));
-    assert_eq!(id("btf_trace_sys_exit", BtfKind::Typedef), Some(sys_exit));
-    assert_eq!(id("inet_listen", BtfKind::Func), None);
-    assert_eq!(id("sock", BtfKind::Struct), None);
-    // And it is BTF that we read ourselves.
-    let again = Btf::parse(skeleton, &WANTED).unwrap();
-    assert_eq!(again.function_id("inet_autobind"), Some(inet_autobind));
+    for (name, expected) in [("inet_bind", inet_bind), ("inet_autobind", inet_autobind)] {
+        assert_eq!(btf.function_id(name), Some(expected));
+        assert_eq!(id(name, BtfKind::Func), expected);
+    }
+    assert_eq!(btf.tracepoint_id("sys_exit"), Some(sys_exit));
+    assert_eq!(id("btf_trace_sys_exit", BtfKind::Typedef), sys_exit);
+    assert_eq!(btf.tracepoint_id("sys_enter"), None);
 }
 
 #[test]
-fn a_skeleton_of_nothing_is_valid() {
-    let skeleton = parsed().skeleton(&["inet_listen"], &[]);
-    assert!(aya::Btf::parse(&skeleton, aya::Endianness::default()).is_ok());
+fn every_type_is_found_by_its_id() {
+    let Sample { data, sys_exit, .. } = sample();
+    let btf = Btf::parse(data, &WANTED).unwrap();
+    let mut at = 0;
+    let mut ids = 1..;
+    while at < btf.types().len() {
+        let id = ids.next().unwrap();
+        let ty = btf.by_id(id).unwrap();
+        assert_eq!(ty.at, at, "{id}");
+        at = ty.end().unwrap();
+    }
+    let count = ids.start - 1;
+    assert!(count > sys_exit);
+    assert!(btf.by_id(0).is_none());
+    assert!(btf.by_id(count + 1).is_none());
+    assert!(btf.by_id(u32::MAX).is_none());
 }
 
 #[test]
@@ -294,8 +304,6 @@ fn exercise(data: Vec<u8>) {
     }
     let _ = btf.tracepoint_prototype("sys_exit");
     let _ = btf.tracepoint_prototype("nothing");
-    let skeleton = btf.skeleton(&["inet_bind", "inet_autobind"], &["sys_exit"]);
-    assert!(aya::Btf::parse(&skeleton, aya::Endianness::default()).is_ok());
 }
 
 #[test]
@@ -401,16 +409,11 @@ fn the_running_kernel_has_what_every_kernel_has() {
     );
     assert!(btf.tracepoint_prototype("sys_exit").is_some());
 
-    // aya finds the same ids in the whole BTF as in the skeleton.
+    // aya finds the same ids, by another way.
     let data = fs::read(VMLINUX).unwrap();
-    let whole = aya_obj::btf::Btf::parse(&data, aya::Endianness::default()).unwrap();
-    let skeleton = btf.skeleton(&["inet_bind"], &["sys_exit"]);
-    let skeleton = aya_obj::btf::Btf::parse(&skeleton, aya::Endianness::default()).unwrap();
-    for (name, kind) in [
-        ("inet_bind", BtfKind::Func),
-        ("btf_trace_sys_exit", BtfKind::Typedef),
-    ] {
-        let id = |btf: &aya_obj::btf::Btf| btf.id_by_type_name_kind(name, kind).unwrap();
-        assert_eq!(id(&whole), id(&skeleton), "{name}");
-    }
+    let aya = aya_obj::btf::Btf::parse(&data, aya::Endianness::default()).unwrap();
+    let id = |name, kind| aya.id_by_type_name_kind(name, kind).ok();
+    assert_eq!(btf.function_id("inet_bind"), id("inet_bind", BtfKind::Func));
+    let typedef = id("btf_trace_sys_exit", BtfKind::Typedef);
+    assert_eq!(btf.tracepoint_id("sys_exit"), typedef);
 }
