@@ -155,7 +155,8 @@ pub(crate) fn scratch(room: u32) -> Option<&'static mut SocketRecord> {
 }
 
 /// The end of a connection attempt whose call had not returned: what the return no longer finds in
-/// the socket. In a slot that another socket may overwrite; then the return makes do without.
+/// the socket, or that there is nothing left to tell. In a slot that another socket may overwrite;
+/// then the return makes do without.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Ended {
@@ -167,7 +168,9 @@ pub(crate) struct Ended {
     pub(crate) began: u64,
     /// The local end of an attempt that failed, the address as in a record.
     pub(crate) address: [u64; 2],
-    pub(crate) port: u64,
+    pub(crate) port: u32,
+    /// 1: it is told.
+    pub(crate) told: u32,
 }
 
 /// Room for the end of the attempt that a program is telling.
@@ -195,7 +198,15 @@ pub(crate) fn ended(sk: u64) -> Option<&'static mut Ended> {
     ENDED.get_ptr_mut(slot).map(|slot| unsafe { &mut *slot })
 }
 
-/// Connection attempts by socket. Read by user space when the trace ends.
+/// Where an attempt stands in [`CONNECTING`] that waits from SYN_SENT on: `kind` of the record's header,
+/// which is written when the record is sent.
+pub(crate) mod phase {
+    /// Its call has not returned, and will be seen to.
+    pub(crate) const CALLING: u16 = 1;
+}
+
+/// Connection attempts by socket: events, complete but for their outcome and local end, with their
+/// start for `time`. Read by user space when the trace ends.
 #[map]
 pub(crate) static CONNECTING: HashMap<u64, SocketRecord> = HashMap::with_max_entries(8192, 0);
 

@@ -55,7 +55,7 @@ pub(crate) fn sys_exit<R: Repeat>(ctx: &RawTracePointContext) {
                 return;
             };
             if kind.is_tcp() {
-                connect::stream_returned_late::<Raw<R>>(sk, returned, request);
+                connect::stream_returned_late::<Raw<R>>(sock::acting(sk), returned, request);
             } else {
                 connect::returned_at_once::<Raw<R>>(sk, returned, request);
             }

@@ -20,9 +20,9 @@ use crate::{
         request::Request,
         sock::{self, Kind, state as tcp},
         syscall,
-        task::{self, Caller, Current},
+        task::{Caller, Current},
     },
-    state::{self, CONNECTING, Ended},
+    state::{self, CONNECTING, Ended, phase},
 };
 
 /// Dissolves an association. Also what an unreadable address counts as.
@@ -84,13 +84,19 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
     };
     // The outer socket of MPTCP changes state too; the attempt is the inner one's.
     if kind.is_tcp() && !kind.is_mptcp() {
-        wait::<B>(sk, kind, emit::now());
+        // Through io_uring, or by a send that connects on its way, no connect() returns.
+        let phase = if syscall::is_connect(Current::get().syscall()) {
+            phase::CALLING
+        } else {
+            0
+        };
+        wait::<B>(sk, kind, emit::now(), phase);
     }
 }
 
 /// Lets an attempt wait for its outcome. The socket is locked by the caller.
 #[inline(always)]
-fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64) {
+fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64, phase: u16) {
     if !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) {
         return;
     }
@@ -110,6 +116,7 @@ fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64) {
         set(&mut record.flags, flags::AUTO_PORT);
     }
     record.time = began;
+    record.header.kind = phase;
     #[expect(
         clippy::needless_borrows_for_generic_args,
         reason = "without it 200 bytes are copied to the stack"
@@ -138,7 +145,10 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
     }
     let key = sk as u64;
     let Some(record) = CONNECTING.get_ptr_mut(key) else {
-        note_end::<B>(sk, established, 0);
+        // Elsewhere it is none of ours.
+        if config!(connect_returns_by_syscall) == 0 {
+            note_end::<B>(sk, established, 0);
+        }
         return;
     };
     // SAFETY: an entry of our map. The socket is locked by whoever changes its state, so nobody else
@@ -149,8 +159,10 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
     } else {
         B::Memory::load::<u32>(sk, offset!(sk_err))
     };
+    let calling = record.header.kind == phase::CALLING;
     let closed = !established && error == 0;
-    if closed && fails_in_its_call(record) {
+    if closed && calling {
+        // The call itself fails right now; its return knows why.
         note_end::<B>(sk, false, record.time);
         let _ = CONNECTING.remove(key);
         return;
@@ -167,14 +179,13 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
     }
     tell(record);
     let _ = CONNECTING.remove(key);
-}
-
-/// Whether the attempt is ended by the call that began it, which knows why and is seen to return.
-#[inline(always)]
-fn fails_in_its_call(record: &SocketRecord) -> bool {
-    config!(connect_returns_by_syscall) != 0
-        && record.task.tid == task::ids().tid
-        && syscall::is_connect(Current::get().syscall())
+    if calling
+        && error != 0
+        && let Some(ended) = state::ended(number_in(B::ROOM, sk))
+    {
+        ended.told = 1;
+        ended.sk = number_in(B::ROOM, sk);
+    }
 }
 
 /// Notes what the return of the call will not find in the socket.
@@ -186,10 +197,11 @@ fn note_end<B: Backend>(sk: Ptr, established: bool, began: u64) {
     };
     ended.at = emit::now();
     ended.began = began;
+    ended.told = 0;
     if !established {
         ended.address = [0; 2];
         local_address::<B>(ended, sk);
-        ended.port = u64::from(sock::source_port(sk));
+        ended.port = u32::from(sock::source_port(sk));
     }
     ended.sk = own;
 }
@@ -210,7 +222,7 @@ fn end_of<B: Backend>(sk: Ptr, started: u64) -> Option<&'static Ended> {
     end.began = started;
     end.address = [0; 2];
     local_address::<B>(end, sk);
-    end.port = u64::from(sock::port::<B::Memory>(sk));
+    end.port = u32::from(sock::port::<B::Memory>(sk));
     if let Some(note) = noted::<B>(sk, started) {
         let Ended {
             sk: own,
@@ -218,6 +230,7 @@ fn end_of<B: Backend>(sk: Ptr, started: u64) -> Option<&'static Ended> {
             began,
             address,
             port,
+            told: _,
         } = *note;
         // SAFETY: a member of ours. Another socket may have taken the slot meanwhile.
         if unsafe { (&raw const note.sk).read_volatile() } == own {
@@ -302,7 +315,7 @@ pub(crate) fn stream_returned<B: Backend>(
         return;
     }
     if state == tcp::SYN_SENT || state == tcp::SYN_RECV {
-        wait::<B>(sk, kind, returned.started);
+        wait::<B>(sk, kind, returned.started, 0);
     } else {
         established::<B>(sk, kind, returned.started);
     }
@@ -317,8 +330,25 @@ pub(crate) fn stream_returned_late<B: Backend>(
     request: impl FnOnce() -> Option<&'static Request>,
 ) {
     let error = returned.error();
-    // What an answer from the network brought is told when it arrived.
-    if filter::op(op::CONNECT) && error != 0 && !goes_on(error) && !is_answer(error) {
+    if !filter::op(op::CONNECT) || error == 0 {
+        return;
+    }
+    if goes_on(error)
+        && let Some(record) = CONNECTING.get_ptr_mut(sk as u64)
+    {
+        // SAFETY: an aligned member of an entry of our map.
+        unsafe { (*record).header.kind = 0 };
+        return;
+    }
+    if let Some(ended) = state::ended(number_in(B::ROOM, sk))
+        && ended.sk == sk as u64
+        && ended.told != 0
+    {
+        ended.sk = 0;
+        return;
+    }
+    // What an answer from the network brought is told in any case.
+    if !goes_on(error) && !is_answer(error) {
         known::<B>(sk, returned, request);
     }
 }
