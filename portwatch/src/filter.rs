@@ -30,6 +30,7 @@ pub fn wants(selection: &Selection, sighting: &Sighting) -> bool {
         failed,
         conflicts,
         descendants: _,
+        brief: _,
     } = selection;
     let Sighting { event, process, .. } = sighting;
 

@@ -37,4 +37,6 @@ pub struct Selection {
     pub conflicts: bool,
     /// Only a command portwatch starts, and its descendants.
     pub descendants: bool,
+    /// Of each event only what the columns of text show: the rest need not be collected.
+    pub brief: bool,
 }

@@ -30,6 +30,18 @@ pub mod helper {
     pub const TASK_PT_REGS: u32 = 1 << 3;
 }
 
+/// Bits of [`Config::details`]: what is collected beside what every output shows.
+pub mod detail {
+    /// The caller's user id.
+    pub const USER: u32 = 1 << 0;
+    /// The caller's cgroup.
+    pub const CGROUP: u32 = 1 << 1;
+    /// The rest: the caller's parent, who asked, cookie, owner, device and options of the socket.
+    pub const REST: u32 = 1 << 2;
+    /// All of it.
+    pub const ALL: u32 = USER | CGROUP | REST;
+}
+
 /// Bits of [`Config::protocols`].
 pub mod protocol {
     /// TCP, MPTCP
@@ -90,6 +102,8 @@ config! {
     listen_takes_socket,
     /// 1: only the return of the system call connect() is seen, not that of other ways to connect.
     connect_returns_by_syscall,
+    /// Bits of [`detail`].
+    details,
     /// 1: diagnostics through aya-log.
     diagnostics,
 }

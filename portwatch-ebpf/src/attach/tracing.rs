@@ -4,13 +4,13 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
-use portwatch_ebpf::abi::record::loss;
+use portwatch_ebpf::abi::{config::detail, record::loss};
 
 use crate::{
     emit,
     hook::{self, Backend, Returned, autobind, bind, connect, listen},
     kernel::{
-        memory::{Memory, Ptr, Typed, config, offset},
+        memory::{Memory, Ptr, Typed, config, detailed, offset},
         repeat::Repeat,
         request::{Request, Space},
         sock, task,
@@ -50,10 +50,16 @@ fn sk(first: Ptr, takes_socket: u32) -> Ptr {
     }
 }
 
+/// A call whose entry is noted where somebody wants to know how long it took.
+#[inline(always)]
 fn returned(code: i32, function: Function) -> Returned {
     Returned {
         code,
-        started: started(task::ids(), function),
+        started: if detailed(detail::REST) {
+            started(task::ids(), function)
+        } else {
+            0
+        },
         refused_by_policy: false,
     }
 }
@@ -182,7 +188,11 @@ pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
 /// fexit of __inet_stream_connect.
 #[inline(always)]
 pub(crate) fn connect_stream<R: Repeat>(ctx: &FExitContext) {
-    let returned = returned(ctx.arg(5), Function::ConnectStream);
+    let returned = Returned {
+        code: ctx.arg(5),
+        started: started(task::ids(), Function::ConnectStream),
+        refused_by_policy: false,
+    };
     if returned.started == 0 && leave(task::ids(), Function::ConnectAgain).is_some() {
         return;
     }

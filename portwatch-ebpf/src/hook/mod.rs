@@ -1,10 +1,13 @@
 //! What happens when a port is asked for: the logic, once for all ways in.
 
-use portwatch_ebpf::abi::record::{SocketRecord, present, unknown, via};
+use portwatch_ebpf::abi::{
+    config::detail,
+    record::{SocketRecord, present, unknown, via},
+};
 
 use crate::{
     kernel::{
-        memory::{Memory, Ptr, set, zero},
+        memory::{Memory, Ptr, detailed, set, zero},
         repeat::Repeat,
         sock::{self, Handle, Kind, state as tcp},
         syscall,
@@ -58,11 +61,14 @@ impl Returned {
     }
 }
 
-/// Who asked.
+/// Who asked; 0 where nobody wants to know.
 #[inline(always)]
 pub(crate) fn who_asked(task: Current, handle: &Handle) -> u8 {
     if task.is_kernel_thread() || handle.is_of_kernel() {
         return via::KERNEL;
+    }
+    if !detailed(detail::REST) {
+        return 0;
     }
     if task.is_io_worker() {
         return via::IO_URING;
@@ -90,7 +96,9 @@ pub(crate) fn common<B: Backend>(
     caller.describe(&mut record.task, &mut record.present);
     let handle = Handle::of::<B::Memory>(sk);
     sock::describe::<B::Memory>(record, sk, &handle, kind);
-    sock::put_cookie(record, B::cookie(sk, handle.sk));
+    if detailed(detail::REST) {
+        sock::put_cookie(record, B::cookie(sk, handle.sk));
+    }
     record.via = who_asked(caller.task, &handle);
 }
 

@@ -38,6 +38,12 @@ macro_rules! config {
 }
 pub(crate) use config;
 
+/// Whether a detail is collected (bits of `portwatch_ebpf::abi::config::detail`).
+#[inline(always)]
+pub(crate) fn detailed(bits: u32) -> bool {
+    config!(details) & bits != 0
+}
+
 /// An address in the kernel. Not dereferenceable by itself.
 pub(crate) type Ptr = *const c_void;
 

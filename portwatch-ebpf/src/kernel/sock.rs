@@ -1,7 +1,7 @@
 //! `struct sock` and the struct socket, file and inode around it.
 
 use portwatch_ebpf::abi::{
-    config::{family, helper, protocol},
+    config::{detail, family, helper, protocol},
     layout::ABSENT,
     record::{SocketRecord, flags, present},
 };
@@ -9,7 +9,7 @@ use portwatch_ebpf::abi::{
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 
 use super::{
-    memory::{Memory, Probed, Ptr, Typed, config, offset, set},
+    memory::{Memory, Probed, Ptr, Typed, config, detailed, offset, set},
     request::{AF_INET, AF_INET6},
 };
 
@@ -300,18 +300,19 @@ fn inet_flags(sk: Ptr) -> Option<u32> {
 pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, handle: &Handle, kind: Kind) {
     record.family = kind.family;
     record.protocol = kind.protocol;
-    set(
-        &mut record.present,
-        present::SOCKET
-            | present::SOCKET_FLAGS
-            | present::DEVICE
-            | present::SOCKET_UID
-            | present::NETNS,
-    );
-    set(&mut record.flags, common_flags::<M>(sk));
-    if let Some(bits) = inet_flags(sk) {
-        set(&mut record.flags, bits);
-        set(&mut record.present, present::INET_FLAGS);
+    set(&mut record.present, present::SOCKET | present::NETNS);
+    if detailed(detail::REST) {
+        set(
+            &mut record.present,
+            present::SOCKET_FLAGS | present::DEVICE | present::SOCKET_UID,
+        );
+        set(&mut record.flags, common_flags::<M>(sk));
+        if let Some(bits) = inet_flags(sk) {
+            set(&mut record.flags, bits);
+            set(&mut record.present, present::INET_FLAGS);
+        }
+        record.device = M::load(sk, offset!(skc_bound_dev_if));
+        record.socket_uid = M::load(sk, offset!(sk_uid));
     }
     if kind.is_tcp() {
         if kind.is_mptcp() || handle.sk != sk {
@@ -321,8 +322,6 @@ pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, handle: &H
             set(&mut record.flags, inside_mptcp(sk) << 6);
         }
     }
-    record.device = M::load(sk, offset!(skc_bound_dev_if));
-    record.socket_uid = M::load(sk, offset!(sk_uid));
     record.netns = netns::<M>(sk);
     let inode = handle.inode::<M>();
     if inode != 0 {

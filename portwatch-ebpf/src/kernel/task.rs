@@ -11,13 +11,13 @@ use aya_ebpf::{
     maps::PerCpuArray,
 };
 use portwatch_ebpf::abi::{
-    config::helper,
+    config::{detail, helper},
     layout::ABSENT,
     record::{TaskRecord, present},
 };
 
 use super::{
-    memory::{Memory, Probed, Ptr, Typed, config, number, offset, set},
+    memory::{Memory, Probed, Ptr, Typed, config, detailed, number, offset, set},
     repeat::ROOMS,
 };
 
@@ -279,18 +279,22 @@ impl Caller {
         } = *self;
         record.tgid = tgid;
         record.tid = tid;
-        record.uid = uid();
-        // SAFETY: no arguments.
-        record.cgroup = unsafe { bpf_get_current_cgroup_id() };
         task.comm(&mut record.comm);
         record.start_time = start;
         record.process_key = key;
-        record.parent = task.parent();
         record.vpid = vpid;
-        set(
-            present,
-            present::COMM | present::START_TIME | present::PARENT | present::VPID,
-        );
+        set(present, present::COMM | present::START_TIME | present::VPID);
+        if detailed(detail::USER) {
+            record.uid = uid();
+        }
+        if detailed(detail::CGROUP) {
+            // SAFETY: no arguments.
+            record.cgroup = unsafe { bpf_get_current_cgroup_id() };
+        }
+        if detailed(detail::REST) {
+            record.parent = task.parent();
+            set(present, present::PARENT);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Cli, NetnsArg, OutputArgs, TraceArgs, UserArg};
 use crate::{
     event::{Backend, Family, Transport},
     selection::Selection,
-    sink::{Destination, OutputOptions},
+    sink::{Destination, Format, OutputOptions},
 };
 
 /// What `trace` is to do.
@@ -150,6 +150,11 @@ impl TraceArgs {
 
         let command = (!command.is_empty()).then_some(command);
         let mut notes = Vec::new();
+        let output = output.resolve(if command.is_some() {
+            Destination::Stderr
+        } else {
+            Destination::Stdout
+        });
         let selection = Selection {
             ports,
             peer_ports,
@@ -171,6 +176,7 @@ impl TraceArgs {
             failed,
             conflicts,
             descendants: command.is_some(),
+            brief: output.format == Format::Text,
         };
         Ok(TraceOptions {
             selection,
@@ -179,11 +185,7 @@ impl TraceArgs {
             duration,
             count,
             args: !no_args,
-            output: output.resolve(if command.is_some() {
-                Destination::Stderr
-            } else {
-                Destination::Stdout
-            }),
+            output,
             command,
             notes,
         })

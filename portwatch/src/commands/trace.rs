@@ -74,6 +74,7 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
     let enricher = Enricher::new(enrich::Options {
         numeric: options.output.numeric,
         args: options.args,
+        brief: options.selection.brief,
         backend: plan.backend,
     })
     .context("cannot read the clocks")?;

@@ -32,6 +32,8 @@ pub struct Options {
     pub numeric: bool,
     /// With arguments (unless `--no-args`).
     pub args: bool,
+    /// Only what text shows; nothing is listed as missing.
+    pub brief: bool,
     /// The way into the kernel, which decides what may be expected of an event.
     pub backend: Backend,
 }
@@ -56,7 +58,7 @@ impl Enricher {
         Ok(Self {
             options,
             clock: Clock::new()?,
-            processes: Processes::new(options.numeric, options.args),
+            processes: Processes::new(options.numeric || options.brief, options.args),
             services: if options.numeric {
                 Services::default()
             } else {
@@ -80,7 +82,8 @@ impl Enricher {
             .saturating_sub(event.duration.unwrap_or_default());
         let process = self.processes.of(&event.task, began, &self.clock);
         let device = event.socket.device.filter(|&device| device != 0);
-        let place = event.socket.netns.map_or_else(Place::default, |netns| {
+        let netns = event.socket.netns.filter(|_| !self.options.brief);
+        let place = netns.map_or_else(Place::default, |netns| {
             self.namespaces
                 .place(netns, &event.task, device, event.time_boot)
         });
@@ -94,14 +97,18 @@ impl Enricher {
             ..self.port(event.transport, event.local.port)
         };
         let peer = self.port(event.transport, event.peer.and_then(|peer| peer.port));
-        let missing = missing(&Facts {
-            event: &event,
-            process: &process,
-            local: &local,
-            interface: device.is_none() || place.interface.is_some(),
-            args: self.options.args,
-            backend: self.options.backend,
-        });
+        let missing = if self.options.brief {
+            Vec::new()
+        } else {
+            missing(&Facts {
+                event: &event,
+                process: &process,
+                local: &local,
+                interface: device.is_none() || place.interface.is_some(),
+                args: self.options.args,
+                backend: self.options.backend,
+            })
+        };
         Sighting {
             time: self.clock.time(event.time_boot),
             process,
@@ -232,6 +239,7 @@ pub(crate) mod tests {
         let mut enricher = Enricher::new(Options {
             numeric,
             args: true,
+            brief: false,
             backend: Backend::Tracing,
         })
         .unwrap();

@@ -67,6 +67,8 @@ pub struct Hook {
     pub when: When,
     /// What its absence means.
     pub need: Need,
+    /// Programs of the tracing backend that tell how long a call took, and nothing else.
+    pub timing: &'static [Program],
     /// Programs of the tracing backend.
     pub tracing: &'static [Program],
     /// Programs of the kprobe backend.
@@ -107,10 +109,8 @@ pub const HOOKS: &[Hook] = &[
         ],
         when: When::Ops(&[Op::Bind]),
         need: Need::Required,
-        tracing: &[
-            Program("bind4_enter_tracing", FEntry),
-            Program("bind4_tracing", FExit),
-        ],
+        timing: &[Program("bind4_enter_tracing", FEntry)],
+        tracing: &[Program("bind4_tracing", FExit)],
         kprobe: &[
             Program("bind4_enter_kprobe", KProbe),
             Program("bind4_kprobe", KRetProbe),
@@ -131,10 +131,8 @@ pub const HOOKS: &[Hook] = &[
         ],
         when: When::Ops(&[Op::Bind]),
         need: Need::Optional,
-        tracing: &[
-            Program("bind6_enter_tracing", FEntry),
-            Program("bind6_tracing", FExit),
-        ],
+        timing: &[Program("bind6_enter_tracing", FEntry)],
+        tracing: &[Program("bind6_tracing", FExit)],
         kprobe: &[
             Program("bind6_enter_kprobe", KProbe),
             Program("bind6_kprobe", KRetProbe),
@@ -149,6 +147,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Ops(&[Op::Bind]),
         need: Need::Optional,
+        timing: &[],
         tracing: &[Program("bind_refused_tracing", FExit)],
         kprobe: &[
             Program("bind_refused_enter_kprobe", KProbe),
@@ -170,10 +169,8 @@ pub const HOOKS: &[Hook] = &[
         ],
         when: When::Ops(&[Op::Listen]),
         need: Need::Required,
-        tracing: &[
-            Program("listen_enter_tracing", FEntry),
-            Program("listen_tracing", FExit),
-        ],
+        timing: &[Program("listen_enter_tracing", FEntry)],
+        tracing: &[Program("listen_tracing", FExit)],
         kprobe: &[
             Program("listen_enter_kprobe", KProbe),
             Program("listen_kprobe", KRetProbe),
@@ -189,6 +186,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Ops(&[Op::Listen]),
         need: Need::Beside("__inet_listen_sk"),
+        timing: &[],
         tracing: &[Program("listen_early_tracing", FExit)],
         kprobe: &[
             Program("listen_early_enter_kprobe", KProbe),
@@ -204,6 +202,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Ops(&[Op::Listen]),
         need: Need::Optional,
+        timing: &[],
         tracing: &[Program("listen_refused_tracing", FExit)],
         kprobe: &[
             Program("listen_refused_enter_kprobe", KProbe),
@@ -222,6 +221,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Ops(&[Op::Connect]),
         need: Need::Required,
+        timing: &[],
         tracing: &[Program("state_tracing", BtfTracepoint)],
         kprobe: &[Program("state_raw", RawTracepoint)],
         raw_tp: &[Program("state_raw", RawTracepoint)],
@@ -237,6 +237,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Ops(&[Op::Connect]),
         need: Need::Required,
+        timing: &[],
         tracing: &[
             Program("connect_stream_enter_tracing", FEntry),
             Program("connect_stream_tracing", FExit),
@@ -253,6 +254,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Ops(&[Op::Connect]),
         need: Need::Required,
+        timing: &[],
         tracing: &[],
         kprobe: &[
             Program("connect4_enter_kprobe", KProbe),
@@ -268,6 +270,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Ops(&[Op::Connect]),
         need: Need::Optional,
+        timing: &[],
         tracing: &[],
         kprobe: &[
             Program("connect6_enter_kprobe", KProbe),
@@ -283,6 +286,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Ops(&[Op::Connect]),
         need: Need::Optional,
+        timing: &[],
         tracing: &[],
         kprobe: &[
             Program("pre_connect4_enter_kprobe", KProbe),
@@ -298,6 +302,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Ops(&[Op::Connect]),
         need: Need::Optional,
+        timing: &[],
         tracing: &[],
         kprobe: &[
             Program("pre_connect6_enter_kprobe", KProbe),
@@ -317,6 +322,7 @@ pub const HOOKS: &[Hook] = &[
         // Autobind needs it to tell a port taken by connect() from one taken by a send.
         when: When::Ops(&[Op::Connect, Op::Autobind]),
         need: Need::Required,
+        timing: &[],
         tracing: &[
             Program("connect_datagram_enter_tracing", FEntry),
             Program("connect_datagram_tracing", FExit),
@@ -335,6 +341,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Ops(&[Op::Connect]),
         need: Need::Optional,
+        timing: &[],
         tracing: &[Program("connect_refused_tracing", FExit)],
         kprobe: &[
             Program("connect_refused_enter_kprobe", KProbe),
@@ -350,10 +357,8 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Ops(&[Op::Autobind]),
         need: Need::Required,
-        tracing: &[
-            Program("autobind_enter_tracing", FEntry),
-            Program("autobind_tracing", FExit),
-        ],
+        timing: &[Program("autobind_enter_tracing", FEntry)],
+        tracing: &[Program("autobind_tracing", FExit)],
         kprobe: &[
             Program("autobind_enter_kprobe", KProbe),
             Program("autobind_kprobe", KRetProbe),
@@ -371,6 +376,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Ops(ALL),
         need: Need::Required,
+        timing: &[],
         tracing: &[],
         kprobe: &[],
         raw_tp: &[Program("sys_exit_raw", RawTracepoint)],
@@ -386,6 +392,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Descendants,
         need: Need::Required,
+        timing: &[],
         tracing: &[Program("fork_tracing", BtfTracepoint)],
         kprobe: &[Program("fork_raw", RawTracepoint)],
         raw_tp: &[Program("fork_raw", RawTracepoint)],
@@ -398,6 +405,7 @@ pub const HOOKS: &[Hook] = &[
         }],
         when: When::Descendants,
         need: Need::Required,
+        timing: &[],
         tracing: &[Program("free_tracing", BtfTracepoint)],
         kprobe: &[Program("free_raw", RawTracepoint)],
         raw_tp: &[Program("free_raw", RawTracepoint)],

@@ -11,7 +11,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use portwatch_ebpf::abi::{
-    config::{Config, family, filter, protocol},
+    config::{Config, detail, family, filter, protocol},
     record::op,
 };
 use thiserror::Error;
@@ -230,18 +230,25 @@ fn attachments(
     let mut list = Vec::new();
     let mut without = Vec::new();
     for hook in HOOKS {
-        let programs = programs(hook, backend);
+        let mut programs = programs(hook, backend).to_vec();
         if programs.is_empty() || !needed(hook, selection) {
             continue;
         }
+        if backend == Backend::Tracing && !selection.brief {
+            programs.extend(hook.timing);
+        }
         match resolve(hook, &facts.prototypes)? {
             Some(target) => {
-                list.extend(programs.iter().map(|&Program(program, way)| Attachment {
-                    program,
-                    bounded,
-                    way,
-                    target,
-                }));
+                list.extend(
+                    programs
+                        .into_iter()
+                        .map(|Program(program, way)| Attachment {
+                            program,
+                            bounded,
+                            way,
+                            target,
+                        }),
+                );
             }
             None if hook.need == Need::Optional => without.push(hook.purpose),
             None => {}
@@ -269,6 +276,7 @@ fn config(facts: &Facts, selection: &Selection, attachments: &[Attachment]) -> C
         // The hook for sockets in use takes inet_listen too, beside the other.
         listen_takes_socket: u32::from(uses("__inet_listen_sk") == 0),
         connect_returns_by_syscall: uses("sys_exit"),
+        details: details(selection),
         diagnostics: 0,
     }
 }
@@ -282,6 +290,16 @@ pub const fn number(operation: Op) -> u8 {
         Op::Connect => op::CONNECT,
         Op::Autobind => op::AUTOBIND,
     }
+}
+
+/// What text does not show is collected for filters that decide by it, in user space too.
+fn details(selection: &Selection) -> u32 {
+    if !selection.brief {
+        return detail::ALL;
+    }
+    let by_user = !selection.uids.is_empty();
+    let by_cgroup = !selection.cgroups.is_empty() || !selection.containers.is_empty();
+    u32::from(by_user) * detail::USER | u32::from(by_cgroup) * detail::CGROUP
 }
 
 fn protocols(transports: &[Transport]) -> u32 {
@@ -326,6 +344,7 @@ fn filters(selection: &Selection) -> u32 {
         events: _,
         failed: _,
         conflicts: _,
+        brief: _,
     } = selection;
     let mut bits = 0;
     for (active, bit) in [

@@ -3,7 +3,10 @@
 //! The outcomes are those of the conflict oracle measured on Linux; the workload itself fails if
 //! the running kernel decides otherwise.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
@@ -349,6 +352,8 @@ fn children(s: &mut Script, count: usize) -> Result<()> {
         line.forget("conflict.truncated")
             .set("conflict.holders.0.socket.reuseaddr", Want::NotTrue)
             .set("conflict.holders.0.socket.reuseport", Want::NotTrue);
+        // Asked when the event has arrived: it has to be there still.
+        std::thread::sleep(Duration::from_millis(200));
     }
     Ok(())
 }

@@ -240,6 +240,7 @@ mod tests {
         Enricher::new(enrich::Options {
             numeric: true,
             args: true,
+            brief: false,
             backend: Backend::RawTp,
         })
         .unwrap()
