@@ -470,8 +470,8 @@ pub struct Event {
 /// An [`Event`] joined with everything user space knows about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sighting {
-    /// What the kernel reported.
-    pub event: Event,
+    /// What the kernel reported. In the box it was decoded into: it is large.
+    pub event: Box<Event>,
     /// When.
     pub time: Time,
     /// The caller, enriched.

@@ -44,7 +44,7 @@ pub(crate) fn sighting(op: Op, local: &str) -> Sighting {
     let is_v6 = local.address.unwrap().is_ipv6();
     Sighting {
         local: facts(&local),
-        event: Event {
+        event: Box::new(Event {
             time_boot: time().boot,
             duration: Some(12_345),
             op,
@@ -93,7 +93,7 @@ pub(crate) fn sighting(op: Op, local: &str) -> Sighting {
             },
             refused_by_policy: false,
             conflict: None,
-        },
+        }),
         time: time(),
         process: Arc::new(process("/usr/bin/node", &["node", "server.js"])),
         peer: PortFacts::default(),

@@ -36,7 +36,8 @@ pub mod detail {
     pub const USER: u32 = 1 << 0;
     /// The caller's cgroup.
     pub const CGROUP: u32 = 1 << 1;
-    /// The rest: the caller's parent, who asked, cookie, owner, device and options of the socket.
+    /// The rest: the caller's parent, who asked; inode, cookie, owner, device and options of
+    /// the socket.
     pub const REST: u32 = 1 << 2;
     /// All of it.
     pub const ALL: u32 = USER | CGROUP | REST;

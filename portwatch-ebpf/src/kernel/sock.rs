@@ -141,7 +141,7 @@ pub(crate) struct Handle {
     /// The sock the program holds: for the TCP socket inside an MPTCP one, that one.
     pub(crate) sk: Ptr,
     socket: Ptr,
-    /// Something of the open file that is 0 when there is none.
+    /// Something of the open file that is 0 when there is none: its inode's number, if wanted.
     file: u64,
 }
 
@@ -164,6 +164,8 @@ impl Handle {
             socket,
             file: if file.is_null() {
                 0
+            } else if M::PLAIN && !detailed(detail::REST) {
+                1
             } else if M::PLAIN {
                 let inode = M::load::<Ptr>(file, offset!(file_inode));
                 M::load(inode, offset!(inode_ino))
@@ -323,10 +325,12 @@ pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, handle: &H
         }
     }
     record.netns = netns::<M>(sk);
-    let inode = handle.inode::<M>();
-    if inode != 0 {
-        record.inode = inode;
-        set(&mut record.present, present::INODE);
+    if detailed(detail::REST) {
+        let inode = handle.inode::<M>();
+        if inode != 0 {
+            record.inode = inode;
+            set(&mut record.present, present::INODE);
+        }
     }
 }
 

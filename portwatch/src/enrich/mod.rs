@@ -74,7 +74,8 @@ impl Enricher {
     }
 
     /// Joins an event with all names.
-    pub fn event(&mut self, mut event: Event) -> Sighting {
+    pub fn event(&mut self, event: impl Into<Box<Event>>) -> Sighting {
+        let mut event = event.into();
         self.find_listeners(&mut event);
         // The caller was there when its call began; the outcome may have come after its end.
         let began = event
@@ -268,7 +269,7 @@ pub(crate) mod tests {
         assert_eq!(seen.peer.class, Some(PortClass::WellKnown));
         assert_eq!(seen.peer.ephemeral, None);
         assert_eq!(seen.time, enricher.time(20_000_000_000));
-        assert_eq!(seen.event, complete(Op::Connect));
+        assert_eq!(*seen.event, complete(Op::Connect));
     }
 
     #[test]

@@ -113,7 +113,7 @@ mod tests {
         event.outcome = Outcome::Failure(Errno(98));
         event.conflict = None;
         Record::Socket {
-            event: Box::new(event),
+            event,
             cpu: 0,
             lost: 0,
         }

@@ -100,7 +100,7 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
                 if self.is_new_loss(cpu, lost) {
                     self.account()?;
                 }
-                self.event(*event)
+                self.event(event)
             }
         }
     }
@@ -110,7 +110,7 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
         self.sink.flush()
     }
 
-    fn event(&mut self, event: Event) -> io::Result<()> {
+    fn event(&mut self, event: Box<Event>) -> io::Result<()> {
         if self.is_full() {
             return Ok(());
         }
@@ -159,7 +159,7 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
     pub(super) fn finish(&mut self, open: Vec<Event>, skipped: u64) -> io::Result<()> {
         for mut event in open {
             event.outcome = Outcome::Unknown(UnknownReason::TraceEnded);
-            self.event(event)?;
+            self.event(Box::new(event))?;
         }
         self.account()?;
         self.tell_lost(LostReason::Recursion, skipped)?;
@@ -215,7 +215,7 @@ mod tests {
             Item::Event(sighting) => {
                 let Event {
                     op, local, outcome, ..
-                } = &sighting.event;
+                } = &*sighting.event;
                 let outcome = match outcome {
                     Outcome::Success => "",
                     Outcome::Failure(_) => " failed",
@@ -268,7 +268,7 @@ mod tests {
     }
 
     fn bind(port: u16) -> Event {
-        sighting(Op::Bind, &format!("127.0.0.1:{port}")).event
+        *sighting(Op::Bind, &format!("127.0.0.1:{port}")).event
     }
 
     fn record(event: Event, cpu: u16, lost: u32) -> Record {
@@ -302,7 +302,7 @@ mod tests {
             stream.record(record(bind(1), 0, 0)).unwrap();
             assert!(!stream.is_full());
             let refused = failed(sighting(Op::Bind, "127.0.0.1:2"), libc::EADDRINUSE);
-            stream.record(record(refused.event, 0, 0)).unwrap();
+            stream.record(record(*refused.event, 0, 0)).unwrap();
             assert!(stream.is_full());
             stream.finish(Vec::new(), 0).unwrap();
         });
@@ -371,7 +371,7 @@ mod tests {
     fn what_is_open_at_the_end_has_an_unknown_outcome() {
         let words = stream(&all(), None, Vec::new(), |stream| {
             stream.start(Backend::RawTp).unwrap();
-            let open = connect("127.0.0.1:40000", "127.0.0.1:80").event;
+            let open = *connect("127.0.0.1:40000", "127.0.0.1:80").event;
             stream.finish(vec![open], 0).unwrap();
         });
         assert_eq!(words, ["start raw_tp", "connect 40000 open", "end 1 0 0"]);

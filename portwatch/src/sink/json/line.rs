@@ -103,7 +103,7 @@ pub(super) fn event(
         task,
         refused_by_policy: _, // a word of `conflict.kind`, which is decided elsewhere
         conflict,
-    } = event;
+    } = &**event;
 
     call(line, *op, *outcome, *via, *duration);
     if let Outcome::Failure(errno) = *outcome {
