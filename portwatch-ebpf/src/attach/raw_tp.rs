@@ -1,9 +1,9 @@
 //! Raw tracepoints: `sys_exit` for calls and their results, tracepoints for the rest. Pointers are
 //! plain numbers.
 
-use core::marker::PhantomData;
+use core::{ffi::c_void, marker::PhantomData};
 
-use aya_ebpf::programs::RawTracePointContext;
+use aya_ebpf::{EbpfContext as _, programs::RawTracePointContext};
 
 use crate::{
     hook::{self, Backend, Returned, bind, connect, listen},
@@ -32,6 +32,20 @@ impl<R: Repeat> Backend for Raw<R> {
 /// `sys_exit(regs, ret)`.
 #[inline(always)]
 pub(crate) fn sys_exit<R: Repeat>(ctx: &RawTracePointContext) {
+    if syscall::may_be_followed(syscall::number_of(ctx.arg(0))) {
+        returned::<R>(ctx.as_ptr());
+    }
+}
+
+/// A function of its own, so that the calls that are none of ours do not save its registers.
+#[inline(never)]
+fn returned<R: Repeat>(ctx: *mut c_void) -> u32 {
+    followed::<R>(&RawTracePointContext::new(ctx));
+    0
+}
+
+#[inline(always)]
+fn followed<R: Repeat>(ctx: &RawTracePointContext) {
     let Some(Finished {
         call,
         sk,

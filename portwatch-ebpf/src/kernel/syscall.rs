@@ -69,12 +69,25 @@ pub(crate) struct Finished {
     pub(crate) third: u64,
 }
 
-/// Looks at the registers of a system call that has just returned. Most calls are none of ours and
-/// leave at the first comparison.
+/// Number of a system call that has just returned.
+#[inline(always)]
+pub(crate) fn number_of(regs: Ptr) -> u64 {
+    Probed::load(regs, offset!(regs_orig_ax))
+}
+
+/// Whether a call may be one that is followed: two comparisons, by which nearly every system call of
+/// the machine leaves.
+#[inline(always)]
+pub(crate) fn may_be_followed(number: u64) -> bool {
+    use number::*;
+    number.wrapping_sub(CONNECT) <= LISTEN - CONNECT
+        || number.wrapping_sub(BIND_32) <= LISTEN_32 - BIND_32
+}
+
+/// Looks at the registers of a system call that has just returned.
 #[inline(always)]
 pub(crate) fn finished(regs: Ptr) -> Option<Finished> {
-    let number = Probed::load::<u64>(regs, offset!(regs_orig_ax));
-    let (call, compat) = match number {
+    let (call, compat) = match number_of(regs) {
         number::CONNECT => (Call::Connect, false),
         number::BIND => (Call::Bind, false),
         number::LISTEN => (Call::Listen, false),
