@@ -211,7 +211,8 @@ mod tests {
     const START: &str = r#"{"schema":"portwatch/1","seq":1,"time":"2026-11-22T10:11:12.123456789Z",
         "time_boot":5,"event":{"name":"start"},"portwatch":{"version":"1"},
         "kernel":{"release":"6.1"},"host":{"name":"h"},"backend":"tracing",
-        "degraded":["calls-before-socket-layer: EBADF","sctp-beyond-bind: SCTP listen"]}"#;
+        "degraded":["calls-before-socket-layer: EBADF","sctp-beyond-bind: SCTP listen",
+            "preempted-calls: while another task"]}"#;
 
     fn bind(seq: u64) -> String {
         format!(

@@ -99,6 +99,11 @@ const TABLE: &[(Backend, Feature, &str)] = &[
     ),
     (
         Backend::Tracing,
+        Feature::Preempted,
+        "the kernel runs a program once at a time on a CPU",
+    ),
+    (
+        Backend::Tracing,
         Feature::Early,
         "ends before the socket layer's own code",
     ),
@@ -151,10 +156,10 @@ pub(crate) fn may_miss(backend: Backend, feature: Feature) -> Option<&'static st
         .map(|(_, _, why)| *why)
 }
 
-/// Whether system call tracepoints can be preempted on this kernel, so that raw_tp loses calls under
-/// load and counts them: since 7.x.
+/// Whether programs of this backend can be preempted on this kernel, so that it loses calls under load
+/// and counts them: since 7.x, but for kprobes, which run with preemption off.
 pub(crate) fn preempts(backend: Backend) -> bool {
-    backend == Backend::RawTp
+    backend != Backend::Kprobe
         && proc::kernel_release()
             .ok()
             .and_then(|release| proc::version_of(&release))
@@ -196,10 +201,12 @@ mod tests {
         let right = [
             "calls-before-socket-layer: EBADF",
             "sctp-beyond-bind: SCTP listen",
+            "preempted-calls: while another task",
         ];
+        let [first, second, third] = right;
         assert_eq!(compare("tracing", &right), [""; 0]);
-        assert_eq!(compare("tracing", &right[..1]).len(), 1);
-        assert_eq!(compare("kprobe", &right).len(), 1);
-        assert_eq!(compare("tracing", &["new", right[0], right[1]]).len(), 1);
+        assert_eq!(compare("tracing", &right[1..]).len(), 1);
+        assert_eq!(compare("kprobe", &right).len(), 2);
+        assert_eq!(compare("tracing", &["new", first, second, third]).len(), 1);
     }
 }

@@ -68,9 +68,11 @@ fn nothing_typed_traces_the_default_events_of_everything() {
         options.selection,
         crate::selection::Selection {
             events: vec![Op::Bind, Op::Listen, Op::Connect, Op::Autobind],
+            brief: true,
             ..Default::default()
         }
     );
+    assert!(!trace("-o json").selection.brief, "JSON has every field");
     assert_eq!(options.backend, None);
     assert_eq!(options.buffer, 8 << 20);
     assert_eq!((options.duration, options.count), (None, None));

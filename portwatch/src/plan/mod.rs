@@ -297,9 +297,14 @@ fn details(selection: &Selection) -> u32 {
     if !selection.brief {
         return detail::ALL;
     }
-    let by_user = !selection.uids.is_empty();
-    let by_cgroup = !selection.cgroups.is_empty() || !selection.containers.is_empty();
-    u32::from(by_user) * detail::USER | u32::from(by_cgroup) * detail::CGROUP
+    let mut bits = 0;
+    if !selection.uids.is_empty() {
+        bits |= detail::USER;
+    }
+    if !selection.cgroups.is_empty() || !selection.containers.is_empty() {
+        bits |= detail::CGROUP;
+    }
+    bits
 }
 
 fn protocols(transports: &[Transport]) -> u32 {

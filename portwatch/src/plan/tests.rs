@@ -302,6 +302,36 @@ fn a_refused_way_in_leads_to_the_next() {
 }
 
 #[test]
+fn what_text_does_not_show_is_not_collected_unless_a_filter_needs_it() {
+    let facts = facts(Kernel::V6_12);
+    let brief = |selection: Selection| {
+        let selection = Selection {
+            brief: true,
+            ..selection
+        };
+        plan(&facts, &selection, Attach::Auto).unwrap()
+    };
+    let whole = plan(&facts, &default_selection(), Attach::Auto).unwrap();
+    assert_eq!(whole.config.details, detail::ALL);
+    assert!(programs_of(&whole).contains(&"bind4_enter_tracing"));
+    let text = brief(default_selection());
+    assert_eq!(text.config.details, 0);
+    assert!(!programs_of(&text).contains(&"bind4_enter_tracing"));
+    // It tells a call that goes on from one that begins, not only the time.
+    assert!(programs_of(&text).contains(&"connect_stream_enter_tracing"));
+    let by_user = brief(Selection {
+        uids: vec![33],
+        ..default_selection()
+    });
+    assert_eq!(by_user.config.details, detail::USER);
+    let by_container = brief(Selection {
+        containers: vec!["abc".to_owned()],
+        ..default_selection()
+    });
+    assert_eq!(by_container.config.details, detail::CGROUP);
+}
+
+#[test]
 fn what_the_kernel_can_decide_is_handed_to_it() {
     let facts = facts(Kernel::V6_12);
     let config = |selection: Selection| plan(&facts, &selection, Attach::Auto).unwrap().config;

@@ -312,6 +312,11 @@ fn life_text_is_clean(bench: &Bench) -> Result<()> {
     })?;
     bench.workload("process_renamed")?;
     bench.workload("process_odd_arguments")?;
+    // Less is collected for text than for JSON: what it shows has to be there all the same.
+    bench.workload("conflict_listener")?;
+    bench.workload("connect_refused")?;
+    bench.workload("connect_nonblocking")?;
+    bench.workload("udp_connect4")?;
     task::signal(child.id(), libc::SIGTERM)?;
     drop(text);
     let status = child.wait()?;
@@ -333,6 +338,21 @@ fn life_text_is_clean(bench: &Bench) -> Result<()> {
             "no line for port {port}: {text}"
         );
     }
+    let own = |line: &&str| line.contains("portwatch-tests") || line.contains("exe ");
+    let told = |words: &[&str]| {
+        let mut lines = text.lines().filter(own);
+        lines.any(|line| words.iter().all(|word| line.contains(word)))
+    };
+    for words in [
+        &["BIND ", "EADDRINUSE"][..],
+        &["LISTEN ", ":8080", " ok"],
+        &["CONNECT ", "tcp ", ":8080", "ECONNREFUSED"],
+        &["CONNECT ", "tcp ", ":8080", " ok"],
+        &["CONNECT ", "udp ", ":5353", " ok"],
+    ] {
+        ensure!(told(words), "no line with {words:?}: {text}");
+    }
+    ensure!(text.contains("held by "), "no holder: {text}");
     Ok(())
 }
 
