@@ -7,6 +7,8 @@ use aya_ebpf::{
 };
 use portwatch_ebpf::abi::record::{Header, SocketRecord, VERSION, kind, loss};
 
+use crate::diagnose::{note, say};
+
 /// Records on their way to user space. The loader sets the size.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
@@ -20,6 +22,7 @@ pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(loss::S
 pub(crate) fn lost(reason: u32) {
     add(reason);
     add(loss::ALL);
+    say(note::LOST, u64::from(reason));
 }
 
 #[inline(always)]

@@ -13,6 +13,8 @@ fn main() {
 #[cfg(target_arch = "bpf")]
 mod attach;
 #[cfg(target_arch = "bpf")]
+mod diagnose;
+#[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
 mod filter;

@@ -16,6 +16,8 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{Program, ProgramError},
 };
+use aya_log::EbpfLogger;
+use log::Log;
 use portwatch_ebpf::abi::record::{SocketRecord, loss};
 use thiserror::Error;
 
@@ -131,6 +133,7 @@ pub fn load(
         .btf(None)
         .override_global("LAYOUT", &gathered.facts.fields.words[..], true)
         .override_global("CONFIG", &plan.config.words()[..], true)
+        .override_global(aya_log::LEVEL, &log_level(plan), true)
         .map_max_entries("EVENTS", buffer)
         .load(&planned(plan)?)?;
     fill_filters(&mut ebpf, selection, values)?;
@@ -145,6 +148,15 @@ pub fn load(
         descendants: map(&mut ebpf, "DESCENDANTS")?,
         ebpf,
     })
+}
+
+/// Which of the programs' diagnostics are wanted: all or none.
+fn log_level(plan: &Plan) -> u8 {
+    if plan.config.diagnostics == 0 {
+        0
+    } else {
+        u8::MAX
+    }
 }
 
 /// The object with the plan's programs alone.
@@ -183,6 +195,15 @@ impl Loaded {
     /// When it was taken before.
     pub fn take_ring(&mut self) -> Result<RingBuf<MapData>, LoadError> {
         self.ring.take().ok_or(LoadError::Lacks("EVENTS"))
+    }
+
+    /// What the programs say of their work, once; only where the plan wants it.
+    ///
+    /// # Errors
+    /// When it was taken before.
+    pub fn take_diagnostics<T: Log>(&mut self, logger: T) -> Result<EbpfLogger<T>, LoadError> {
+        EbpfLogger::init_with_logger(&mut self.ebpf, logger)
+            .map_err(|_| LoadError::Lacks("AYA_LOGS"))
     }
 
     /// Makes the programs follow a process and its descendants.

@@ -2,4 +2,5 @@
 
 pub mod config;
 pub mod layout;
+pub mod note;
 pub mod record;

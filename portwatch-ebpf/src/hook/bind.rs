@@ -4,6 +4,7 @@ use portwatch_ebpf::abi::record::{SocketRecord, flags, op, present};
 
 use super::{Backend, Returned, common, timed};
 use crate::{
+    diagnose::{note, say},
     emit::{self, Entry},
     filter,
     kernel::{
@@ -125,6 +126,7 @@ pub(crate) fn explain<B: Backend>(sk: Ptr, kind: Kind, error: u32, port: u16) {
             u64::from(port),
             u64::from(kind.is_tcp()),
         );
+        say(note::OWNERS, u64::from(port));
     }
 }
 

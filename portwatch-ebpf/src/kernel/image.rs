@@ -12,6 +12,7 @@ use super::{
     task::Caller,
 };
 use crate::{
+    diagnose::{note, say},
     emit,
     state::{ANNOUNCED, ANNOUNCED_SLOTS},
 };
@@ -26,9 +27,15 @@ pub(crate) fn announce<R: Repeat>(caller: &Caller) {
         return;
     };
     // SAFETY: a slot of our map, one aligned word.
-    if unsafe { *slot } != key && R::send_image() == 0 {
+    if unsafe { *slot } == key {
+        return;
+    }
+    if R::send_image() == 0 {
         // SAFETY: as above.
         unsafe { *slot = key };
+        say(note::ANNOUNCED, 0);
+    } else {
+        say(note::NOT_ANNOUNCED, 0);
     }
 }
 

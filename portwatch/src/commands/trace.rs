@@ -19,7 +19,10 @@ use crate::{
     host::{cgroup, kernel, limits},
     load::{self, FilterValues},
     sink,
-    source::ring::Ring,
+    source::{
+        diagnostics::{Diagnostics, Stderr},
+        ring::Ring,
+    },
 };
 use stream::{News, Stream};
 
@@ -78,6 +81,12 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
         backend: plan.backend,
     })
     .context("cannot read the clocks")?;
+    let mut diagnostics = if say.is_whole() {
+        let logger = loaded.take_diagnostics(Stderr)?;
+        Some(Diagnostics::new(logger).context("cannot watch the diagnostics")?)
+    } else {
+        None
+    };
     let mut ring = Ring::new(loaded.take_ring()?).context("cannot watch the ring buffer")?;
     let sink = quietly(sink::open(out, &options.output, options.args), options)?;
     let mut losses = loaded.losses();
@@ -93,7 +102,7 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
     let code = follow(
         &mut stream,
         &mut ring,
-        &watch,
+        (&watch, diagnostics.as_mut()),
         &mut signals,
         child.as_mut(),
         options,
@@ -105,6 +114,9 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
         Err(failure) => return Err(failure),
     };
     loaded.detach(&plan);
+    if let Some(diagnostics) = &mut diagnostics {
+        diagnostics.drain();
+    }
     let ended = drain(&mut stream, &mut ring)
         .and_then(|()| stream.finish(loaded.pending(), loaded.skipped()));
     match ended {
@@ -215,7 +227,7 @@ fn quietly<T>(result: io::Result<T>, options: &TraceOptions) -> Result<T, Failur
 async fn follow(
     stream: &mut Stream<'_, impl FnMut() -> io::Result<News>>,
     ring: &mut Ring,
-    watch: &StepWatch,
+    (watch, mut diagnostics): (&StepWatch, Option<&mut Diagnostics>),
     signals: &mut Signals,
     mut child: Option<&mut Child>,
     options: &TraceOptions,
@@ -255,6 +267,7 @@ async fn follow(
                 Some(child) => drop(child.signal(Signo::SIGTERM)),
                 None => break,
             },
+            said = print(&mut diagnostics) => said.context("cannot wait for the kernel")?,
             stepped = watch.stepped() => {
                 stepped.context("cannot watch the clock")?;
                 stream.resample().context("cannot read the clocks")?;
@@ -270,6 +283,13 @@ async fn follow(
     }
     // A command that goes on after -c or --duration is left alone; the trace is over.
     Ok(status.unwrap_or(0))
+}
+
+async fn print(diagnostics: &mut Option<&mut Diagnostics>) -> io::Result<()> {
+    match diagnostics {
+        Some(diagnostics) => diagnostics.print().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn wait(child: &mut Option<&mut Child>) -> io::Result<Exit> {

@@ -1,4 +1,5 @@
 //! Where events come from.
 
 pub mod assemble;
+pub mod diagnostics;
 pub mod ring;

@@ -40,6 +40,7 @@ pub(super) const ALL: &[Session] = sessions![
     life_text_is_clean,
     life_connect_open_at_end,
     life_no_arguments,
+    life_diagnostics,
 ];
 
 fn none() -> [&'static str; 0] {
@@ -353,6 +354,25 @@ fn life_text_is_clean(bench: &Bench) -> Result<()> {
         ensure!(told(words), "no line with {words:?}: {text}");
     }
     ensure!(text.contains("held by "), "no holder: {text}");
+    Ok(())
+}
+
+/// What the programs say of their own work, on stderr at -vv.
+fn life_diagnostics(bench: &Bench) -> Result<()> {
+    let mut child = bench
+        .command(bench.trace_args(["-vv", "--count", "1"]))
+        .spawn()?;
+    bench::until("the end after one event", || {
+        bind_something()?;
+        Ok(child.try_wait()?.is_some())
+    })?;
+    let output = child.wait_with_output()?;
+    let notes = String::from_utf8_lossy(&output.stderr);
+    let own = format!(
+        "portwatch: kernel: process {}: announced",
+        std::process::id()
+    );
+    ensure!(notes.lines().any(|line| line == own), "no {own:?}: {notes}");
     Ok(())
 }
 
