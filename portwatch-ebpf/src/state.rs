@@ -154,48 +154,58 @@ pub(crate) fn scratch(room: u32) -> Option<&'static mut SocketRecord> {
     SCRATCH.get_ptr_mut(room).map(|room| unsafe { &mut *room })
 }
 
-/// The end of a connection attempt whose call had not returned: what the return no longer finds in
-/// the socket, or that there is nothing left to tell. In a slot that another socket may overwrite;
-/// then the return makes do without.
+/// What the last change of state of a socket leaves for the return of its connect(), which no longer
+/// finds it in the socket. In a slot that another socket may take; then the return makes do without.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Ended {
-    /// The socket.
+pub(crate) struct Note {
+    /// The socket; 0 while the rest is written.
     pub(crate) sk: u64,
     /// When the outcome was known.
     pub(crate) at: u64,
     /// When the attempt began; 0 where the entry of the call tells.
     pub(crate) began: u64,
-    /// The local end of an attempt that failed, the address as in a record.
+    /// The local end, the address as in a record.
     pub(crate) address: [u64; 2],
     pub(crate) port: u32,
-    /// 1: it is told.
-    pub(crate) told: u32,
+    /// One of [`outcome`].
+    pub(crate) outcome: u32,
+    /// `sk_err` of a failure.
+    pub(crate) error: u32,
+    pub(crate) reserved: u32,
 }
 
-/// Room for the end of the attempt that a program is telling.
-#[map]
-static END: PerCpuArray<Ended> = PerCpuArray::with_max_entries(ROOMS, 0);
-
-/// The room of a program on this CPU.
-#[inline(always)]
-pub(crate) fn end(room: u32) -> Option<&'static mut Ended> {
-    // SAFETY: as `scratch`.
-    END.get_ptr_mut(room).map(|room| unsafe { &mut *room })
+/// What became of the attempt that a [`Note`] is about.
+pub(crate) mod outcome {
+    pub(crate) const FAILED: u32 = 0;
+    pub(crate) const ESTABLISHED: u32 = 1;
+    /// It has failed, and that is told.
+    pub(crate) const TOLD: u32 = 2;
 }
 
 #[map]
-static ENDED: Array<Ended> = Array::with_max_entries(ENDED_SLOTS, 0);
+static NOTES: Array<Note> = Array::with_max_entries(NOTE_SLOTS, 0);
 
-const ENDED_SLOTS: u32 = 1024;
+const NOTE_SLOTS: u32 = 1024;
 
 /// The slot of a socket.
 #[inline(always)]
-pub(crate) fn ended(sk: u64) -> Option<&'static mut Ended> {
+pub(crate) fn note_of(sk: u64) -> Option<&'static mut Note> {
     // Sockets of a slab lie a few kB apart.
-    let slot = (sk >> 6 ^ sk >> 16) as u32 & (ENDED_SLOTS - 1);
-    // SAFETY: a slot of our map; what is torn shows as another socket's.
-    ENDED.get_ptr_mut(slot).map(|slot| unsafe { &mut *slot })
+    let slot = (sk >> 6 ^ sk >> 16) as u32 & (NOTE_SLOTS - 1);
+    // SAFETY: a slot of our map. Writers and readers say whose it is first and last: see `Note::sk`.
+    NOTES.get_ptr_mut(slot).map(|slot| unsafe { &mut *slot })
+}
+
+/// Room for a copy of the note that a program is telling from.
+#[map]
+static NOTE: PerCpuArray<Note> = PerCpuArray::with_max_entries(ROOMS, 0);
+
+/// The room of a program on this CPU.
+#[inline(always)]
+pub(crate) fn note_room(room: u32) -> Option<&'static mut Note> {
+    // SAFETY: as `scratch`.
+    NOTE.get_ptr_mut(room).map(|room| unsafe { &mut *room })
 }
 
 /// Where an attempt stands in [`CONNECTING`] that waits from SYN_SENT on: `kind` of the record's header,

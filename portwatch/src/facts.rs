@@ -12,7 +12,7 @@ use crate::{
     },
     plan::{
         Facts,
-        hooks::{HOOKS, Way},
+        hooks::{HOOKS, MPTCP_CONNECT, Way},
     },
 };
 
@@ -72,6 +72,7 @@ pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
         raw_tp,
         helpers,
         loops,
+        mptcp_connects: btf.has_function(MPTCP_CONNECT),
     };
     Ok(Gathered {
         facts,
@@ -100,7 +101,10 @@ fn targets() -> (Vec<&'static str>, Vec<&'static str>) {
 
 fn wanted_names() -> Vec<Cow<'static, str>> {
     let (functions, tracepoints) = targets();
-    let plain = fields::names().into_iter().chain(functions);
+    let plain = fields::names()
+        .into_iter()
+        .chain(functions)
+        .chain([MPTCP_CONNECT]);
     // The typedefs of tracepoints have names of their own (include/trace/bpf_probe.h).
     let typedefs = tracepoints.iter().map(|name| format!("btf_trace_{name}"));
     plain

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bench::Bench,
     degraded::Backend,
-    expect::{self, Expected, Mismatch},
+    expect::{self, Expected, Mismatch, lookup},
     scenarios::{self, Scenario},
     script::{Ctx, Script, Skip},
     sys::netns::Netns,
@@ -289,7 +289,17 @@ fn ends_whole(tracer: Tracer, seen: &Expected, preempted: bool) -> Result<()> {
     }
     let (_, _, lost) = finished.totals;
     // Where the kernel skips programs the count is an upper bound, and part of the closed table.
-    ensure!(lost == 0 || preempted, "{lost} events were lost");
+    let reasons: Vec<_> = finished
+        .lines
+        .iter()
+        .filter_map(|line| lookup(line, "lost"))
+        .map(ToString::to_string)
+        .collect();
+    ensure!(
+        lost == 0 || preempted,
+        "{lost} events were lost: {}",
+        reasons.join(", ")
+    );
     Ok(())
 }
 

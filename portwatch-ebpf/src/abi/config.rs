@@ -103,6 +103,9 @@ config! {
     listen_takes_socket,
     /// 1: only the return of the system call connect() is seen, not that of other ways to connect.
     connect_returns_by_syscall,
+    /// 1: connect() of an MPTCP socket passes __inet_stream_connect itself (mptcp_connect, 6.1 or so),
+    /// not only the TCP socket inside.
+    mptcp_connects,
     /// Bits of [`detail`].
     details,
     /// 1: diagnostics through aya-log.

@@ -199,8 +199,8 @@ pub(crate) fn connect_stream<R: Repeat>(ctx: &FExitContext) {
     let socket: Ptr = ctx.arg(0);
     let sk = sk_of(socket);
     // The call on the TCP socket inside an MPTCP one, which belongs to the program's struct socket
-    // (before 6.5, net/mptcp/protocol.c, mptcp_connect): the outer call tells it.
-    if Typed::load::<Ptr>(sk, offset!(sk_socket)) != socket {
+    // (6.1, net/mptcp/protocol.c, mptcp_connect): the outer call tells it.
+    if config!(mptcp_connects) != 0 && Typed::load::<Ptr>(sk, offset!(sk_socket)) != socket {
         return;
     }
     let address: Ptr = ctx.arg(1);

@@ -22,7 +22,7 @@ use crate::{
         syscall,
         task::{Caller, Current},
     },
-    state::{self, CONNECTING, Ended, phase},
+    state::{self, CONNECTING, Note, outcome, phase},
 };
 
 /// Dissolves an association. Also what an unreadable address counts as.
@@ -76,7 +76,12 @@ fn is_answer(error: u32) -> bool {
 /// A TCP socket has entered SYN_SENT. Its peer is known, its port not yet.
 #[inline(always)]
 pub(crate) fn begins<B: Backend>(sk: Ptr) {
-    if !filter::op(op::CONNECT) || config!(connect_returns_by_syscall) == 0 {
+    if !filter::op(op::CONNECT) {
+        return;
+    }
+    if config!(connect_returns_by_syscall) == 0 {
+        // What an earlier socket at this address has left, if its end was missed.
+        let _ = CONNECTING.remove(sk as u64);
         return;
     }
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
@@ -84,6 +89,9 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
     };
     // The outer socket of MPTCP changes state too; the attempt is the inner one's.
     if kind.is_tcp() && !kind.is_mptcp() {
+        if let Some(note) = note_about::<B>(sk) {
+            note.sk = 0;
+        }
         // Through io_uring, or by a send that connects on its way, no connect() returns.
         let phase = if syscall::is_connect(Current::get().syscall()) {
             phase::CALLING
@@ -144,28 +152,35 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
         return;
     }
     let key = sk as u64;
+    let mut error = if established {
+        0
+    } else {
+        B::Memory::load::<u32>(sk, offset!(sk_err))
+    };
+    let outcome = if established {
+        outcome::ESTABLISHED
+    } else {
+        outcome::FAILED
+    };
     let Some(record) = CONNECTING.get_ptr_mut(key) else {
-        // Elsewhere it is none of ours.
+        // Where attempts wait from SYN_SENT on, it is none of ours.
         if config!(connect_returns_by_syscall) == 0 {
-            note_end::<B>(sk, established, 0);
+            leave_note::<B>(sk, outcome, error, 0);
         }
         return;
     };
     // SAFETY: an entry of our map. The socket is locked by whoever changes its state, so nobody else
     // handles this attempt now.
     let record = unsafe { &mut *record };
-    let error = if established {
-        0
-    } else {
-        B::Memory::load::<u32>(sk, offset!(sk_err))
-    };
     let calling = record.header.kind == phase::CALLING;
-    let closed = !established && error == 0;
-    if closed && calling {
-        // The call itself fails right now; its return knows why.
-        note_end::<B>(sk, false, record.time);
-        let _ = CONNECTING.remove(key);
-        return;
+    if !established && error == 0 {
+        if calling {
+            // The call itself fails right now; its return knows why.
+            leave_note::<B>(sk, outcome, 0, record.time);
+            let _ = CONNECTING.remove(key);
+            return;
+        }
+        error = inner_error::<B>(sk);
     }
     let family = record.family;
     sock::local::<B::Memory>(record, sk, family);
@@ -174,63 +189,92 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
         put_port(record, sock::source_port(sk));
     }
     record.error = error;
-    if closed {
+    if !established && error == 0 {
         unknown(record);
     }
     tell(record);
     let _ = CONNECTING.remove(key);
-    if calling
-        && error != 0
-        && let Some(ended) = state::ended(number_in(B::ROOM, sk))
-    {
-        ended.told = 1;
-        ended.sk = number_in(B::ROOM, sk);
+    // The return of the call cannot tell such an errno from one of its own.
+    if config!(connect_returns_by_syscall) != 0 && error != 0 && (calling || !is_answer(error)) {
+        leave_note::<B>(sk, outcome::TOLD, error, 0);
+    }
+}
+
+/// The error of an MPTCP socket that closes: it is still with the TCP socket inside, whose own end
+/// has just left a note of it (net/mptcp/protocol.c, `__mptcp_error_report`).
+#[inline(always)]
+fn inner_error<B: Backend>(sk: Ptr) -> u32 {
+    let inner = sock::inner(sk);
+    if inner.is_null() {
+        return 0;
+    }
+    let own = inner as u64;
+    match state::note_of(own) {
+        Some(note) if note.sk == own => note.error,
+        _ => 0,
     }
 }
 
 /// Notes what the return of the call will not find in the socket.
 #[inline(always)]
-fn note_end<B: Backend>(sk: Ptr, established: bool, began: u64) {
+fn leave_note<B: Backend>(sk: Ptr, outcome: u32, error: u32, began: u64) {
     let own = number_in(B::ROOM, sk);
-    let Some(ended) = state::ended(own) else {
+    let Some(note) = state::note_of(own) else {
         return;
     };
-    ended.at = emit::now();
-    ended.began = began;
-    ended.told = 0;
-    if !established {
-        ended.address = [0; 2];
-        local_address::<B>(ended, sk);
-        ended.port = u32::from(sock::source_port(sk));
-    }
-    ended.sk = own;
+    let whose = &raw mut note.sk;
+    // SAFETY: a member of ours.
+    unsafe { whose.write_volatile(0) };
+    note.at = emit::now();
+    note.began = began;
+    note.outcome = outcome;
+    note.error = error;
+    local_address::<B>(note, sk);
+    note.port = u32::from(if outcome == outcome::ESTABLISHED {
+        sock::port::<B::Memory>(sk)
+    } else {
+        sock::source_port(sk)
+    });
+    // SAFETY: as above.
+    unsafe { whose.write_volatile(own) };
 }
 
-/// What was noted of an attempt that has ended since its call began.
+/// The note about a socket.
 #[inline(always)]
-fn noted<B: Backend>(sk: Ptr, started: u64) -> Option<&'static mut Ended> {
+fn note_about<B: Backend>(sk: Ptr) -> Option<&'static mut Note> {
     let own = number_in(B::ROOM, sk);
-    state::ended(own).filter(|ended| ended.sk == own && ended.at >= started)
+    state::note_of(own).filter(|note| note.sk == own)
+}
+
+/// The note of an attempt that has ended since its call began. Where attempts wait from SYN_SENT on a
+/// note is always of the call that returns; elsewhere one without a beginning fits none.
+#[inline(always)]
+fn noted<B: Backend>(sk: Ptr, started: u64) -> Option<&'static mut Note> {
+    note_about::<B>(sk).filter(|note| {
+        config!(connect_returns_by_syscall) != 0 || started != 0 && note.at >= started
+    })
 }
 
 /// How an attempt has ended, as far as its call does not say: from the note of it, else from the
 /// socket. It lies in the room of the program, for the reason that a [`Request`] does.
 #[inline(always)]
-fn end_of<B: Backend>(sk: Ptr, started: u64) -> Option<&'static Ended> {
-    let end = state::end(B::ROOM)?;
+fn end_of<B: Backend, const NOTED: bool>(sk: Ptr, started: u64) -> Option<&'static Note> {
+    let end = state::note_room(B::ROOM)?;
     end.at = emit::now();
     end.began = started;
-    end.address = [0; 2];
+    end.outcome = outcome::FAILED;
     local_address::<B>(end, sk);
     end.port = u32::from(sock::port::<B::Memory>(sk));
-    if let Some(note) = noted::<B>(sk, started) {
-        let Ended {
+    if NOTED && let Some(note) = noted::<B>(sk, started) {
+        let Note {
             sk: own,
             at,
             began,
             address,
             port,
-            told: _,
+            outcome,
+            error: _,
+            reserved: _,
         } = *note;
         // SAFETY: a member of ours. Another socket may have taken the slot meanwhile.
         if unsafe { (&raw const note.sk).read_volatile() } == own {
@@ -238,15 +282,17 @@ fn end_of<B: Backend>(sk: Ptr, started: u64) -> Option<&'static Ended> {
             end.began |= began;
             end.address = address;
             end.port = port;
+            end.outcome = outcome;
         }
         note.sk = 0;
     }
     Some(end)
 }
 
-/// Writes the local address to a note that has none.
+/// Writes the local address to a note.
 #[inline(always)]
-fn local_address<B: Backend>(note: &mut Ended, sk: Ptr) {
+fn local_address<B: Backend>(note: &mut Note, sk: Ptr) {
+    note.address = [0; 2];
     let family = B::Memory::load::<u16>(sk, offset!(skc_family));
     let (v4, v6) = (offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr));
     let address = (&raw mut note.address).cast();
@@ -280,8 +326,8 @@ fn tell(record: &mut SocketRecord) {
     emit::copy(record);
 }
 
-/// A connect() of a TCP socket has returned that began with it unconnected, and the socket is locked
-/// by the caller.
+/// A connect() of a TCP socket has returned that was not about an attempt of an earlier one, and the
+/// socket is locked by the caller.
 #[inline(always)]
 pub(crate) fn stream_returned<B: Backend>(
     sk: Ptr,
@@ -292,19 +338,19 @@ pub(crate) fn stream_returned<B: Backend>(
         return;
     }
     let error = returned.error();
-    let state = B::Memory::load::<u8>(sk, offset!(skc_state));
+    let now_in = B::Memory::load::<u8>(sk, offset!(skc_state));
     let open = error == 0 || goes_on(error);
-    if !open || state == tcp::CLOSE {
+    if !open || now_in == tcp::CLOSE {
         // A signal may have ended the call together with the attempt.
         let error = if open {
             B::Memory::load::<u32>(sk, offset!(sk_err))
         } else {
             error
         };
-        // Without an error it was connect(AF_UNSPEC).
+        // Without one it was connect(AF_UNSPEC) on a socket without an attempt.
         if error != 0 {
             let code = (error as i32).wrapping_neg();
-            known::<B>(sk, Returned { code, ..returned }, request);
+            known::<B, true>(sk, Returned { code, ..returned }, request);
         }
         return;
     }
@@ -314,7 +360,11 @@ pub(crate) fn stream_returned<B: Backend>(
     if !kind.is_tcp() {
         return;
     }
-    if state == tcp::SYN_SENT || state == tcp::SYN_RECV {
+    if now_in == tcp::SYN_SENT || now_in == tcp::SYN_RECV {
+        if now_in == tcp::SYN_RECV {
+            // It went there before it waited.
+            state::note_meeting();
+        }
         wait::<B>(sk, kind, returned.started, 0);
     } else {
         established::<B>(sk, kind, returned.started);
@@ -329,28 +379,31 @@ pub(crate) fn stream_returned_late<B: Backend>(
     returned: Returned,
     request: impl FnOnce() -> Option<&'static Request>,
 ) {
+    if !filter::op(op::CONNECT) {
+        return;
+    }
     let error = returned.error();
-    if !filter::op(op::CONNECT) || error == 0 {
+    if error == 0 || goes_on(error) {
+        if let Some(record) = CONNECTING.get_ptr_mut(sk as u64) {
+            // SAFETY: an aligned member of an entry of our map.
+            unsafe { (*record).header.kind = 0 };
+        }
         return;
     }
-    if goes_on(error)
-        && let Some(record) = CONNECTING.get_ptr_mut(sk as u64)
-    {
-        // SAFETY: an aligned member of an entry of our map.
-        unsafe { (*record).header.kind = 0 };
+    if let Some(note) = note_about::<B>(sk) {
+        let told = note.outcome == outcome::TOLD;
+        if told {
+            note.sk = 0;
+        }
+        // With another errno it is of an earlier socket at this address.
+        if told && note.error == error {
+            return;
+        }
+    } else if is_answer(error) {
+        // Told when it arrived.
         return;
     }
-    if let Some(ended) = state::ended(number_in(B::ROOM, sk))
-        && ended.sk == sk as u64
-        && ended.told != 0
-    {
-        ended.sk = 0;
-        return;
-    }
-    // What an answer from the network brought is told in any case.
-    if !goes_on(error) && !is_answer(error) {
-        known::<B>(sk, returned, request);
-    }
+    known::<B, true>(sk, returned, request);
 }
 
 /// A connect() has returned and the connection stands.
@@ -369,7 +422,10 @@ fn established<B: Backend>(sk: Ptr, kind: Kind, started: u64) {
     };
     image::announce::<B::Repeat>(&caller);
     let at = match noted::<B>(sk, started) {
-        Some(note) => note.at,
+        Some(note) => {
+            note.sk = 0;
+            note.at
+        }
         None => emit::now(),
     };
     let Some(mut entry) = Entry::reserve() else {
@@ -397,13 +453,14 @@ pub(crate) fn returned_at_once<B: Backend>(
     request: impl FnOnce() -> Option<&'static Request>,
 ) {
     if filter::op(op::CONNECT) {
-        known::<B>(sk, returned, request);
+        known::<B, false>(sk, returned, request);
     }
 }
 
-/// A connect() whose outcome its return tells: a failure, or any of a datagram socket.
+/// A connect() whose outcome its return tells: a failure, or any of a datagram socket. `NOTED`: its
+/// socket may have left a note.
 #[inline(always)]
-fn known<B: Backend>(
+fn known<B: Backend, const NOTED: bool>(
     sk: Ptr,
     returned: Returned,
     request: impl FnOnce() -> Option<&'static Request>,
@@ -420,13 +477,21 @@ fn known<B: Backend>(
     if request.family() == AF_UNSPEC {
         return;
     }
-    let error = returned.error();
-    if !filter::outcome(error) || !filter::peer_port(request.port()) {
+    if !filter::peer_port(request.port()) {
         return;
     }
-    let Some(end) = end_of::<B>(sk, returned.started) else {
+    let Some(end) = end_of::<B, NOTED>(sk, returned.started) else {
         return;
     };
+    // A connection may be reset before its call returns: it stood all the same.
+    let error = if NOTED && end.outcome == outcome::ESTABLISHED {
+        0
+    } else {
+        returned.error()
+    };
+    if !filter::outcome(error) {
+        return;
+    }
     let port = end.port as u16;
     if !filter::local_port(port) {
         return;
@@ -450,7 +515,7 @@ fn known<B: Backend>(
             .write(end.address);
     }
     put_port(record, port);
-    if error == 0 {
+    if returned.error() == 0 {
         sock::peer::<B::Memory>(record, sk, kind.family);
     } else if let Some(family) = request.address(&mut record.peer_address) {
         record.peer_port = request.port();

@@ -25,8 +25,8 @@ pub(crate) trait Step {
 /// How a program repeats itself, and which room it has.
 pub(crate) trait Repeat {
     /// The slot of per-CPU maps that this program has to itself. The kernel does not start a program
-    /// that is running already on that CPU, but where it may be preempted (7.x, preempt=full) another
-    /// one may run in between.
+    /// that is running already on that CPU (raw tracepoints since 6.1, 05b24ff9b2cf), but where it may be
+    /// preempted (7.x, preempt=full) another one may run in between.
     const ROOM: u32;
 
     /// Sends the running process; 0 when it is sent.

@@ -109,12 +109,18 @@ impl Kind {
 /// The socket that bind and listen act on: for an MPTCP socket the first TCP socket inside.
 #[inline(always)]
 pub(crate) fn acting(sk: Ptr) -> Ptr {
+    let first = inner(sk);
+    if first.is_null() { sk } else { first }
+}
+
+/// The first TCP socket inside an MPTCP one; null for any other.
+#[inline(always)]
+pub(crate) fn inner(sk: Ptr) -> Ptr {
     let at = offset!(mptcp_first);
     if at == ABSENT || Kind::of::<Probed>(sk).is_none_or(|kind| !kind.is_mptcp()) {
-        return sk;
+        return core::ptr::null();
     }
-    let first = Probed::load::<Ptr>(sk, at);
-    if first.is_null() { sk } else { first }
+    Probed::load::<Ptr>(sk, at)
 }
 
 /// Local port, host byte order; 0 when unbound.

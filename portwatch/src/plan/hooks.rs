@@ -91,6 +91,10 @@ const BIND_SOCKET: &[&str] = &[
     "int (struct socket *, struct sockaddr_unsized *, int)",
 ];
 
+/// Where the kernel has this function, connect() of an MPTCP socket passes `__inet_stream_connect` as
+/// any other ("mptcp: factor out mptcp_connect()", 6.1). Not hooked.
+pub const MPTCP_CONNECT: &str = "mptcp_connect";
+
 /// All hooks. Which functions see what was measured on 5.10, 6.1, 6.12 and 7.3.
 pub const HOOKS: &[Hook] = &[
     Hook {

@@ -60,6 +60,7 @@ pub(crate) fn facts(kernel: Kernel) -> Facts {
             _ => newer_helpers | helper::SOCKET_COOKIE,
         },
         loops: kernel != Kernel::V5_10,
+        mptcp_connects: kernel != Kernel::V5_10,
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Facts {
     pub helpers: u32,
     /// Whether programs may call bpf_loop() (5.17).
     pub loops: bool,
+    /// Whether the kernel has [`hooks::MPTCP_CONNECT`].
+    pub mptcp_connects: bool,
 }
 
 impl Facts {
@@ -276,6 +278,7 @@ fn config(facts: &Facts, selection: &Selection, attachments: &[Attachment]) -> C
         // The hook for sockets in use takes inet_listen too, beside the other.
         listen_takes_socket: u32::from(uses("__inet_listen_sk") == 0),
         connect_returns_by_syscall: uses("sys_exit"),
+        mptcp_connects: u32::from(facts.mptcp_connects),
         details: details(selection),
         diagnostics: 0,
     }

@@ -339,10 +339,18 @@ mod tests {
     #[test]
     fn the_program_that_exits_runs() {
         let program = program_that_exits().unwrap();
-        let status = std::process::Command::new(program.to_str().unwrap())
-            .status()
-            .unwrap();
-        assert_eq!(status.code(), Some(0));
+        // Another test's fork may hold it open for writing until it execs: ETXTBSY (open(2)).
+        let status = (0..100).find_map(|_| {
+            let started = std::process::Command::new(program.to_str().unwrap()).status();
+            match started {
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                    None
+                }
+                other => Some(other.unwrap()),
+            }
+        });
+        assert_eq!(status.unwrap().code(), Some(0));
     }
 
     #[test]

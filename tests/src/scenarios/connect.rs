@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use super::{Scenario, scenarios};
 use crate::{
     degraded::{self, Feature},
+    expect::Expect,
     script::{Pending, Script, skip},
     sys::{
         addr::Address,
@@ -47,6 +48,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
     connect_disconnect,
     connect_again_after_refusal,
     connect_to_self,
+    connect_reset_at_once,
 ];
 
 const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -89,14 +91,15 @@ fn finish<'a>(
     sock: &Sock,
     pending: &Pending,
     expected: Result<(), Errno>,
-) -> Result<&'a mut crate::expect::Expect> {
+) -> Result<&'a mut Expect> {
     ensure!(
         sock.wait_writable(LONG),
         "connect() has no outcome after {LONG:?}"
     );
     let mut result = sock.take_error();
     if result.is_ok() && expected.is_err() && sock.peer().is_none() {
-        // Woken without an error, and not connected either: the outcome is yet to come.
+        // Woken without an error, and not connected either: seen on 5.10 and 6.1 under load, why is not
+        // known. The outcome is yet to come.
         ensure!(sock.wait_writable(LONG), "no outcome after a false alarm");
         result = sock.take_error();
     }
@@ -387,6 +390,46 @@ fn connect_again_after_refusal(s: &mut Script) -> Result<()> {
     s.connect(&client, (LO4, 8080)).fails(Errno::ECONNREFUSED)?;
     let _server = s.listener(Kind::Tcp4, (LO4, 8080))?;
     s.connect(&client, (LO4, 8080)).ok()?;
+    Ok(())
+}
+
+/// The peer resets a connection before the call that made it has returned: it stood all the same.
+fn connect_reset_at_once(s: &mut Script) -> Result<()> {
+    const TRIES: usize = 20;
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let acceptor = task::Background::spawn(|| {
+        while let Ok(accepted) = server.accept() {
+            if accepted.reset_on_close().is_err() {
+                break;
+            }
+        }
+        loop {
+            std::thread::park();
+        }
+    })?;
+    for _ in 0..TRIES {
+        let client = s.socket(Kind::Tcp4)?;
+        let call = s.connect(&client, (LO4, 8080));
+        let result = call.result();
+        if result.is_ok() {
+            // Its own end may be gone by now.
+            call.ok()?.forget("network.local.port");
+            continue;
+        }
+        ensure!(
+            result == Err(Errno::ECONNRESET),
+            "connect() gave {result:?}"
+        );
+        s.lines().pop();
+        let mut line = Expect::default();
+        line.is("event.name", "connect")
+            .is("event.outcome", "success")
+            .is("network.local.address", "127.0.0.1")
+            .is("network.peer.port", 8080)
+            .is("process.pid", s.me.pid);
+        s.expect(line);
+    }
+    drop(acceptor);
     Ok(())
 }
 

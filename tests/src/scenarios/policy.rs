@@ -92,7 +92,15 @@ fn policy_landlock(s: &mut Script) -> Result<()> {
         let nonblocking = s.socket(Kind::Tcp4)?;
         nonblocking.set_nonblocking(true)?;
         s.connect(&nonblocking, (LO4, 8081)).fails(Errno::EACCES)?;
-        s.connected(&allowed).map(drop)
+        // What the connection has left behind is none of the refusals'.
+        let (client, _accepted) = s.connected(&allowed)?;
+        s.connect(&client, (LO4, 8081))
+            .fails(Errno::EACCES)?
+            .forget("network.local.port");
+        drop(client);
+        let reused = s.socket(Kind::Tcp4)?;
+        s.connect(&reused, (LO4, 8081)).fails(Errno::EACCES)?;
+        Ok(())
     })?;
     Ok(())
 }

@@ -84,6 +84,13 @@ fn way_mptcp_connect(s: &mut Script) -> Result<()> {
     ensure!(waiting.wait_writable(crate::tracer::PATIENCE), "no outcome");
     waiting.take_error().context("SO_ERROR")?;
     s.connect_ended(&waiting, &pending, Ok(()));
+    let late = s.socket(Kind::Mptcp4)?;
+    late.set_nonblocking(true)?;
+    let pending = s.connect_start(&late, (LO4, 8081), Errno::EINPROGRESS)?;
+    ensure!(late.wait_writable(crate::tracer::PATIENCE), "no outcome");
+    let result = late.take_error();
+    ensure!(result == Err(Errno::ECONNREFUSED), "{result:?}");
+    s.connect_ended(&late, &pending, result);
     Ok(())
 }
 
