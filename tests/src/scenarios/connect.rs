@@ -395,7 +395,7 @@ fn connect_again_after_refusal(s: &mut Script) -> Result<()> {
 
 /// The peer resets a connection before the call that made it has returned: it stood all the same.
 fn connect_reset_at_once(s: &mut Script) -> Result<()> {
-    const TRIES: usize = 20;
+    const TRIES: usize = 8;
     let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
     let acceptor = task::Background::spawn(|| {
         while let Ok(accepted) = server.accept() {
