@@ -128,8 +128,8 @@ pub(crate) fn number(pointer: Ptr) -> u64 {
     unsafe { bpf_probe_read_kernel((&raw const pointer).cast::<u64>()) }.unwrap_or(0)
 }
 
-/// The same on hot paths, at a third of the cost: through the memory of a map, which the verifier does
-/// not follow either.
+/// The same without a helper, for hot paths: through the memory of a map, which the verifier does not
+/// follow either.
 #[inline(always)]
 pub(crate) fn number_in(room: u32, pointer: Ptr) -> u64 {
     let Some(word) = NUMBER.get_ptr_mut(room) else {

@@ -62,7 +62,7 @@ pub(crate) fn uid() -> u32 {
 /// Its members are loaded directly, but for pointers: since 6.2 the verifier asks, for each pointer
 /// that is loaded from a trusted one (and this one is), whether it stays trusted, by four searches
 /// through all of the kernel's types (kernel/bpf/verifier.c `check_ptr_to_btf_access`,
-/// kernel/bpf/btf.c `btf_nested_type_is_trusted`). They were nine tenths of what loading cost.
+/// kernel/bpf/btf.c `btf_nested_type_is_trusted`): half of a start, by a profile on 6.18.
 #[derive(Clone, Copy)]
 pub(crate) struct Current(Ptr);
 

@@ -39,8 +39,8 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
         reason: "SCTP listen and connect",
     },
     // Measured on 7.3, whose default is lazy preemption: a run of all scenarios on 2 CPUs, one of which
-    // has hundreds of processes bind at once, lost 4 events, and the kernel counted them. kprobe, which
-    // runs with preemption off, lost none.
+    // has hundreds of processes bind at once, lost 4 events, and the kernel counted them. kprobe, whose
+    // kprobes run with preemption off (its tracepoint for the outcomes of connect does not), lost none.
     BlindSpot {
         backend: Backend::Tracing,
         feature: "preempted-calls",
