@@ -12,7 +12,7 @@ use crate::{
         kprobe::{self, First},
         raw_tp, tracing,
     },
-    kernel::repeat::{Bounded, Looped, ROOMS},
+    kernel::generation::{Bounded, Casting, Looped, ROOMS},
     state::Function,
 };
 
@@ -39,28 +39,37 @@ enum Room {
 
 const _: () = assert!((Room::SysExit as u32) < ROOMS);
 
-/// One program: kind, name, context, call. With a second name it exists twice: with bpf_loop() and,
-/// under that name, with loops of its own; and it has a room.
+/// One program: kind, name, context, call. With a room it exists once for each generation, under a
+/// name that says which.
 ///
 /// Each has a section of its own, `kind/name`, where aya's attributes would put all of a kind into
 /// one: user space leaves out what a plan does not name, section by section.
 macro_rules! program {
-    ($kind:ident, $name:ident, $context:ty, |$ctx:ident| $call:expr) => {
-        #[unsafe(no_mangle)]
-        #[unsafe(link_section = concat!(stringify!($kind), "/", stringify!($name)))]
-        fn $name(context: *mut c_void) -> u32 {
-            let $ctx = <$context>::new(context);
-            $call;
-            0
-        }
+    (@one $kind:ident, $name:expr, $context:ty, |$ctx:ident| $call:expr) => {
+        const _: () = {
+            #[unsafe(export_name = $name)]
+            #[unsafe(link_section = concat!(stringify!($kind), "/", $name))]
+            fn program(context: *mut c_void) -> u32 {
+                let $ctx = <$context>::new(context);
+                $call;
+                0
+            }
+        };
     };
-    ($kind:ident, $name:ident / $bounded:ident in $room:ident, $context:ty, |$ctx:ident, $repeat:ident| $call:expr) => {
-        program!($kind, $name, $context, |$ctx| {
-            type $repeat = Looped<{ Room::$room as u32 }>;
+    ($kind:ident, $name:ident, $context:ty, |$ctx:ident| $call:expr) => {
+        program!(@one $kind, stringify!($name), $context, |$ctx| $call);
+    };
+    ($kind:ident, $name:ident in $room:ident, $context:ty, |$ctx:ident, $generation:ident| $call:expr) => {
+        program!(@one $kind, concat!(stringify!($name), "_bounded"), $context, |$ctx| {
+            type $generation = Bounded<{ Room::$room as u32 }>;
             $call
         });
-        program!($kind, $bounded, $context, |$ctx| {
-            type $repeat = Bounded<{ Room::$room as u32 }>;
+        program!(@one $kind, concat!(stringify!($name), "_looped"), $context, |$ctx| {
+            type $generation = Looped<{ Room::$room as u32 }>;
+            $call
+        });
+        program!(@one $kind, concat!(stringify!($name), "_casting"), $context, |$ctx| {
+            type $generation = Casting<{ Room::$room as u32 }>;
             $call
         });
     };
@@ -74,51 +83,51 @@ program!(fentry, bind6_enter_tracing, FEntryContext, |ctx| {
 });
 program!(
     fexit,
-    bind4_tracing / bind4_tracing_bounded in Bind4,
+    bind4_tracing in Bind4,
     FExitContext,
-    |ctx, R| tracing::bind::<R>(&ctx)
+    |ctx, G| tracing::bind::<G>(&ctx)
 );
 program!(
     fexit,
-    bind6_tracing / bind6_tracing_bounded in Bind6,
+    bind6_tracing in Bind6,
     FExitContext,
-    |ctx, R| tracing::bind::<R>(&ctx)
+    |ctx, G| tracing::bind::<G>(&ctx)
 );
 program!(
     fexit,
-    bind_refused_tracing / bind_refused_tracing_bounded in BindRefused,
+    bind_refused_tracing in BindRefused,
     FExitContext,
-    |ctx, R| tracing::bind_refused::<R>(&ctx)
+    |ctx, G| tracing::bind_refused::<G>(&ctx)
 );
 program!(fentry, listen_enter_tracing, FEntryContext, |ctx| {
     tracing::entered(&ctx, Function::Listen)
 });
 program!(
     fexit,
-    listen_tracing / listen_tracing_bounded in Listen,
+    listen_tracing in Listen,
     FExitContext,
-    |ctx, R| tracing::listen::<R>(&ctx)
+    |ctx, G| tracing::listen::<G>(&ctx)
 );
 program!(
     fexit,
-    listen_early_tracing / listen_early_tracing_bounded in ListenEarly,
+    listen_early_tracing in ListenEarly,
     FExitContext,
-    |ctx, R| tracing::listen_early::<R>(&ctx)
+    |ctx, G| tracing::listen_early::<G>(&ctx)
 );
 program!(
     fexit,
-    listen_refused_tracing / listen_refused_tracing_bounded in ListenRefused,
+    listen_refused_tracing in ListenRefused,
     FExitContext,
-    |ctx, R| tracing::listen_refused::<R>(&ctx)
+    |ctx, G| tracing::listen_refused::<G>(&ctx)
 );
 program!(fentry, connect_stream_enter_tracing, FEntryContext, |ctx| {
     tracing::connect_stream_entered(&ctx)
 });
 program!(
     fexit,
-    connect_stream_tracing / connect_stream_tracing_bounded in ConnectStream,
+    connect_stream_tracing in ConnectStream,
     FExitContext,
-    |ctx, R| tracing::connect_stream::<R>(&ctx)
+    |ctx, G| tracing::connect_stream::<G>(&ctx)
 );
 program!(
     fentry,
@@ -128,30 +137,30 @@ program!(
 );
 program!(
     fexit,
-    connect_datagram_tracing / connect_datagram_tracing_bounded in ConnectDatagram,
+    connect_datagram_tracing in ConnectDatagram,
     FExitContext,
-    |ctx, R| tracing::connect_datagram::<R>(&ctx)
+    |ctx, G| tracing::connect_datagram::<G>(&ctx)
 );
 program!(
     fexit,
-    connect_refused_tracing / connect_refused_tracing_bounded in ConnectRefused,
+    connect_refused_tracing in ConnectRefused,
     FExitContext,
-    |ctx, R| tracing::connect_refused::<R>(&ctx)
+    |ctx, G| tracing::connect_refused::<G>(&ctx)
 );
 program!(fentry, autobind_enter_tracing, FEntryContext, |ctx| {
     tracing::entered(&ctx, Function::Autobind)
 });
 program!(
     fexit,
-    autobind_tracing / autobind_tracing_bounded in Autobind,
+    autobind_tracing in Autobind,
     FExitContext,
-    |ctx, R| tracing::autobind::<R>(&ctx)
+    |ctx, G| tracing::autobind::<G>(&ctx)
 );
 program!(
     tp_btf,
-    state_tracing / state_tracing_bounded in State,
+    state_tracing in State,
     BtfTracePointContext,
-    |ctx, R| tracing::state_changed::<R>(&ctx)
+    |ctx, G| tracing::state_changed::<G>(&ctx)
 );
 program!(tp_btf, fork_tracing, BtfTracePointContext, |ctx| {
     tracing::forked(&ctx)
@@ -168,127 +177,127 @@ program!(kprobe, bind6_enter_kprobe, ProbeContext, |ctx| {
 });
 program!(
     kretprobe,
-    bind4_kprobe / bind4_kprobe_bounded in Bind4,
+    bind4_kprobe in Bind4,
     RetProbeContext,
-    |ctx, R| kprobe::bind::<R>(&ctx)
+    |ctx, G| kprobe::bind::<G>(&ctx)
 );
 program!(
     kretprobe,
-    bind6_kprobe / bind6_kprobe_bounded in Bind6,
+    bind6_kprobe in Bind6,
     RetProbeContext,
-    |ctx, R| kprobe::bind::<R>(&ctx)
+    |ctx, G| kprobe::bind::<G>(&ctx)
 );
 program!(kprobe, bind_refused_enter_kprobe, ProbeContext, |ctx| {
     kprobe::entered(&ctx, Function::RefuseBind, First::Socket)
 });
 program!(
     kretprobe,
-    bind_refused_kprobe / bind_refused_kprobe_bounded in BindRefused,
+    bind_refused_kprobe in BindRefused,
     RetProbeContext,
-    |ctx, R| kprobe::bind_refused::<R>(&ctx)
+    |ctx, G| kprobe::bind_refused::<G>(&ctx)
 );
 program!(kprobe, listen_enter_kprobe, ProbeContext, |ctx| {
     kprobe::entered(&ctx, Function::Listen, First::of_listen())
 });
 program!(
     kretprobe,
-    listen_kprobe / listen_kprobe_bounded in Listen,
+    listen_kprobe in Listen,
     RetProbeContext,
-    |ctx, R| kprobe::listen::<R>(&ctx)
+    |ctx, G| kprobe::listen::<G>(&ctx)
 );
 program!(kprobe, listen_early_enter_kprobe, ProbeContext, |ctx| {
     kprobe::listen_early_entered(&ctx)
 });
 program!(
     kretprobe,
-    listen_early_kprobe / listen_early_kprobe_bounded in ListenEarly,
+    listen_early_kprobe in ListenEarly,
     RetProbeContext,
-    |ctx, R| kprobe::listen_early::<R>(&ctx)
+    |ctx, G| kprobe::listen_early::<G>(&ctx)
 );
 program!(kprobe, listen_refused_enter_kprobe, ProbeContext, |ctx| {
     kprobe::entered(&ctx, Function::RefuseListen, First::Socket)
 });
 program!(
     kretprobe,
-    listen_refused_kprobe / listen_refused_kprobe_bounded in ListenRefused,
+    listen_refused_kprobe in ListenRefused,
     RetProbeContext,
-    |ctx, R| kprobe::listen_refused::<R>(&ctx)
+    |ctx, G| kprobe::listen_refused::<G>(&ctx)
 );
 program!(kprobe, connect4_enter_kprobe, ProbeContext, |ctx| {
     kprobe::entered(&ctx, Function::Connect4, First::Sock)
 });
 program!(
     kretprobe,
-    connect4_kprobe / connect4_kprobe_bounded in Connect4,
+    connect4_kprobe in Connect4,
     RetProbeContext,
-    |ctx, R| kprobe::connect_stream::<R>(&ctx, Function::Connect4)
+    |ctx, G| kprobe::connect_stream::<G>(&ctx, Function::Connect4)
 );
 program!(kprobe, connect6_enter_kprobe, ProbeContext, |ctx| {
     kprobe::entered(&ctx, Function::Connect6, First::Sock)
 });
 program!(
     kretprobe,
-    connect6_kprobe / connect6_kprobe_bounded in Connect6,
+    connect6_kprobe in Connect6,
     RetProbeContext,
-    |ctx, R| kprobe::connect_stream::<R>(&ctx, Function::Connect6)
+    |ctx, G| kprobe::connect_stream::<G>(&ctx, Function::Connect6)
 );
 program!(kprobe, pre_connect4_enter_kprobe, ProbeContext, |ctx| {
     kprobe::entered(&ctx, Function::PreConnect, First::Sock)
 });
 program!(
     kretprobe,
-    pre_connect4_kprobe / pre_connect4_kprobe_bounded in PreConnect4,
+    pre_connect4_kprobe in PreConnect4,
     RetProbeContext,
-    |ctx, R| kprobe::connect_gate::<R>(&ctx)
+    |ctx, G| kprobe::connect_gate::<G>(&ctx)
 );
 program!(kprobe, pre_connect6_enter_kprobe, ProbeContext, |ctx| {
     kprobe::entered(&ctx, Function::PreConnect, First::Sock)
 });
 program!(
     kretprobe,
-    pre_connect6_kprobe / pre_connect6_kprobe_bounded in PreConnect6,
+    pre_connect6_kprobe in PreConnect6,
     RetProbeContext,
-    |ctx, R| kprobe::connect_gate::<R>(&ctx)
+    |ctx, G| kprobe::connect_gate::<G>(&ctx)
 );
 program!(kprobe, connect_datagram_enter_kprobe, ProbeContext, |ctx| {
     kprobe::entered(&ctx, Function::ConnectDatagram, First::Socket)
 });
 program!(
     kretprobe,
-    connect_datagram_kprobe / connect_datagram_kprobe_bounded in ConnectDatagram,
+    connect_datagram_kprobe in ConnectDatagram,
     RetProbeContext,
-    |ctx, R| kprobe::connect_datagram::<R>(&ctx)
+    |ctx, G| kprobe::connect_datagram::<G>(&ctx)
 );
 program!(kprobe, connect_refused_enter_kprobe, ProbeContext, |ctx| {
     kprobe::entered(&ctx, Function::RefuseConnect, First::Socket)
 });
 program!(
     kretprobe,
-    connect_refused_kprobe / connect_refused_kprobe_bounded in ConnectRefused,
+    connect_refused_kprobe in ConnectRefused,
     RetProbeContext,
-    |ctx, R| kprobe::connect_refused::<R>(&ctx)
+    |ctx, G| kprobe::connect_refused::<G>(&ctx)
 );
 program!(kprobe, autobind_enter_kprobe, ProbeContext, |ctx| {
     kprobe::entered(&ctx, Function::Autobind, First::Sock)
 });
 program!(
     kretprobe,
-    autobind_kprobe / autobind_kprobe_bounded in Autobind,
+    autobind_kprobe in Autobind,
     RetProbeContext,
-    |ctx, R| kprobe::autobind::<R>(&ctx)
+    |ctx, G| kprobe::autobind::<G>(&ctx)
 );
 
 program!(
     raw_tp,
-    sys_exit_raw / sys_exit_raw_bounded in SysExit,
+    sys_exit_raw in SysExit,
     RawTracePointContext,
-    |ctx, R| raw_tp::sys_exit::<R>(&ctx)
+    |ctx, G| raw_tp::sys_exit::<G>(&ctx)
 );
 program!(
     raw_tp,
-    state_raw / state_raw_bounded in State,
+    state_raw in State,
     RawTracePointContext,
-    |ctx, R| raw_tp::state_changed::<R>(&ctx)
+    |ctx, G| raw_tp::state_changed::<G>(&ctx)
 );
 program!(raw_tp, fork_raw, RawTracePointContext, |ctx| {
     raw_tp::forked(&ctx)

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use portwatch_ebpf::abi::{config::MAX_CGROUPS, record::SocketRecord};
 
-use crate::kernel::{repeat::ROOMS, task::Ids};
+use crate::kernel::{generation::ROOMS, task::Ids};
 
 /// Processes already announced, by the low bits of their id: see `kernel::image`.
 #[map]
@@ -150,7 +150,7 @@ static SCRATCH: PerCpuArray<SocketRecord> = PerCpuArray::with_max_entries(ROOMS,
 /// The room of a program on this CPU.
 #[inline(always)]
 pub(crate) fn scratch(room: u32) -> Option<&'static mut SocketRecord> {
-    // SAFETY: a program has its room to itself while it runs (see `kernel::repeat::Repeat::ROOM`).
+    // SAFETY: a program has its room to itself while it runs (see `kernel::generation::Generation::ROOM`).
     SCRATCH.get_ptr_mut(room).map(|room| unsafe { &mut *room })
 }
 

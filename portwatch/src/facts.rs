@@ -12,6 +12,7 @@ use crate::{
     },
     plan::{
         Facts,
+        generation::Cast,
         hooks::{HOOKS, MPTCP_CONNECT, Way},
     },
 };
@@ -64,6 +65,7 @@ pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
         helpers |= probe::helpers(kind) & helper::SOCKET_COOKIE;
     }
     let loops = probe::loops(ProgramKind::RawTracepoint);
+    let cast = cast(&btf);
     let facts = Facts {
         fields,
         prototypes,
@@ -72,12 +74,30 @@ pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
         raw_tp,
         helpers,
         loops,
+        cast,
         mptcp_connects: btf.has_function(MPTCP_CONNECT),
     };
     Ok(Gathered {
         facts,
         ids: ids(&btf),
     })
+}
+
+/// The function that makes a pointer of a number.
+const RDONLY_CAST: &str = "bpf_rdonly_cast";
+/// A struct that begins with a word (x86-64; elsewhere the probe decides).
+const WORD: &str = "pt_regs";
+/// A function of 6.7. Before 6.5 (dced881ead78) a load that faults in a program with functions
+/// crashes the kernel, and nothing in the type information tells.
+const SINCE_6_7: &str = "bpf_iter_css_new";
+
+fn cast(btf: &Btf) -> Option<Cast> {
+    btf.function_id(SINCE_6_7)?;
+    let cast = Cast {
+        function: btf.function_id(RDONLY_CAST)?,
+        word: btf.struct_id(WORD)?,
+    };
+    probe::casts(ProgramKind::RawTracepoint, cast).then_some(cast)
 }
 
 fn is_tracepoint(way: Way) -> bool {
@@ -101,10 +121,12 @@ fn targets() -> (Vec<&'static str>, Vec<&'static str>) {
 
 fn wanted_names() -> Vec<Cow<'static, str>> {
     let (functions, tracepoints) = targets();
-    let plain = fields::names()
-        .into_iter()
-        .chain(functions)
-        .chain([MPTCP_CONNECT]);
+    let plain = fields::names().into_iter().chain(functions).chain([
+        MPTCP_CONNECT,
+        RDONLY_CAST,
+        WORD,
+        SINCE_6_7,
+    ]);
     // The typedefs of tracepoints have names of their own (include/trace/bpf_probe.h).
     let typedefs = tracepoints.iter().map(|name| format!("btf_trace_{name}"));
     plain

@@ -26,7 +26,7 @@ use crate::{
     event::{Event, LostReason},
     facts::Gathered,
     host::limits::without_files,
-    plan::{Attachment, Plan, hooks::Way},
+    plan::{Attachment, Facts, Plan, generation::Generation, hooks::Way},
     selection::Selection,
 };
 use object::{Lines, Object};
@@ -135,7 +135,7 @@ pub fn load(
         .override_global("CONFIG", &plan.config.words()[..], true)
         .override_global(aya_log::LEVEL, &log_level(plan), true)
         .map_max_entries("EVENTS", buffer)
-        .load(&planned(plan)?)?;
+        .load(&planned(&gathered.facts, plan)?)?;
     fill_filters(&mut ebpf, selection, values)?;
     for attachment in &plan.attachments {
         load_program(&mut ebpf, *attachment, &btf)?;
@@ -160,13 +160,13 @@ fn log_level(plan: &Plan) -> u8 {
 }
 
 /// The object with the plan's programs alone.
-fn planned(plan: &Plan) -> Result<Vec<u8>, ::object::read::Error> {
+fn planned(facts: &Facts, plan: &Plan) -> Result<Vec<u8>, ::object::read::Error> {
     let object = Object::read(OBJECT)?;
     let names: Vec<_> = plan
         .attachments
         .iter()
         .map(|attachment| {
-            version_name(attachment.program, attachment.bounded, |name| {
+            version_name(attachment.program, attachment.generation, |name| {
                 object.has(name)
             })
         })
@@ -178,7 +178,7 @@ fn planned(plan: &Plan) -> Result<Vec<u8>, ::object::read::Error> {
     } else {
         Lines::Kept
     };
-    object.only(&names, lines)
+    object.only(&names, lines, facts.cast.map(|cast| cast.function))
 }
 
 /// aya's loader. Its only constructor reads and parses all of the kernel's type information, more
@@ -223,7 +223,7 @@ impl Loaded {
         plan.attachments
             .iter()
             .filter_map(|attachment| {
-                let name = version_name(attachment.program, attachment.bounded, |name| {
+                let name = version_name(attachment.program, attachment.generation, |name| {
                     self.ebpf.program(name).is_some()
                 });
                 let info = self.ebpf.program(&name)?.info().ok()?;
@@ -248,7 +248,7 @@ impl Loaded {
         // The count goes with the programs.
         self.skipped = self.count_skipped();
         for attachment in &plan.attachments {
-            if let Some(program) = find(&mut self.ebpf, attachment.program, attachment.bounded) {
+            if let Some(program) = find(&mut self.ebpf, attachment.program, attachment.generation) {
                 let _ = detach_program(program);
             }
         }
@@ -355,20 +355,23 @@ fn way_name(way: Way) -> &'static str {
     }
 }
 
-/// The name of a program in the object: entry programs and the like exist once, the others in two
-/// versions.
-fn version_name(program: &str, bounded: bool, exists: impl FnOnce(&str) -> bool) -> Cow<'_, str> {
-    if bounded {
-        let other = format!("{program}_bounded");
-        if exists(&other) {
-            return other.into();
-        }
+/// The name of a program in the object: entry programs and the like exist once, the others once for
+/// each generation of kernels.
+fn version_name(
+    program: &str,
+    generation: Generation,
+    exists: impl FnOnce(&str) -> bool,
+) -> Cow<'_, str> {
+    let own = format!("{program}_{}", generation.as_str());
+    if exists(&own) {
+        own.into()
+    } else {
+        program.into()
     }
-    program.into()
 }
 
-fn find<'a>(ebpf: &'a mut Ebpf, program: &str, bounded: bool) -> Option<&'a mut Program> {
-    let name = version_name(program, bounded, |name| ebpf.program(name).is_some());
+fn find<'a>(ebpf: &'a mut Ebpf, program: &str, generation: Generation) -> Option<&'a mut Program> {
+    let name = version_name(program, generation, |name| ebpf.program(name).is_some());
     ebpf.program_mut(&name)
 }
 
@@ -380,11 +383,11 @@ fn with_program(
 ) -> Result<(), LoadError> {
     let Attachment {
         program,
-        bounded,
+        generation,
         way,
         target,
     } = attachment;
-    let found = find(ebpf, program, bounded).ok_or(LoadError::Lacks(program))?;
+    let found = find(ebpf, program, generation).ok_or(LoadError::Lacks(program))?;
     let way = way_name(way);
     act(found, target).map_err(|source| match source {
         ProgramError::LoadError {

@@ -30,6 +30,10 @@ pub mod helper {
     pub const TASK_PT_REGS: u32 = 1 << 3;
 }
 
+/// Number of the helper whose calls in the object stand for calls of the kernel's function
+/// `bpf_rdonly_cast()`: user space puts its BTF id there. No kernel has so many helpers.
+pub const RDONLY_CAST: u32 = 0x0043_4153;
+
 /// Bits of [`Config::details`]: what is collected beside what every output shows.
 pub mod detail {
     /// The caller's user id.
@@ -97,6 +101,9 @@ config! {
     failed_only,
     /// Bits of [`helper`].
     helpers,
+    /// BTF id of a struct that begins with a word, by which any word of the kernel may be loaded
+    /// through bpf_rdonly_cast(); 0 where the kernel does not have that.
+    word_type,
     /// 1: the bind hooks are functions that take a `struct socket` (before 6.6 or so), not a sock.
     bind_takes_socket,
     /// 1: so does the listen hook.

@@ -10,8 +10,8 @@ use crate::{
     emit,
     hook::{Returned, autobind, bind, connect, listen},
     kernel::{
+        generation::Generation,
         memory::{Memory, Probed, Ptr, config, offset},
-        repeat::Repeat,
         request::{AF_INET6, Request, Space},
         task,
     },
@@ -87,9 +87,9 @@ fn returned(ctx: &RetProbeContext, function: Function) -> Option<Call> {
     Some(Call { entry, returned })
 }
 
-fn request<R: Repeat>(entry: &Entry) -> Option<&'static Request> {
+fn request<G: Generation>(entry: &Entry) -> Option<&'static Request> {
     Request::read(
-        R::ROOM,
+        G::ROOM,
         entry.address as Ptr,
         entry.number as u32,
         Space::Kernel,
@@ -98,17 +98,17 @@ fn request<R: Repeat>(entry: &Entry) -> Option<&'static Request> {
 
 /// Return of inet_bind_sk, inet6_bind_sk, inet_bind or inet6_bind.
 #[inline(always)]
-pub(crate) fn bind<R: Repeat>(ctx: &RetProbeContext) {
+pub(crate) fn bind<G: Generation>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::Bind) {
-        bind::returned::<Raw<R>>(entry.sk as Ptr, returned, || request::<R>(&entry));
+        bind::returned::<Raw<G>>(entry.sk as Ptr, returned, || request::<G>(&entry));
     }
 }
 
 /// Return of __inet_listen_sk or inet_listen.
 #[inline(always)]
-pub(crate) fn listen<R: Repeat>(ctx: &RetProbeContext) {
+pub(crate) fn listen<G: Generation>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::Listen) {
-        listen::returned::<Raw<R>>(entry.sk as Ptr, entry.address as u32, returned);
+        listen::returned::<Raw<G>>(entry.sk as Ptr, entry.address as u32, returned);
     }
 }
 
@@ -128,27 +128,27 @@ pub(crate) fn listen_early_entered(ctx: &ProbeContext) {
 
 /// Return of inet_listen for such a socket.
 #[inline(always)]
-pub(crate) fn listen_early<R: Repeat>(ctx: &RetProbeContext) {
+pub(crate) fn listen_early<G: Generation>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::ListenEarly) {
-        listen::returned::<Raw<R>>(entry.sk as Ptr, entry.address as u32, returned);
+        listen::returned::<Raw<G>>(entry.sk as Ptr, entry.address as u32, returned);
     }
 }
 
 /// Return of inet_autobind.
 #[inline(always)]
-pub(crate) fn autobind<R: Repeat>(ctx: &RetProbeContext) {
+pub(crate) fn autobind<G: Generation>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::Autobind)
         && !inside(task::ids(), Function::ConnectDatagram)
     {
-        autobind::returned::<Raw<R>>(entry.sk as Ptr, returned);
+        autobind::returned::<Raw<G>>(entry.sk as Ptr, returned);
     }
 }
 
 /// Return of inet_dgram_connect.
 #[inline(always)]
-pub(crate) fn connect_datagram<R: Repeat>(ctx: &RetProbeContext) {
+pub(crate) fn connect_datagram<G: Generation>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::ConnectDatagram) {
-        connect::returned_at_once::<Raw<R>>(entry.sk as Ptr, returned, || request::<R>(&entry));
+        connect::returned_at_once::<Raw<G>>(entry.sk as Ptr, returned, || request::<G>(&entry));
     }
 }
 
@@ -156,50 +156,50 @@ pub(crate) fn connect_datagram<R: Repeat>(ctx: &RetProbeContext) {
 /// which return 0 and are followed by the former, or end the call. For a v4-mapped peer the one
 /// calls the other, and the outer return tells.
 #[inline(always)]
-pub(crate) fn connect_stream<R: Repeat>(ctx: &RetProbeContext, function: Function) {
+pub(crate) fn connect_stream<G: Generation>(ctx: &RetProbeContext, function: Function) {
     let Some(Call { entry, returned }) = returned(ctx, function) else {
         return;
     };
     let sk = entry.sk as Ptr;
     if matches!(function, Function::Connect4)
-        && Probed::load::<u16>(sk, offset!(skc_family)) == AF_INET6
+        && G::Far::load::<u16>(sk, offset!(skc_family)) == AF_INET6
     {
         return;
     }
-    connect::stream_returned::<Raw<R>>(sk, returned, || request::<R>(&entry));
+    connect::stream_returned::<Raw<G>>(sk, returned, || request::<G>(&entry));
 }
 
 /// Return of tcp_v4_pre_connect or tcp_v6_pre_connect: cgroup programs may refuse here.
 #[inline(always)]
-pub(crate) fn connect_gate<R: Repeat>(ctx: &RetProbeContext) {
+pub(crate) fn connect_gate<G: Generation>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = returned(ctx, Function::PreConnect)
         && returned.code != 0
     {
-        connect::stream_returned::<Raw<R>>(entry.sk as Ptr, returned, || request::<R>(&entry));
+        connect::stream_returned::<Raw<G>>(entry.sk as Ptr, returned, || request::<G>(&entry));
     }
 }
 
 /// Return of security_socket_bind.
 #[inline(always)]
-pub(crate) fn bind_refused<R: Repeat>(ctx: &RetProbeContext) {
+pub(crate) fn bind_refused<G: Generation>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseBind) {
-        bind::returned::<Raw<R>>(entry.sk as Ptr, returned, || request::<R>(&entry));
+        bind::returned::<Raw<G>>(entry.sk as Ptr, returned, || request::<G>(&entry));
     }
 }
 
 /// Return of security_socket_listen.
 #[inline(always)]
-pub(crate) fn listen_refused<R: Repeat>(ctx: &RetProbeContext) {
+pub(crate) fn listen_refused<G: Generation>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseListen) {
-        listen::returned::<Raw<R>>(entry.sk as Ptr, entry.address as u32, returned);
+        listen::returned::<Raw<G>>(entry.sk as Ptr, entry.address as u32, returned);
     }
 }
 
 /// Return of security_socket_connect.
 #[inline(always)]
-pub(crate) fn connect_refused<R: Repeat>(ctx: &RetProbeContext) {
+pub(crate) fn connect_refused<G: Generation>(ctx: &RetProbeContext) {
     if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseConnect) {
-        connect::returned_at_once::<Raw<R>>(entry.sk as Ptr, returned, || request::<R>(&entry));
+        connect::returned_at_once::<Raw<G>>(entry.sk as Ptr, returned, || request::<G>(&entry));
     }
 }
 

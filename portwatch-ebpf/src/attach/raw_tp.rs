@@ -8,8 +8,8 @@ use aya_ebpf::{EbpfContext as _, programs::RawTracePointContext};
 use crate::{
     hook::{self, Backend, Returned, bind, connect, listen},
     kernel::{
+        generation::Generation,
         memory::{Probed, Ptr},
-        repeat::Repeat,
         request::{Request, Space},
         sock::{self, Kind},
         syscall::{self, Call, Finished},
@@ -17,41 +17,41 @@ use crate::{
 };
 
 /// This way in; kprobes read memory the same way.
-pub(crate) struct Raw<R>(PhantomData<R>);
+pub(crate) struct Raw<G>(PhantomData<G>);
 
-impl<R: Repeat> Backend for Raw<R> {
-    type Memory = Probed;
-    type Repeat = R;
+impl<G: Generation> Backend for Raw<G> {
+    type Memory = G::Far;
+    type Generation = G;
 
     #[inline(always)]
     fn cookie(_sk: Ptr, held: Ptr) -> u64 {
-        sock::existing_cookie::<Probed>(held)
+        sock::existing_cookie::<G::Far>(held)
     }
 }
 
 /// `sys_exit(regs, ret)`.
 #[inline(always)]
-pub(crate) fn sys_exit<R: Repeat>(ctx: &RawTracePointContext) {
-    if syscall::may_be_followed(syscall::number_of(ctx.arg(0))) {
-        returned::<R>(ctx.as_ptr());
+pub(crate) fn sys_exit<G: Generation>(ctx: &RawTracePointContext) {
+    if syscall::may_be_followed(syscall::number_of::<G::Far>(ctx.arg(0))) {
+        returned::<G>(ctx.as_ptr());
     }
 }
 
 /// A function of its own, so that the calls that are none of ours do not save its registers.
 #[inline(never)]
-fn returned<R: Repeat>(ctx: *mut c_void) -> u32 {
-    followed::<R>(&RawTracePointContext::new(ctx));
+fn returned<G: Generation>(ctx: *mut c_void) -> u32 {
+    followed::<G>(&RawTracePointContext::new(ctx));
     0
 }
 
 #[inline(always)]
-fn followed<R: Repeat>(ctx: &RawTracePointContext) {
+fn followed<G: Generation>(ctx: &RawTracePointContext) {
     let Some(Finished {
         call,
         sk,
         second,
         third,
-    }) = syscall::finished(ctx.arg(0))
+    }) = syscall::finished::<G>(ctx.arg(0))
     else {
         return;
     };
@@ -60,18 +60,24 @@ fn followed<R: Repeat>(ctx: &RawTracePointContext) {
         started: 0,
         refused_by_policy: false,
     };
-    let request = || Request::read(R::ROOM, second as Ptr, third as u32, Space::User);
+    let request = || Request::read(G::ROOM, second as Ptr, third as u32, Space::User);
     match call {
-        Call::Bind => bind::returned::<Raw<R>>(sock::acting(sk), returned, request),
-        Call::Listen => listen::returned::<Raw<R>>(sock::acting(sk), second as u32, returned),
+        Call::Bind => bind::returned::<Raw<G>>(sock::acting::<G::Far>(sk), returned, request),
+        Call::Listen => {
+            listen::returned::<Raw<G>>(sock::acting::<G::Far>(sk), second as u32, returned)
+        }
         Call::Connect => {
-            let Some(kind) = Kind::of::<Probed>(sk) else {
+            let Some(kind) = Kind::of::<G::Far>(sk) else {
                 return;
             };
             if kind.is_tcp() {
-                connect::stream_returned_late::<Raw<R>>(sock::acting(sk), returned, request);
+                connect::stream_returned_late::<Raw<G>>(
+                    sock::acting::<G::Far>(sk),
+                    returned,
+                    request,
+                );
             } else {
-                connect::returned_at_once::<Raw<R>>(sk, returned, request);
+                connect::returned_at_once::<Raw<G>>(sk, returned, request);
             }
         }
     }
@@ -79,10 +85,10 @@ fn followed<R: Repeat>(ctx: &RawTracePointContext) {
 
 /// `inet_sock_set_state(sk, old, new)`.
 #[inline(always)]
-pub(crate) fn state_changed<R: Repeat>(ctx: &RawTracePointContext) {
+pub(crate) fn state_changed<G: Generation>(ctx: &RawTracePointContext) {
     let old = ctx.arg::<u32>(1) as u8;
     let new = ctx.arg::<u32>(2) as u8;
-    hook::state_changed::<Raw<R>>(ctx.arg(0), old, new);
+    hook::state_changed::<Raw<G>>(ctx.arg(0), old, new);
 }
 
 /// `sched_process_fork(parent, child)`.

@@ -10,8 +10,8 @@ use crate::{
     emit,
     hook::{self, Backend, Returned, autobind, bind, connect, listen},
     kernel::{
+        generation::Generation,
         memory::{Memory, Ptr, Typed, config, detailed, offset},
-        repeat::Repeat,
         request::{Request, Space},
         sock, task,
     },
@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// This way in.
-pub(crate) struct Tracing<R>(PhantomData<R>);
+pub(crate) struct Tracing<G>(PhantomData<G>);
 
-impl<R: Repeat> Backend for Tracing<R> {
+impl<G: Generation> Backend for Tracing<G> {
     type Memory = Typed;
-    type Repeat = R;
+    type Generation = G;
 
     #[inline(always)]
     fn cookie(sk: Ptr, held: Ptr) -> u64 {
@@ -83,8 +83,8 @@ fn policy(code: i32) -> Returned {
     }
 }
 
-fn request<R: Repeat>(address: Ptr, len: u32) -> Option<&'static Request> {
-    Request::read(R::ROOM, address, len, Space::Kernel)
+fn request<G: Generation>(address: Ptr, len: u32) -> Option<&'static Request> {
+    Request::read(G::ROOM, address, len, Space::Kernel)
 }
 
 /// Entry of a function of which only the duration is wanted.
@@ -95,40 +95,40 @@ pub(crate) fn entered(_ctx: &FEntryContext, function: Function) {
 
 /// fexit of inet_bind_sk, inet6_bind_sk, inet_bind or inet6_bind.
 #[inline(always)]
-pub(crate) fn bind<R: Repeat>(ctx: &FExitContext) {
+pub(crate) fn bind<G: Generation>(ctx: &FExitContext) {
     let sk = sk(ctx.arg(0), config!(bind_takes_socket));
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    bind::returned::<Tracing<R>>(sk, returned(ctx.arg(3), Function::Bind), || {
-        request::<R>(address, len)
+    bind::returned::<Tracing<G>>(sk, returned(ctx.arg(3), Function::Bind), || {
+        request::<G>(address, len)
     });
 }
 
 /// fexit of __inet_listen_sk or inet_listen.
 #[inline(always)]
-pub(crate) fn listen<R: Repeat>(ctx: &FExitContext) {
+pub(crate) fn listen<G: Generation>(ctx: &FExitContext) {
     let sk = sk(ctx.arg(0), config!(listen_takes_socket));
-    listen::returned::<Tracing<R>>(sk, ctx.arg(1), returned(ctx.arg(2), Function::Listen));
+    listen::returned::<Tracing<G>>(sk, ctx.arg(1), returned(ctx.arg(2), Function::Listen));
 }
 
 /// fexit of inet_listen where __inet_listen_sk tells the rest: it refuses sockets in use by itself.
 #[inline(always)]
-pub(crate) fn listen_early<R: Repeat>(ctx: &FExitContext) {
+pub(crate) fn listen_early<G: Generation>(ctx: &FExitContext) {
     let code = ctx.arg::<i32>(2);
     let socket: Ptr = ctx.arg(0);
     if code == 0 || Typed::load::<u32>(socket, offset!(socket_state)) == UNCONNECTED {
         return;
     }
-    listen::returned::<Tracing<R>>(sk_of(socket), ctx.arg(1), early(code));
+    listen::returned::<Tracing<G>>(sk_of(socket), ctx.arg(1), early(code));
 }
 
 /// fexit of inet_autobind. Inside connect() of a datagram socket that call tells it.
 #[inline(always)]
-pub(crate) fn autobind<R: Repeat>(ctx: &FExitContext) {
+pub(crate) fn autobind<G: Generation>(ctx: &FExitContext) {
     if inside(task::ids(), Function::ConnectDatagram) {
         return;
     }
-    autobind::returned::<Tracing<R>>(ctx.arg(0), returned(ctx.arg(1), Function::Autobind));
+    autobind::returned::<Tracing<G>>(ctx.arg(0), returned(ctx.arg(1), Function::Autobind));
 }
 
 /// fentry of inet_dgram_connect.
@@ -146,7 +146,7 @@ pub(crate) fn connect_datagram_entered(_ctx: &FEntryContext) {
 
 /// fexit of inet_dgram_connect.
 #[inline(always)]
-pub(crate) fn connect_datagram<R: Repeat>(ctx: &FExitContext) {
+pub(crate) fn connect_datagram<G: Generation>(ctx: &FExitContext) {
     let entry = leave(task::ids(), Function::ConnectDatagram);
     let sk = sk_of(ctx.arg(0));
     let address: Ptr = ctx.arg(1);
@@ -156,7 +156,7 @@ pub(crate) fn connect_datagram<R: Repeat>(ctx: &FExitContext) {
         started: entry.map_or(0, |entry| entry.started),
         refused_by_policy: false,
     };
-    connect::returned_at_once::<Tracing<R>>(sk, returned, || request::<R>(address, len));
+    connect::returned_at_once::<Tracing<G>>(sk, returned, || request::<G>(address, len));
 }
 
 /// SS_CONNECTING (include/uapi/linux/net.h)
@@ -187,7 +187,7 @@ pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
 
 /// fexit of __inet_stream_connect.
 #[inline(always)]
-pub(crate) fn connect_stream<R: Repeat>(ctx: &FExitContext) {
+pub(crate) fn connect_stream<G: Generation>(ctx: &FExitContext) {
     let returned = Returned {
         code: ctx.arg(5),
         started: started(task::ids(), Function::ConnectStream),
@@ -205,21 +205,21 @@ pub(crate) fn connect_stream<R: Repeat>(ctx: &FExitContext) {
     }
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    connect::stream_returned::<Tracing<R>>(sk, returned, || request::<R>(address, len));
+    connect::stream_returned::<Tracing<G>>(sk, returned, || request::<G>(address, len));
 }
 
 /// tp_btf inet_sock_set_state.
 #[inline(always)]
-pub(crate) fn state_changed<R: Repeat>(ctx: &BtfTracePointContext) {
+pub(crate) fn state_changed<G: Generation>(ctx: &BtfTracePointContext) {
     // 5.10 leaves junk above the low bits of an int.
     let old = ctx.arg::<u32>(1) as u8;
     let new = ctx.arg::<u32>(2) as u8;
-    hook::state_changed::<Tracing<R>>(ctx.arg(0), old, new);
+    hook::state_changed::<Tracing<G>>(ctx.arg(0), old, new);
 }
 
 /// fexit of security_socket_bind.
 #[inline(always)]
-pub(crate) fn bind_refused<R: Repeat>(ctx: &FExitContext) {
+pub(crate) fn bind_refused<G: Generation>(ctx: &FExitContext) {
     let code = ctx.arg::<i32>(3);
     if code == 0 {
         return;
@@ -227,23 +227,23 @@ pub(crate) fn bind_refused<R: Repeat>(ctx: &FExitContext) {
     let sk = sk_of(ctx.arg(0));
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    bind::returned::<Tracing<R>>(sk, policy(code), || request::<R>(address, len));
+    bind::returned::<Tracing<G>>(sk, policy(code), || request::<G>(address, len));
 }
 
 /// fexit of security_socket_listen.
 #[inline(always)]
-pub(crate) fn listen_refused<R: Repeat>(ctx: &FExitContext) {
+pub(crate) fn listen_refused<G: Generation>(ctx: &FExitContext) {
     let code = ctx.arg::<i32>(2);
     if code == 0 {
         return;
     }
     let sk = sk_of(ctx.arg(0));
-    listen::returned::<Tracing<R>>(sk, ctx.arg(1), policy(code));
+    listen::returned::<Tracing<G>>(sk, ctx.arg(1), policy(code));
 }
 
 /// fexit of security_socket_connect.
 #[inline(always)]
-pub(crate) fn connect_refused<R: Repeat>(ctx: &FExitContext) {
+pub(crate) fn connect_refused<G: Generation>(ctx: &FExitContext) {
     let code = ctx.arg::<i32>(3);
     if code == 0 {
         return;
@@ -251,7 +251,7 @@ pub(crate) fn connect_refused<R: Repeat>(ctx: &FExitContext) {
     let sk = sk_of(ctx.arg(0));
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    connect::returned_at_once::<Tracing<R>>(sk, policy(code), || request::<R>(address, len));
+    connect::returned_at_once::<Tracing<G>>(sk, policy(code), || request::<G>(address, len));
 }
 
 /// tp_btf sched_process_fork.

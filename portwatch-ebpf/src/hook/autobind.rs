@@ -35,10 +35,10 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, returned: Returned) {
     if !filter::no_peer() || !filter::local_port(port) {
         return;
     }
-    let Some(caller) = Caller::get(B::ROOM) else {
+    let Some(caller) = Caller::get() else {
         return;
     };
-    image::announce::<B::Repeat>(&caller);
+    image::announce::<B::Generation>(&caller);
     let Some(mut entry) = Entry::reserve() else {
         return;
     };

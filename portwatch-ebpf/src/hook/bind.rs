@@ -8,9 +8,9 @@ use crate::{
     emit::{self, Entry},
     filter,
     kernel::{
+        generation::Generation as _,
         image,
         memory::{Ptr, number, set},
-        repeat::Repeat as _,
         request::Request,
         sock::{self, Kind},
         task::Caller,
@@ -48,10 +48,10 @@ pub(crate) fn returned<B: Backend>(
         if !filter::local_port(port) {
             return;
         }
-        let Some(caller) = Caller::get(B::ROOM) else {
+        let Some(caller) = Caller::get() else {
             return;
         };
-        image::announce::<B::Repeat>(&caller);
+        image::announce::<B::Generation>(&caller);
         let Some(mut entry) = Entry::reserve() else {
             return;
         };
@@ -94,10 +94,10 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
         return;
     }
     let now = emit::now();
-    let Some(caller) = Caller::get(B::ROOM) else {
+    let Some(caller) = Caller::get() else {
         return;
     };
-    image::announce::<B::Repeat>(&caller);
+    image::announce::<B::Generation>(&caller);
     explain::<B>(sk, kind, returned.error(), port);
     let Some(mut entry) = Entry::reserve() else {
         return;
@@ -120,7 +120,7 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
 pub(crate) fn explain<B: Backend>(sk: Ptr, kind: Kind, error: u32, port: u16) {
     if error == EADDRINUSE && port != 0 && (kind.is_tcp() || kind.is_udp()) {
         let net = sock::net::<B::Memory>(sk);
-        B::Repeat::send_owners(
+        B::Generation::send_owners(
             number(sk),
             number(net),
             u64::from(port),

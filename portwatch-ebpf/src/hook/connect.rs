@@ -10,7 +10,7 @@
 
 use portwatch_ebpf::abi::record::{SocketRecord, flags, loss, op, present};
 
-use super::{Backend, Returned, common, timed, unknown};
+use super::{Backend, Far, Returned, common, timed, unknown};
 use crate::{
     emit::{self, Entry},
     filter,
@@ -93,7 +93,7 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
             note.sk = 0;
         }
         // Through io_uring, or by a send that connects on its way, no connect() returns.
-        let phase = if syscall::is_connect(Current::get().syscall()) {
+        let phase = if syscall::is_connect(Current::<B::Generation>::get().syscall()) {
             phase::CALLING
         } else {
             0
@@ -111,10 +111,10 @@ fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64, phase: u16) {
     if !filter::peer_port(sock::peer_port::<B::Memory>(sk)) {
         return;
     }
-    let Some(caller) = Caller::get(B::ROOM) else {
+    let Some(caller) = Caller::get() else {
         return;
     };
-    image::announce::<B::Repeat>(&caller);
+    image::announce::<B::Generation>(&caller);
     let Some(record) = state::scratch(B::ROOM) else {
         return;
     };
@@ -186,7 +186,7 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
     sock::local::<B::Memory>(record, sk, family);
     if !established {
         // The port is already given back (`skc_num` is 0), its number survives.
-        put_port(record, sock::source_port(sk));
+        put_port(record, sock::source_port::<Far<B>>(sk));
     }
     record.error = error;
     if !established && error == 0 {
@@ -204,7 +204,7 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
 /// has just left a note of it (net/mptcp/protocol.c, `__mptcp_error_report`).
 #[inline(always)]
 fn inner_error<B: Backend>(sk: Ptr) -> u32 {
-    let inner = sock::inner(sk);
+    let inner = sock::inner::<Far<B>>(sk);
     if inner.is_null() {
         return 0;
     }
@@ -233,7 +233,7 @@ fn leave_note<B: Backend>(sk: Ptr, outcome: u32, error: u32, began: u64) {
     note.port = u32::from(if outcome == outcome::ESTABLISHED {
         sock::port::<B::Memory>(sk)
     } else {
-        sock::source_port(sk)
+        sock::source_port::<Far<B>>(sk)
     });
     // SAFETY: as above.
     unsafe { whose.write_volatile(own) };
@@ -417,10 +417,10 @@ fn established<B: Backend>(sk: Ptr, kind: Kind, started: u64) {
     if !filter::local_port(port) || !filter::peer_port(sock::peer_port::<B::Memory>(sk)) {
         return;
     }
-    let Some(caller) = Caller::get(B::ROOM) else {
+    let Some(caller) = Caller::get() else {
         return;
     };
-    image::announce::<B::Repeat>(&caller);
+    image::announce::<B::Generation>(&caller);
     let at = match noted::<B>(sk, started) {
         Some(note) => {
             note.sk = 0;
@@ -496,10 +496,10 @@ fn known<B: Backend, const NOTED: bool>(
     if !filter::local_port(port) {
         return;
     }
-    let Some(caller) = Caller::get(B::ROOM) else {
+    let Some(caller) = Caller::get() else {
         return;
     };
-    image::announce::<B::Repeat>(&caller);
+    image::announce::<B::Generation>(&caller);
     let Some(mut entry) = Entry::reserve() else {
         return;
     };

@@ -36,10 +36,10 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
         return;
     }
     let now = emit::now();
-    let Some(caller) = Caller::get(B::ROOM) else {
+    let Some(caller) = Caller::get() else {
         return;
     };
-    image::announce::<B::Repeat>(&caller);
+    image::announce::<B::Generation>(&caller);
     explain::<B>(sk, kind, error, port);
     let Some(mut entry) = Entry::reserve() else {
         return;

@@ -7,8 +7,8 @@ use portwatch_ebpf::abi::{
 
 use crate::{
     kernel::{
+        generation::Generation,
         memory::{Memory, Ptr, detailed, set, zero},
-        repeat::Repeat,
         sock::{self, Handle, Kind, state as tcp},
         syscall,
         task::{Caller, Current},
@@ -26,15 +26,18 @@ pub(crate) mod process;
 pub(crate) trait Backend {
     /// How it may read the socket it is given.
     type Memory: Memory;
-    /// How it repeats itself.
-    type Repeat: Repeat;
+    /// What it has to work with.
+    type Generation: Generation;
     /// The room of the program.
-    const ROOM: u32 = <Self::Repeat as Repeat>::ROOM;
+    const ROOM: u32 = <Self::Generation as Generation>::ROOM;
 
     /// The cookie of the socket the program holds. `sk` is an argument of the hook, `held` may have
     /// been reached through it.
     fn cookie(sk: Ptr, held: Ptr) -> u64;
 }
+
+/// How a way in reads what it has but the address of.
+pub(crate) type Far<B> = <<B as Backend>::Generation as Generation>::Far;
 
 /// A call that has returned.
 #[derive(Clone, Copy)]
@@ -63,7 +66,7 @@ impl Returned {
 
 /// Who asked; 0 where nobody wants to know.
 #[inline(always)]
-pub(crate) fn who_asked(task: Current, handle: &Handle) -> u8 {
+pub(crate) fn who_asked<G: Generation>(task: Current<G>, handle: &Handle) -> u8 {
     if task.is_kernel_thread() || handle.is_of_kernel() {
         return via::KERNEL;
     }
@@ -88,14 +91,14 @@ pub(crate) fn common<B: Backend>(
     op: u8,
     sk: Ptr,
     kind: Kind,
-    caller: &Caller,
+    caller: &Caller<B::Generation>,
 ) {
     // SAFETY: a record of the ABI: plain integers, a multiple of eight bytes.
     unsafe { zero(&raw mut *record) };
     record.op = op;
     caller.describe(&mut record.task, &mut record.present);
     let handle = Handle::of::<B::Memory>(sk);
-    sock::describe::<B::Memory>(record, sk, &handle, kind);
+    sock::describe::<B::Memory, Far<B>>(record, sk, &handle, kind);
     if detailed(detail::REST) {
         sock::put_cookie(record, B::cookie(sk, handle.sk));
     }

@@ -1,14 +1,16 @@
 //! The executable and the arguments of the running process, told once ahead of its first event, so
 //! that a process that is gone a millisecond later is named too and exec itself costs nothing.
 
+use core::marker::PhantomData;
+
 use aya_ebpf::helpers::{bpf_probe_read_user_buf, generated::bpf_probe_read_kernel_str};
 use portwatch_ebpf::abi::record::{
     ARGS_LEN, Header, NAME_LEN, PATH_LEN, ProcessRecord, VERSION, flags, kind, present,
 };
 
 use super::{
-    memory::{Memory, Probed, Ptr, fetch, offset, peek, poke, set, zero},
-    repeat::{Bounded, Looped, Repeat, Step},
+    generation::{Bounded, Casting, Generation, Looped, Step},
+    memory::{Memory, Ptr, offset, peek, poke, set, zero},
     task::Caller,
 };
 use crate::{
@@ -20,7 +22,7 @@ use crate::{
 /// Sends the running process ahead of its first event. When the ring is full it is tried again with
 /// the next event; nothing is counted as lost, since the event itself says who it was.
 #[inline(always)]
-pub(crate) fn announce<R: Repeat>(caller: &Caller) {
+pub(crate) fn announce<G: Generation>(caller: &Caller<G>) {
     let key = caller.key;
     // A direct-mapped cache: a collision only means that a process is told twice.
     let Some(slot) = ANNOUNCED.get_ptr_mut(caller.ids.tgid & (ANNOUNCED_SLOTS - 1)) else {
@@ -30,7 +32,7 @@ pub(crate) fn announce<R: Repeat>(caller: &Caller) {
     if unsafe { *slot } == key {
         return;
     }
-    if R::send_image() == 0 {
+    if G::send_image() == 0 {
         // SAFETY: as above.
         unsafe { *slot = key };
         say(note::ANNOUNCED, 0);
@@ -39,20 +41,24 @@ pub(crate) fn announce<R: Repeat>(caller: &Caller) {
     }
 }
 
-/// A global function: the verifier looks at it once a program, not once for every way to get here.
-#[unsafe(no_mangle)]
-pub(super) extern "C" fn portwatch_send_image() -> i32 {
-    send::<Looped<0>>(&Caller::read())
-}
-
-/// The same without bpf_loop().
+/// Global functions: the verifier looks at them once a program, not once for every way to get here.
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_image_bounded() -> i32 {
     send::<Bounded<0>>(&Caller::read())
 }
 
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn portwatch_send_image_looped() -> i32 {
+    send::<Looped<0>>(&Caller::read())
+}
+
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn portwatch_send_image_casting() -> i32 {
+    send::<Casting<0>>(&Caller::read())
+}
+
 #[inline(always)]
-fn send<R: Repeat>(caller: &Caller) -> i32 {
+fn send<G: Generation>(caller: &Caller<G>) -> i32 {
     let mm = caller.task.pointer(offset!(task_mm));
     if mm.is_null() {
         return 0;
@@ -77,14 +83,14 @@ fn send<R: Repeat>(caller: &Caller) -> i32 {
     record.flags = 0;
     record.path_len = 0;
     record.args_len = 0;
-    path::<R>(record, mm);
-    args(record, mm);
+    path::<G>(record, mm);
+    args::<G>(record, mm);
     entry.submit(0);
     0
 }
 
 /// The way from the executable up to the root of its mounts.
-struct Climb;
+struct Climb<F>(PhantomData<F>);
 
 /// Words of the record's scratch.
 mod word {
@@ -98,7 +104,7 @@ const TOP: u64 = 1;
 /// The climb ended where memory could not be read.
 const UNREADABLE: u64 = 2;
 
-impl Step for Climb {
+impl<F: Memory> Step for Climb<F> {
     type Record = ProcessRecord;
     const BOUND: u32 = 20;
     const LIMIT: u32 = 64;
@@ -109,20 +115,20 @@ impl Step for Climb {
             peek(&record.scratch, word::DENTRY),
             peek(&record.scratch, word::MNT),
         );
-        if fetch::<u64>(mnt, offset!(vfsmount_root)) == dentry {
+        if F::fetch::<u64>(mnt, offset!(vfsmount_root)) == dentry {
             let mount = mnt.wrapping_sub(u64::from(offset!(mount_mnt)));
-            let parent = fetch::<u64>(mount, offset!(mount_parent));
+            let parent = F::fetch::<u64>(mount, offset!(mount_parent));
             if parent == mount {
                 poke(&mut record.scratch, word::END, TOP);
                 return false;
             }
-            let at = fetch::<u64>(mount, offset!(mount_mountpoint));
+            let at = F::fetch::<u64>(mount, offset!(mount_mountpoint));
             poke(&mut record.scratch, word::DENTRY, at);
             let mnt = parent.wrapping_add(u64::from(offset!(mount_mnt)));
             poke(&mut record.scratch, word::MNT, mnt);
             return true;
         }
-        let parent = fetch::<u64>(dentry, offset!(dentry_parent));
+        let parent = F::fetch::<u64>(dentry, offset!(dentry_parent));
         if parent == dentry {
             poke(&mut record.scratch, word::END, TOP);
             return false;
@@ -133,7 +139,7 @@ impl Step for Climb {
         if len >= PATH_LEN {
             return false;
         }
-        let name = fetch::<u64>(dentry, offset!(dentry_name)) as Ptr;
+        let name = F::fetch::<u64>(dentry, offset!(dentry_name)) as Ptr;
         // SAFETY: len < PATH_LEN, and the array is NAME_LEN longer than that.
         let copied = unsafe {
             bpf_probe_read_kernel_str(
@@ -153,20 +159,20 @@ impl Step for Climb {
 }
 
 #[inline(always)]
-fn path<R: Repeat>(record: &mut ProcessRecord, mm: Ptr) {
-    let file = fetch::<u64>(mm as u64, offset!(mm_exe_file));
+fn path<G: Generation>(record: &mut ProcessRecord, mm: Ptr) {
+    let file = G::Far::fetch::<u64>(mm as u64, offset!(mm_exe_file));
     poke(
         &mut record.scratch,
         word::DENTRY,
-        fetch::<u64>(file, offset!(file_dentry)),
+        G::Far::fetch::<u64>(file, offset!(file_dentry)),
     );
     poke(
         &mut record.scratch,
         word::MNT,
-        fetch::<u64>(file, offset!(file_mnt)),
+        G::Far::fetch::<u64>(file, offset!(file_mnt)),
     );
     poke(&mut record.scratch, word::END, 0);
-    R::repeat::<Climb>(record);
+    G::repeat::<Climb<G::Far>>(record);
     let end = peek(&record.scratch, word::END);
     // SAFETY: words.
     unsafe { zero(&raw mut record.scratch) };
@@ -180,9 +186,9 @@ fn path<R: Repeat>(record: &mut ProcessRecord, mm: Ptr) {
 }
 
 #[inline(always)]
-fn args(record: &mut ProcessRecord, mm: Ptr) {
-    let start = Probed::load::<u64>(mm, offset!(mm_arg_start));
-    let end = Probed::load::<u64>(mm, offset!(mm_arg_end));
+fn args<G: Generation>(record: &mut ProcessRecord, mm: Ptr) {
+    let start = G::Far::load::<u64>(mm, offset!(mm_arg_start));
+    let end = G::Far::load::<u64>(mm, offset!(mm_arg_end));
     let mut len = end.wrapping_sub(start);
     if len > ARGS_LEN as u64 {
         len = ARGS_LEN as u64;

@@ -7,9 +7,12 @@ use aya_ebpf::{
     macros::map,
     maps::PerCpuArray,
 };
-use portwatch_ebpf::abi::{config::Config, layout::Layout};
+use portwatch_ebpf::abi::{
+    config::{Config, RDONLY_CAST},
+    layout::Layout,
+};
 
-use super::repeat::ROOMS;
+use super::generation::ROOMS;
 
 /// Offsets of kernel fields, filled in by the loader. Read a member with [`offset!`], never as a
 /// whole: the verifier follows single loads from read-only data, not copies.
@@ -103,23 +106,6 @@ pub(crate) fn set(word: &mut u32, bits: u32) {
     unsafe { word.write_volatile(word.read_volatile() | bits) };
 }
 
-/// Reads a number of 1 to 8 bytes, or 0 where memory cannot be read: the helper zeroes what it cannot
-/// fill (mm/maccess.c).
-#[inline(always)]
-pub(crate) fn fetch<T: Copy>(from: u64, offset: u32) -> T {
-    // SAFETY: numbers and pointers, for which zero is a value.
-    let mut value: T = unsafe { core::mem::zeroed() };
-    // SAFETY: writes size_of::<T>() bytes to value; the address is checked by the helper.
-    unsafe {
-        generated::bpf_probe_read_kernel(
-            (&raw mut value).cast(),
-            size_of::<T>() as u32,
-            from.wrapping_add(u64::from(offset)) as *const c_void,
-        );
-    }
-    value
-}
-
 /// The address of a BTF pointer as a plain number, as global functions take it. Read back through a
 /// helper: the verifier does not let arithmetic make a number of a pointer.
 #[inline(always)]
@@ -159,6 +145,12 @@ pub(crate) trait Memory {
     /// Reads a number or pointer of 1, 2, 4 or 8 bytes at `base + offset`.
     fn load<T: Copy>(base: Ptr, offset: u32) -> T;
 
+    /// The same from a plain number.
+    #[inline(always)]
+    fn fetch<T: Copy>(from: u64, offset: u32) -> T {
+        Self::load(from as Ptr, offset)
+    }
+
     /// Reads one bit of a bitfield or flag word as 0 or 1. `bits` counts bits from the start of the
     /// struct.
     #[inline(always)]
@@ -189,7 +181,8 @@ impl Memory for Typed {
     }
 }
 
-/// For every other pointer: bpf_probe_read_kernel.
+/// For every other pointer: bpf_probe_read_kernel, some ninety instructions. What cannot be read is 0:
+/// the helper zeroes what it cannot fill (mm/maccess.c).
 pub(crate) struct Probed;
 
 impl Memory for Probed {
@@ -197,6 +190,44 @@ impl Memory for Probed {
 
     #[inline(always)]
     fn load<T: Copy>(base: Ptr, offset: u32) -> T {
-        fetch(base as u64, offset)
+        // SAFETY: numbers and pointers, for which zero is a value.
+        let mut value: T = unsafe { core::mem::zeroed() };
+        // SAFETY: writes size_of::<T>() bytes to value; the address is checked by the helper.
+        unsafe {
+            generated::bpf_probe_read_kernel(
+                (&raw mut value).cast(),
+                size_of::<T>() as u32,
+                base.wrapping_byte_add(offset as usize),
+            );
+        }
+        value
     }
+}
+
+/// The same by a load, some ten instructions. What cannot be read is 0 here too, user space and null
+/// included (arch/x86/net/bpf_jit_comp.c, BPF_PROBE_MEM).
+pub(crate) struct Cast;
+
+impl Memory for Cast {
+    const PLAIN: bool = false;
+
+    #[inline(always)]
+    fn load<T: Copy>(base: Ptr, offset: u32) -> T {
+        let place = cast(base.wrapping_byte_add(offset as usize) as u64);
+        // SAFETY: the verifier lets it pass: at most the first word of a struct that begins with one.
+        unsafe { place.cast::<T>().read_volatile() }
+    }
+}
+
+/// Makes of a number a pointer that the verifier lets us load a word through. It is no call in the
+/// end: the kernel puts a move there (kernel/bpf/verifier.c, `fixup_kfunc_call`).
+#[inline(always)]
+fn cast(address: u64) -> Ptr {
+    // SAFETY: a call of the function that user space puts here: it takes any number and the id of a
+    // struct.
+    let cast: unsafe extern "C" fn(u64, u32) -> Ptr =
+        unsafe { core::mem::transmute(RDONLY_CAST as usize) };
+    let word = config!(word_type);
+    // SAFETY: as above.
+    unsafe { cast(address, word) }
 }

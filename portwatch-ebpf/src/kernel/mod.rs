@@ -1,9 +1,9 @@
 //! Typed readers of kernel structures: the only place that touches kernel memory.
 
+pub(crate) mod generation;
 pub(crate) mod image;
 pub(crate) mod memory;
 pub(crate) mod owners;
-pub(crate) mod repeat;
 pub(crate) mod request;
 pub(crate) mod sock;
 pub(crate) mod syscall;

@@ -4,6 +4,8 @@
 //! It runs just after the kernel dropped the bucket's lock, so a socket that closes right then can
 //! be missed; every read is checked by the kernel, so it can be wrong but never harmful.
 
+use core::marker::PhantomData;
+
 use portwatch_ebpf::abi::{
     layout::ABSENT,
     record::{
@@ -13,8 +15,8 @@ use portwatch_ebpf::abi::{
 };
 
 use super::{
-    memory::{Memory, Probed, Ptr, fetch, offset, peek, poke, set, zero},
-    repeat::{Bounded, Looped, Repeat, Step},
+    generation::{Bounded, Casting, Generation, Looped, Step},
+    memory::{Memory, Ptr, offset, peek, poke, set, zero},
     sock::{self, Handle, state},
     task,
 };
@@ -45,13 +47,6 @@ const _: () = assert!(word::BUCKET < SCRATCH);
 /// Global functions: the verifier looks at them once a program, not once for every way to get here.
 /// Their arguments are plain numbers.
 #[unsafe(no_mangle)]
-pub(super) extern "C" fn portwatch_send_owners(own: u64, net: u64, port: u64, tcp: u64) -> i32 {
-    send::<Looped<0>>(own, net, port, tcp != 0);
-    0
-}
-
-/// The same without bpf_loop().
-#[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_owners_bounded(
     own: u64,
     net: u64,
@@ -62,8 +57,30 @@ pub(super) extern "C" fn portwatch_send_owners_bounded(
     0
 }
 
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn portwatch_send_owners_looped(
+    own: u64,
+    net: u64,
+    port: u64,
+    tcp: u64,
+) -> i32 {
+    send::<Looped<0>>(own, net, port, tcp != 0);
+    0
+}
+
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn portwatch_send_owners_casting(
+    own: u64,
+    net: u64,
+    port: u64,
+    tcp: u64,
+) -> i32 {
+    send::<Casting<0>>(own, net, port, tcp != 0);
+    0
+}
+
 #[inline(always)]
-fn send<R: Repeat>(own: u64, net: u64, port: u64, tcp: bool) {
+fn send<G: Generation>(own: u64, net: u64, port: u64, tcp: bool) {
     let Some(mut entry) = emit::EVENTS.reserve::<OwnersRecord>(0) else {
         // The event itself will tell that they are missing.
         return;
@@ -85,11 +102,11 @@ fn send<R: Repeat>(own: u64, net: u64, port: u64, tcp: bool) {
     poke(&mut record.scratch, word::NET, net);
     poke(&mut record.scratch, word::PORT, port);
     if tcp {
-        collect_tcp::<R>(record);
+        collect_tcp::<G>(record);
     } else {
-        collect_udp::<R>(record);
+        collect_udp::<G>(record);
     }
-    R::repeat::<Pick>(record);
+    G::repeat::<Pick<G::Far>>(record);
     // SAFETY: words.
     unsafe { zero(&raw mut record.scratch) };
     entry.submit(0);
@@ -103,14 +120,14 @@ fn container(member: u64, offset: u32) -> u64 {
 
 /// Goes on to the next link of the list that is walked.
 #[inline(always)]
-fn advance(record: &mut OwnersRecord, link: u64) {
-    poke(&mut record.scratch, word::LINK, fetch::<u64>(link, 0));
+fn advance<F: Memory>(record: &mut OwnersRecord, link: u64) {
+    poke(&mut record.scratch, word::LINK, F::fetch::<u64>(link, 0));
 }
 
 /// The search for the bucket of a port in its hash chain.
-struct Chain;
+struct Chain<F>(PhantomData<F>);
 
-impl Step for Chain {
+impl<F: Memory> Step for Chain<F> {
     type Record = OwnersRecord;
     const BOUND: u32 = 24;
     const LIMIT: u32 = 4096;
@@ -122,14 +139,14 @@ impl Step for Chain {
             return false;
         }
         let bucket = container(link, offset!(bucket_node));
-        let port = fetch::<u16>(bucket, offset!(bucket_port));
+        let port = F::fetch::<u16>(bucket, offset!(bucket_port));
         if u64::from(port) == peek(&record.scratch, word::PORT)
-            && fetch::<u64>(bucket, offset!(bucket_net)) == peek(&record.scratch, word::NET)
+            && F::fetch::<u64>(bucket, offset!(bucket_net)) == peek(&record.scratch, word::NET)
         {
             poke(&mut record.scratch, word::BUCKET, bucket);
             return false;
         }
-        advance(record, link);
+        advance::<F>(record, link);
         true
     }
 }
@@ -137,17 +154,18 @@ impl Step for Chain {
 /// include/net/inet_hashtables.h `inet_bhashfn`, net/ipv4/inet_hashtables.c. Without a bucket the
 /// holder has closed in the meantime.
 #[inline(always)]
-fn collect_tcp<R: Repeat>(record: &mut OwnersRecord) {
+fn collect_tcp<G: Generation>(record: &mut OwnersRecord) {
     let net = peek(&record.scratch, word::NET);
-    let hashinfo = fetch::<u64>(net, offset!(net_hashinfo));
-    let size = fetch::<u32>(hashinfo, offset!(hashinfo_bhash_size));
+    let hashinfo = G::Far::fetch::<u64>(net, offset!(net_hashinfo));
+    let size = G::Far::fetch::<u32>(hashinfo, offset!(hashinfo_bhash_size));
     let port = peek(&record.scratch, word::PORT) as u32;
-    let slot = port.wrapping_add(fetch::<u32>(net, offset!(net_hash_mix))) & size.wrapping_sub(1);
-    let head = fetch::<u64>(hashinfo, offset!(hashinfo_bhash))
+    let slot =
+        port.wrapping_add(G::Far::fetch::<u32>(net, offset!(net_hash_mix))) & size.wrapping_sub(1);
+    let head = G::Far::fetch::<u64>(hashinfo, offset!(hashinfo_bhash))
         .wrapping_add(u64::from(slot) * u64::from(offset!(hashbucket_size)));
-    let first = fetch::<u64>(head, offset!(hashbucket_chain));
+    let first = G::Far::fetch::<u64>(head, offset!(hashbucket_chain));
     poke(&mut record.scratch, word::LINK, first);
-    R::repeat::<Chain>(record);
+    G::repeat::<Chain<G::Far>>(record);
     let bucket = peek(&record.scratch, word::BUCKET);
     if bucket == 0 {
         truncated_unless_at_end(record);
@@ -155,13 +173,13 @@ fn collect_tcp<R: Repeat>(record: &mut OwnersRecord) {
     }
     // One list, or since 6.8 a list of (address, port) buckets of which each has a list.
     let (outer, link) = if offset!(bucket_bhash2) != ABSENT {
-        (fetch::<u64>(bucket, offset!(bucket_bhash2)), 0)
+        (G::Far::fetch::<u64>(bucket, offset!(bucket_bhash2)), 0)
     } else {
-        (0, fetch::<u64>(bucket, offset!(bucket_owners)))
+        (0, G::Far::fetch::<u64>(bucket, offset!(bucket_owners)))
     };
     poke(&mut record.scratch, word::OUTER, outer);
     poke(&mut record.scratch, word::LINK, link);
-    R::repeat::<Owners>(record);
+    G::repeat::<Owners<G::Far>>(record);
     truncated_unless_at_end(record);
 }
 
@@ -174,9 +192,9 @@ fn truncated_unless_at_end(record: &mut OwnersRecord) {
 }
 
 /// The walk over the sockets of a bucket, flat: old verifiers do not follow nested loops well.
-struct Owners;
+struct Owners<F>(PhantomData<F>);
 
-impl Step for Owners {
+impl<F: Memory> Step for Owners<F> {
     type Record = OwnersRecord;
     const BOUND: u32 = 64;
     const LIMIT: u32 = 1 << 16;
@@ -190,40 +208,40 @@ impl Step for Owners {
                 return false;
             }
             let bucket2 = container(outer, offset!(bucket2_bhash_node));
-            let first = fetch::<u64>(bucket2, offset!(bucket2_owners));
+            let first = F::fetch::<u64>(bucket2, offset!(bucket2_owners));
             poke(&mut record.scratch, word::LINK, first);
-            poke(&mut record.scratch, word::OUTER, fetch::<u64>(outer, 0));
+            poke(&mut record.scratch, word::OUTER, F::fetch::<u64>(outer, 0));
             return true;
         }
         let sk = container(link, offset!(skc_bind_node));
         if sk != peek(&record.scratch, word::OWN) {
-            candidate(record, sk);
+            candidate::<F>(record, sk);
         }
-        advance(record, link);
+        advance::<F>(record, link);
         true
     }
 }
 
 /// net/ipv4/udp.c `udp_lib_get_port`: the slot of the port, which other ports share.
 #[inline(always)]
-fn collect_udp<R: Repeat>(record: &mut OwnersRecord) {
+fn collect_udp<G: Generation>(record: &mut OwnersRecord) {
     let net = peek(&record.scratch, word::NET);
-    let table = udp_table(peek(&record.scratch, word::OWN), net);
+    let table = udp_table::<G::Far>(peek(&record.scratch, word::OWN), net);
     let port = peek(&record.scratch, word::PORT) as u32;
-    let slot = port.wrapping_add(fetch::<u32>(net, offset!(net_hash_mix)))
-        & fetch::<u32>(table, offset!(udp_table_mask));
-    let head = fetch::<u64>(table, offset!(udp_table_hash))
+    let slot = port.wrapping_add(G::Far::fetch::<u32>(net, offset!(net_hash_mix)))
+        & G::Far::fetch::<u32>(table, offset!(udp_table_mask));
+    let head = G::Far::fetch::<u64>(table, offset!(udp_table_hash))
         .wrapping_add(u64::from(slot) * u64::from(offset!(udp_hslot_size)));
-    let first = fetch::<u64>(head, offset!(udp_hslot_head));
+    let first = G::Far::fetch::<u64>(head, offset!(udp_hslot_head));
     poke(&mut record.scratch, word::LINK, first);
-    R::repeat::<Slot>(record);
+    G::repeat::<Slot<G::Far>>(record);
     truncated_unless_at_end(record);
 }
 
 /// The walk over a slot of the UDP table.
-struct Slot;
+struct Slot<F>(PhantomData<F>);
 
-impl Step for Slot {
+impl<F: Memory> Step for Slot<F> {
     type Record = OwnersRecord;
     const BOUND: u32 = 64;
     const LIMIT: u32 = 1 << 16;
@@ -235,24 +253,24 @@ impl Step for Slot {
             return false;
         }
         let sk = container(link, offset!(skc_node));
-        let port = fetch::<u16>(sk, offset!(skc_num));
+        let port = F::fetch::<u16>(sk, offset!(skc_num));
         if sk != peek(&record.scratch, word::OWN)
             && u64::from(port) == peek(&record.scratch, word::PORT)
-            && fetch::<u64>(sk, offset!(skc_net)) == peek(&record.scratch, word::NET)
+            && F::fetch::<u64>(sk, offset!(skc_net)) == peek(&record.scratch, word::NET)
         {
-            candidate(record, sk);
+            candidate::<F>(record, sk);
         }
-        advance(record, link);
+        advance::<F>(record, link);
         true
     }
 }
 
 /// The protocol's own table, else the namespace's (7.x has only that).
 #[inline(always)]
-fn udp_table(own: u64, net: u64) -> u64 {
+fn udp_table<F: Memory>(own: u64, net: u64) -> u64 {
     if offset!(proto_udp_table) != ABSENT {
-        let table = fetch::<u64>(
-            fetch::<u64>(own, offset!(skc_prot)),
+        let table = F::fetch::<u64>(
+            F::fetch::<u64>(own, offset!(skc_prot)),
             offset!(proto_udp_table),
         );
         if table != 0 {
@@ -262,7 +280,7 @@ fn udp_table(own: u64, net: u64) -> u64 {
     if offset!(net_udp_table) == ABSENT {
         return 0;
     }
-    fetch::<u64>(net, offset!(net_udp_table))
+    F::fetch::<u64>(net, offset!(net_udp_table))
 }
 
 /// Classes in the order they are told: what listens, what is bound, what talks, the rest.
@@ -278,8 +296,8 @@ fn class(state: u8) -> usize {
 /// Notes an owner, up to eight of each class. The counts lie in the record: the verifier need not
 /// follow them.
 #[inline(always)]
-fn candidate(record: &mut OwnersRecord, sk: u64) {
-    let class = class(fetch::<u8>(sk, offset!(skc_state)));
+fn candidate<F: Memory>(record: &mut OwnersRecord, sk: u64) {
+    let class = class(F::fetch::<u8>(sk, offset!(skc_state)));
     record.total = record.total.wrapping_add(1);
     let Some(count) = record.scratch.get_mut(MAX_HOLDERS * HOLDER_CLASSES + class) else {
         return;
@@ -297,9 +315,9 @@ fn candidate(record: &mut OwnersRecord, sk: u64) {
 }
 
 /// The choice of the first eight candidates, class by class.
-struct Pick;
+struct Pick<F>(PhantomData<F>);
 
-impl Step for Pick {
+impl<F: Memory> Step for Pick<F> {
     type Record = OwnersRecord;
     const BOUND: u32 = (MAX_HOLDERS * HOLDER_CLASSES) as u32;
     const LIMIT: u32 = Self::BOUND;
@@ -317,7 +335,7 @@ impl Step for Pick {
         let Some(holder) = record.holders.get_mut(filled as usize) else {
             return false;
         };
-        describe(holder, address as Ptr);
+        describe::<F>(holder, address as Ptr);
         record.count = filled + 1;
         true
     }
@@ -328,31 +346,31 @@ const _: () = assert!(MAX_HOLDERS * HOLDER_CLASSES == 32);
 /// A function of its own: inlined, the compiler carries an uninitialised register through the loop.
 /// It returns a number because the verifier looks at what is left in the register for one.
 #[inline(never)]
-fn describe(holder: &mut HolderRecord, sk: Ptr) -> u32 {
+fn describe<F: Memory>(holder: &mut HolderRecord, sk: Ptr) -> u32 {
     // SAFETY: a record of the ABI: plain integers, a multiple of eight bytes.
     unsafe { zero(&raw mut *holder) };
-    let family = Probed::load::<u16>(sk, offset!(skc_family));
-    let state = Probed::load::<u8>(sk, offset!(skc_state));
+    let family = F::load::<u16>(sk, offset!(skc_family));
+    let state = F::load::<u8>(sk, offset!(skc_state));
     holder.family = family;
     holder.state = state;
-    holder.local_port = sock::port::<Probed>(sk);
-    holder.device = Probed::load(sk, offset!(skc_bound_dev_if));
-    set(&mut holder.flags, sock::common_flags::<Probed>(sk));
+    holder.local_port = sock::port::<F>(sk);
+    holder.device = F::load(sk, offset!(skc_bound_dev_if));
+    set(&mut holder.flags, sock::common_flags::<F>(sk));
     set(
         &mut holder.present,
         present::SOCKET | present::LOCAL_PORT | present::SOCKET_FLAGS | present::DEVICE,
     );
     let (v4, v6) = (offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr));
-    if sock::address::<Probed>(&raw mut holder.local_address, sk, family, v4, v6) {
+    if sock::address::<F>(&raw mut holder.local_address, sk, family, v4, v6) {
         set(&mut holder.present, present::LOCAL_ADDRESS);
     }
     let (v4, v6) = (offset!(skc_daddr), offset!(skc_v6_daddr));
-    let peer_port = Probed::load::<u16>(sk, offset!(skc_dport));
-    if peer_port != 0 && sock::address::<Probed>(&raw mut holder.peer_address, sk, family, v4, v6) {
+    let peer_port = F::load::<u16>(sk, offset!(skc_dport));
+    if peer_port != 0 && sock::address::<F>(&raw mut holder.peer_address, sk, family, v4, v6) {
         holder.peer_port = u16::from_be(peer_port);
         set(&mut holder.present, present::PEER);
     }
-    holder.cookie = sock::existing_cookie::<Probed>(sk);
+    holder.cookie = sock::existing_cookie::<F>(sk);
     if holder.cookie != 0 {
         set(&mut holder.present, present::COOKIE);
     }
@@ -360,14 +378,14 @@ fn describe(holder: &mut HolderRecord, sk: Ptr) -> u32 {
     if state == state::TIME_WAIT || state == state::NEW_SYN_RECV {
         return 0;
     }
-    holder.protocol = Probed::load(sk, offset!(sk_protocol));
-    holder.socket_uid = Probed::load(sk, offset!(sk_uid));
+    holder.protocol = F::load(sk, offset!(sk_protocol));
+    holder.socket_uid = F::load(sk, offset!(sk_uid));
     set(&mut holder.present, present::SOCKET_UID);
-    let handle = Handle::of::<Probed>(sk);
+    let handle = Handle::of::<F>(sk);
     if handle.sk != sk {
         set(&mut holder.flags, flags::MPTCP);
     }
-    holder.inode = handle.inode::<Probed>();
+    holder.inode = handle.inode::<F, F>();
     if holder.inode != 0 {
         set(&mut holder.present, present::INODE);
     }

@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 
 use super::{
+    generation::ROOMS,
     memory::{Ptr, zero},
-    repeat::ROOMS,
 };
 
 /// Where a sockaddr lies.

@@ -9,7 +9,7 @@ use portwatch_ebpf::abi::{
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 
 use super::{
-    memory::{Memory, Probed, Ptr, Typed, config, detailed, offset, set},
+    memory::{Memory, Ptr, Typed, config, detailed, offset, set},
     request::{AF_INET, AF_INET6},
 };
 
@@ -108,19 +108,19 @@ impl Kind {
 
 /// The socket that bind and listen act on: for an MPTCP socket the first TCP socket inside.
 #[inline(always)]
-pub(crate) fn acting(sk: Ptr) -> Ptr {
-    let first = inner(sk);
+pub(crate) fn acting<F: Memory>(sk: Ptr) -> Ptr {
+    let first = inner::<F>(sk);
     if first.is_null() { sk } else { first }
 }
 
 /// The first TCP socket inside an MPTCP one; null for any other.
 #[inline(always)]
-pub(crate) fn inner(sk: Ptr) -> Ptr {
+pub(crate) fn inner<F: Memory>(sk: Ptr) -> Ptr {
     let at = offset!(mptcp_first);
-    if at == ABSENT || Kind::of::<Probed>(sk).is_none_or(|kind| !kind.is_mptcp()) {
+    if at == ABSENT || Kind::of::<F>(sk).is_none_or(|kind| !kind.is_mptcp()) {
         return core::ptr::null();
     }
-    Probed::load::<Ptr>(sk, at)
+    F::load::<Ptr>(sk, at)
 }
 
 /// Local port, host byte order; 0 when unbound.
@@ -189,7 +189,7 @@ impl Handle {
 
     /// Inode of the socket file, 0 when there is none.
     #[inline(always)]
-    pub(crate) fn inode<M: Memory>(&self) -> u64 {
+    pub(crate) fn inode<M: Memory, F: Memory>(&self) -> u64 {
         if M::PLAIN && self.file != 0 {
             return self.file;
         }
@@ -198,7 +198,7 @@ impl Handle {
             return 0;
         }
         let at = offset!(socket_alloc_inode) + offset!(inode_ino);
-        Probed::load(self.socket, at)
+        F::load(self.socket, at)
     }
 }
 
@@ -264,8 +264,8 @@ pub(crate) fn address<M: Memory>(
 
 /// `inet_sport`, which survives where `skc_num` is cleared; host byte order.
 #[inline(always)]
-pub(crate) fn source_port(sk: Ptr) -> u16 {
-    u16::from_be(Probed::load::<u16>(sk, offset!(inet_sport)))
+pub(crate) fn source_port<F: Memory>(sk: Ptr) -> u16 {
+    u16::from_be(F::load::<u16>(sk, offset!(inet_sport)))
 }
 
 /// Whether the caller named a port itself in bind(); otherwise the kernel chose it.
@@ -286,7 +286,7 @@ pub(crate) fn common_flags<M: Memory>(sk: Ptr) -> u32 {
 
 /// Options that stand in `struct inet_sock`, which no BTF pointer leads to.
 #[inline(always)]
-fn inet_flags(sk: Ptr) -> Option<u32> {
+fn inet_flags<F: Memory>(sk: Ptr) -> Option<u32> {
     let (freebind, transparent, no_port) = (
         offset!(inet_freebind),
         offset!(inet_transparent),
@@ -298,14 +298,19 @@ fn inet_flags(sk: Ptr) -> Option<u32> {
     // Both the old bitfields and the new flag word lie within eight bytes of the first: the loader has
     // checked it.
     let base = freebind >> 3;
-    let word = Probed::load::<u64>(sk, base);
+    let word = F::load::<u64>(sk, base);
     let bit = |at: u32| (word >> (at.wrapping_sub(base * 8) & 63)) as u32 & 1;
     Some(bit(freebind) << 3 | bit(transparent) << 4 | bit(no_port) << 5)
 }
 
 /// Identity and options of the socket.
 #[inline(always)]
-pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, handle: &Handle, kind: Kind) {
+pub(crate) fn describe<M: Memory, F: Memory>(
+    record: &mut SocketRecord,
+    sk: Ptr,
+    handle: &Handle,
+    kind: Kind,
+) {
     record.family = kind.family;
     record.protocol = kind.protocol;
     set(&mut record.present, present::SOCKET | present::NETNS);
@@ -315,7 +320,7 @@ pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, handle: &H
             present::SOCKET_FLAGS | present::DEVICE | present::SOCKET_UID,
         );
         set(&mut record.flags, common_flags::<M>(sk));
-        if let Some(bits) = inet_flags(sk) {
+        if let Some(bits) = inet_flags::<F>(sk) {
             set(&mut record.flags, bits);
             set(&mut record.present, present::INET_FLAGS);
         }
@@ -327,12 +332,12 @@ pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, handle: &H
             set(&mut record.flags, flags::MPTCP);
         } else if handle.is_of_kernel() {
             // A further path of an MPTCP connection, not yet joined to the program's socket.
-            set(&mut record.flags, inside_mptcp(sk) << 6);
+            set(&mut record.flags, inside_mptcp::<F>(sk) << 6);
         }
     }
     record.netns = netns::<M>(sk);
     if detailed(detail::REST) {
-        let inode = handle.inode::<M>();
+        let inode = handle.inode::<M, F>();
         if inode != 0 {
             record.inode = inode;
             set(&mut record.present, present::INODE);
@@ -341,13 +346,9 @@ pub(crate) fn describe<M: Memory>(record: &mut SocketRecord, sk: Ptr, handle: &H
 }
 
 #[inline(always)]
-fn inside_mptcp(sk: Ptr) -> u32 {
+fn inside_mptcp<F: Memory>(sk: Ptr) -> u32 {
     let bit = offset!(tcp_is_mptcp);
-    if bit == ABSENT {
-        0
-    } else {
-        Probed::bit(sk, bit)
-    }
+    if bit == ABSENT { 0 } else { F::bit(sk, bit) }
 }
 
 // The bits are moved into place above without branches.

@@ -4,7 +4,8 @@
 use portwatch_ebpf::abi::layout::ABSENT;
 
 use super::{
-    memory::{Memory, Probed, Ptr, offset},
+    generation::Generation,
+    memory::{Memory, Ptr, offset},
     task::Current,
 };
 
@@ -71,8 +72,8 @@ pub(crate) struct Finished {
 
 /// Number of a system call that has just returned.
 #[inline(always)]
-pub(crate) fn number_of(regs: Ptr) -> u64 {
-    Probed::load(regs, offset!(regs_orig_ax))
+pub(crate) fn number_of<F: Memory>(regs: Ptr) -> u64 {
+    F::load(regs, offset!(regs_orig_ax))
 }
 
 /// Whether a call may be one that is followed: two comparisons, by which nearly every system call of
@@ -86,8 +87,8 @@ pub(crate) fn may_be_followed(number: u64) -> bool {
 
 /// Looks at the registers of a system call that has just returned.
 #[inline(always)]
-pub(crate) fn finished(regs: Ptr) -> Option<Finished> {
-    let (call, compat) = match number_of(regs) {
+pub(crate) fn finished<G: Generation>(regs: Ptr) -> Option<Finished> {
+    let (call, compat) = match number_of::<G::Far>(regs) {
         number::CONNECT => (Call::Connect, false),
         number::BIND => (Call::Bind, false),
         number::LISTEN => (Call::Listen, false),
@@ -96,7 +97,7 @@ pub(crate) fn finished(regs: Ptr) -> Option<Finished> {
         number::LISTEN_32 => (Call::Listen, true),
         _ => return None,
     };
-    let task = Current::get();
+    let task = Current::<G>::get();
     if task.is_compat() != compat {
         return None;
     }
@@ -109,32 +110,32 @@ pub(crate) fn finished(regs: Ptr) -> Option<Finished> {
         return None;
     }
     let width = if compat { 0xffff_ffff } else { u64::MAX };
-    let fd = Probed::load::<u64>(regs, first) as u32;
+    let fd = G::Far::load::<u64>(regs, first) as u32;
     Some(Finished {
         call,
         sk: socket(task, fd)?,
-        second: Probed::load::<u64>(regs, second) & width,
-        third: Probed::load::<u64>(regs, third) & width,
+        second: G::Far::load::<u64>(regs, second) & width,
+        third: G::Far::load::<u64>(regs, third) & width,
     })
 }
 
 /// The socket behind a descriptor of the running task (fs/file.c, net/socket.c `sock_from_file`).
 #[inline(always)]
-fn socket(task: Current, fd: u32) -> Option<Ptr> {
+fn socket<G: Generation>(task: Current<G>, fd: u32) -> Option<Ptr> {
     const S_IFMT: u16 = 0o170_000;
     const S_IFSOCK: u16 = 0o140_000;
     let files = task.pointer(offset!(task_files));
-    let table = Probed::load::<Ptr>(files, offset!(files_fdt));
-    if fd >= Probed::load::<u32>(table, offset!(fdt_max_fds)) {
+    let table = G::Far::load::<Ptr>(files, offset!(files_fdt));
+    if fd >= G::Far::load::<u32>(table, offset!(fdt_max_fds)) {
         return None;
     }
-    let array = Probed::load::<Ptr>(table, offset!(fdt_fd));
-    let file = Probed::load::<Ptr>(array.wrapping_byte_add(fd as usize * 8), 0);
-    let inode = Probed::load::<Ptr>(file, offset!(file_inode));
-    if Probed::load::<u16>(inode, offset!(inode_mode)) & S_IFMT != S_IFSOCK {
+    let array = G::Far::load::<Ptr>(table, offset!(fdt_fd));
+    let file = G::Far::load::<Ptr>(array.wrapping_byte_add(fd as usize * 8), 0);
+    let inode = G::Far::load::<Ptr>(file, offset!(file_inode));
+    if G::Far::load::<u16>(inode, offset!(inode_mode)) & S_IFMT != S_IFSOCK {
         return None;
     }
-    let socket = Probed::load::<Ptr>(file, offset!(file_private));
-    let sk = Probed::load::<Ptr>(socket, offset!(socket_sk));
+    let socket = G::Far::load::<Ptr>(file, offset!(file_private));
+    let sk = G::Far::load::<Ptr>(socket, offset!(socket_sk));
     (!sk.is_null()).then_some(sk)
 }

@@ -1,5 +1,7 @@
 //! `struct task_struct` of the task that runs now.
 
+use core::marker::PhantomData;
+
 use aya_ebpf::{
     helpers::{
         bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
@@ -17,8 +19,8 @@ use portwatch_ebpf::abi::{
 };
 
 use super::{
-    memory::{Memory, Probed, Ptr, Typed, config, detailed, number, offset, set},
-    repeat::ROOMS,
+    generation::{Generation, ROOMS},
+    memory::{Memory, Ptr, Typed, config, detailed, number, offset, set},
 };
 
 /// include/linux/sched.h
@@ -63,35 +65,43 @@ pub(crate) fn uid() -> u32 {
 /// that is loaded from a trusted one (and this one is), whether it stays trusted, by four searches
 /// through all of the kernel's types (kernel/bpf/verifier.c `check_ptr_to_btf_access`,
 /// kernel/bpf/btf.c `btf_nested_type_is_trusted`): half of a start, by a profile on 6.18.
-#[derive(Clone, Copy)]
-pub(crate) struct Current(Ptr);
+pub(crate) struct Current<G>(Ptr, PhantomData<G>);
 
-impl Current {
+impl<G> Clone for Current<G> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<G> Copy for Current<G> {}
+
+impl<G: Generation> Current<G> {
     #[inline(always)]
     pub(crate) fn get() -> Self {
-        if typed() {
+        let task = if typed::<G>() {
             // SAFETY: no arguments.
-            Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
+            unsafe { bpf_get_current_task_btf() }.cast_const().cast()
         } else {
             // SAFETY: no arguments; the number is the address of the task.
-            Self(unsafe { bpf_get_current_task() } as Ptr)
-        }
+            unsafe { bpf_get_current_task() as Ptr }
+        };
+        Self(task, PhantomData)
     }
 
     /// A member that is no pointer.
     #[inline(always)]
     fn load<T: Copy>(self, offset: u32) -> T {
-        if typed() {
+        if typed::<G>() {
             Typed::load(self.0, offset)
         } else {
-            Probed::load(self.0, offset)
+            G::Far::load(self.0, offset)
         }
     }
 
     /// A member that is a pointer, as a plain number.
     #[inline(always)]
     pub(crate) fn pointer(self, offset: u32) -> Ptr {
-        Probed::load(self.0, offset)
+        G::Far::load(self.0, offset)
     }
 
     fn flags(self) -> u32 {
@@ -130,13 +140,13 @@ impl Current {
         if offset!(regs_orig_ax) == ABSENT {
             return 0;
         }
-        if config!(helpers) & helper::TASK_PT_REGS != 0 {
+        if G::HELPERS || config!(helpers) & helper::TASK_PT_REGS != 0 {
             // SAFETY: the verifier knows the task as a BTF pointer.
             let regs = unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as Ptr;
             return Typed::load(regs, offset!(regs_orig_ax));
         }
         let stack = self.pointer(offset!(task_stack));
-        Probed::load(
+        G::Far::load(
             stack,
             THREAD_SIZE - offset!(pt_regs_size) + offset!(regs_orig_ax),
         )
@@ -145,7 +155,7 @@ impl Current {
     /// The task name.
     #[inline(always)]
     fn comm(self, to: &mut [u8; 16]) {
-        if typed() {
+        if typed::<G>() {
             let at = offset!(task_comm);
             let to = (&raw mut *to).cast::<u64>();
             // SAFETY: the two halves of sixteen bytes; records keep names aligned.
@@ -161,7 +171,7 @@ impl Current {
 
     #[inline(always)]
     fn parent(self) -> u32 {
-        Probed::load(self.pointer(offset!(task_real_parent)), offset!(task_tgid))
+        G::Far::load(self.pointer(offset!(task_real_parent)), offset!(task_tgid))
     }
 }
 
@@ -184,7 +194,7 @@ struct Identity {
 impl Identity {
     /// Asks the kernel's structures, hop by hop.
     #[inline(always)]
-    fn read(task: Current, ids: Ids, started: u64, exec: u64) -> Self {
+    fn read<G: Generation>(task: Current<G>, ids: Ids, started: u64, exec: u64) -> Self {
         let Ids { tgid, tid } = ids;
         let (leader, start) = if tgid == tid {
             (number(task.0) as Ptr, started)
@@ -192,16 +202,16 @@ impl Identity {
             let leader = task.pointer(offset!(task_group_leader));
             (
                 leader,
-                Probed::load::<u64>(leader, offset!(task_start_boottime)),
+                G::Far::load::<u64>(leader, offset!(task_start_boottime)),
             )
         };
-        let pid = Probed::load::<Ptr>(leader, offset!(task_thread_pid));
-        let level = Probed::load::<u32>(pid, offset!(pid_level));
+        let pid = G::Far::load::<Ptr>(leader, offset!(task_thread_pid));
+        let level = G::Far::load::<u32>(pid, offset!(pid_level));
         let vpid = if level == 0 {
             tgid
         } else {
             let at = offset!(pid_numbers) + (level & 31) * offset!(upid_size) + offset!(upid_nr);
-            Probed::load(pid, at)
+            G::Far::load(pid, at)
         };
         Self {
             ids: ids.both(),
@@ -219,9 +229,8 @@ impl Identity {
 static LAST: PerCpuArray<Identity> = PerCpuArray::with_max_entries(ROOMS, 0);
 
 /// The running task as the process that asked, looked up once for a hook.
-#[derive(Clone, Copy)]
-pub(crate) struct Caller {
-    pub(crate) task: Current,
+pub(crate) struct Caller<G> {
+    pub(crate) task: Current<G>,
     pub(crate) ids: Ids,
     start: u64,
     /// Identifies process and executable together.
@@ -229,15 +238,15 @@ pub(crate) struct Caller {
     vpid: u32,
 }
 
-impl Caller {
+impl<G: Generation> Caller<G> {
     /// Remembers the answer in the room of this program.
     #[inline(always)]
-    pub(crate) fn get(room: u32) -> Option<Self> {
+    pub(crate) fn get() -> Option<Self> {
         let task = Current::get();
         let ids = ids();
         let started = task.load::<u64>(offset!(task_start_boottime));
         let exec = task.load::<u64>(offset!(task_exec_id));
-        let last = LAST.get_ptr_mut(room)?;
+        let last = LAST.get_ptr_mut(G::ROOM)?;
         // SAFETY: the room of this program on this CPU, which it has to itself while it runs.
         let last = unsafe { &mut *last };
         if last.ids != ids.both() || last.started != started || last.exec != exec {
@@ -257,7 +266,7 @@ impl Caller {
     }
 
     #[inline(always)]
-    fn with(task: Current, ids: Ids, identity: &Identity) -> Self {
+    fn with(task: Current<G>, ids: Ids, identity: &Identity) -> Self {
         Self {
             task,
             ids,
@@ -299,6 +308,6 @@ impl Caller {
 }
 
 #[inline(always)]
-fn typed() -> bool {
-    config!(helpers) & helper::TASK_BTF != 0
+fn typed<G: Generation>() -> bool {
+    G::HELPERS || config!(helpers) & helper::TASK_BTF != 0
 }

@@ -307,10 +307,16 @@ impl Btf {
         }
     }
 
+    /// Id of a struct or union.
+    #[must_use]
+    pub fn struct_id(&self, name: &str) -> Option<u32> {
+        self.index.structs.get(name)?.first().copied()
+    }
+
     /// Size of a struct or union in bytes.
     #[must_use]
     pub fn struct_size(&self, name: &str) -> Option<u32> {
-        let id = *self.index.structs.get(name)?.first()?;
+        let id = self.struct_id(name)?;
         Some(self.by_id(id)?.size_or_type)
     }
 

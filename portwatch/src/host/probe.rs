@@ -8,6 +8,8 @@ use std::{
 
 use portwatch_ebpf::abi::config::helper;
 
+use crate::plan::generation::Cast;
+
 /// bpf(2), BPF_PROG_LOAD
 const PROG_LOAD: i32 = 5;
 
@@ -148,6 +150,25 @@ pub fn helpers(kind: ProgramKind) -> u32 {
 pub fn loops(kind: ProgramKind) -> bool {
     const BPF_LOOP: i32 = 181;
     knows_helper(kind, BPF_LOOP)
+}
+
+/// Whether programs of a kind may load words from any address by `bpf_rdonly_cast()`.
+#[must_use]
+pub fn casts(kind: ProgramKind, cast: Cast) -> bool {
+    let immediate = |code: u8, registers: u8, value: u32| {
+        let mut instruction: Instruction = [code, registers, 0, 0, 0, 0, 0, 0];
+        instruction[4..].copy_from_slice(&value.to_ne_bytes());
+        instruction
+    };
+    let program = [
+        immediate(0xb7, 1, 0),                // r1 = 0
+        immediate(0xb7, 2, cast.word),        // r2 = the struct
+        immediate(0x85, 0x20, cast.function), // a function of the kernel
+        immediate(0x79, 0, 0),                // r0 = *(u64 *)(r0 + 0)
+        RETURN_ZERO,
+        EXIT,
+    ];
+    load(kind, &program, &mut []).is_ok()
 }
 
 /// The verifier looks up a helper before it checks its arguments, and says so when there is none.

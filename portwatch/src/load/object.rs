@@ -11,13 +11,15 @@ use std::str;
 
 use object::{
     NativeEndian, U32, U64,
-    elf::{FileHeader64, SHT_NOBITS, SHT_NULL, SectionHeader64},
+    elf::{FileHeader64, SHF_EXECINSTR, SHT_NOBITS, SHT_NULL, SectionHeader64},
     pod::bytes_of,
     read::{
         Error,
         elf::{FileHeader as _, SectionHeader as _, SectionTable},
     },
 };
+
+use portwatch_ebpf::abi::config::RDONLY_CAST;
 
 type Header = FileHeader64<NativeEndian>;
 type SectionHeader = SectionHeader64<NativeEndian>;
@@ -58,8 +60,14 @@ impl<'a> Object<'a> {
             .any(|section| self.program(section) == Some(program))
     }
 
-    /// The object without the programs that are not among these.
-    pub(super) fn only(&self, programs: &[&str], lines: Lines) -> Result<Vec<u8>, Error> {
+    /// The object without the programs that are not among these. `cast` is the BTF id of
+    /// `bpf_rdonly_cast()`, if there is one to call.
+    pub(super) fn only(
+        &self,
+        programs: &[&str],
+        lines: Lines,
+        cast: Option<u32>,
+    ) -> Result<Vec<u8>, Error> {
         let mut out = bytes_of(self.header).to_vec();
         let mut headers = Vec::with_capacity(self.sections.len());
         for section in self.sections.iter() {
@@ -67,7 +75,14 @@ impl<'a> Object<'a> {
                 .program(section)
                 .is_none_or(|program| programs.contains(&program));
             headers.push(if wanted {
-                self.copy(section, lines, &mut out)?
+                let header = self.copy(section, lines, &mut out)?;
+                if let Some(function) = cast
+                    && section.sh_flags(NativeEndian) & u64::from(SHF_EXECINSTR) != 0
+                    && let Some(code) = out.get_mut(header.sh_offset.get(NativeEndian) as usize..)
+                {
+                    call(code, function);
+                }
+                header
             } else {
                 void(section)
             });
@@ -113,6 +128,20 @@ impl<'a> Object<'a> {
             out.extend_from_slice(data);
         }
         Ok(header)
+    }
+}
+
+/// Turns calls of the helper that stands for it into calls of a function of the kernel: `src_reg` is
+/// BPF_PSEUDO_KFUNC_CALL, the number its BTF id (include/uapi/linux/bpf.h).
+fn call(code: &mut [u8], function: u32) {
+    const CALL: u8 = 0x85;
+    const KERNEL_FUNCTION: u8 = 2 << 4;
+    let [a, b, c, d] = RDONLY_CAST.to_ne_bytes();
+    for instruction in code.chunks_exact_mut(8) {
+        if instruction == [CALL, 0, 0, 0, a, b, c, d] {
+            instruction[1] = KERNEL_FUNCTION;
+            instruction[4..].copy_from_slice(&function.to_ne_bytes());
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use portwatch_ebpf::abi::{
     layout::{ABSENT, FIELDS},
 };
 
-use super::Facts;
+use super::{Cast, Facts};
 use crate::host::fields::Fields;
 
 /// A kernel of the matrix.
@@ -60,6 +60,12 @@ pub(crate) fn facts(kernel: Kernel) -> Facts {
             _ => newer_helpers | helper::SOCKET_COOKIE,
         },
         loops: kernel != Kernel::V5_10,
+        cast: matches!(kernel, Kernel::V6_12 | Kernel::V6_18Locked | Kernel::V7_3).then_some(
+            Cast {
+                function: 1,
+                word: 1,
+            },
+        ),
         mptcp_connects: kernel != Kernel::V5_10,
     }
 }

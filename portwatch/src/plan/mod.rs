@@ -2,6 +2,7 @@
 //! will not be seen. Pure: no I/O, no kernel.
 
 pub mod blind;
+pub mod generation;
 pub mod hooks;
 #[cfg(test)]
 pub(crate) mod kernels;
@@ -21,6 +22,7 @@ use crate::{
     host::fields::Fields,
     selection::Selection,
 };
+use generation::{Cast, Generation};
 use hooks::{HOOKS, Hook, Need, Program, Way, When};
 
 /// What is known about the kernel before anything is attached.
@@ -40,6 +42,8 @@ pub struct Facts {
     pub helpers: u32,
     /// Whether programs may call bpf_loop() (5.17).
     pub loops: bool,
+    /// How programs may load words from addresses, if they may.
+    pub cast: Option<Cast>,
     /// Whether the kernel has [`hooks::MPTCP_CONNECT`].
     pub mptcp_connects: bool,
 }
@@ -83,8 +87,8 @@ pub enum Attach {
 pub struct Attachment {
     /// Name in the object.
     pub program: &'static str,
-    /// The version without bpf_loop().
-    pub bounded: bool,
+    /// For which kernels.
+    pub generation: Generation,
     /// How.
     pub way: Way,
     /// Kernel function or tracepoint.
@@ -228,7 +232,7 @@ fn attachments(
     selection: &Selection,
     backend: Backend,
 ) -> Result<Attachments, String> {
-    let bounded = !facts.loops;
+    let generation = Generation::of(facts);
     let mut list = Vec::new();
     let mut without = Vec::new();
     for hook in HOOKS {
@@ -246,7 +250,7 @@ fn attachments(
                         .into_iter()
                         .map(|Program(program, way)| Attachment {
                             program,
-                            bounded,
+                            generation,
                             way,
                             target,
                         }),
@@ -274,6 +278,7 @@ fn config(facts: &Facts, selection: &Selection, attachments: &[Attachment]) -> C
         filters: filters(selection),
         failed_only: u32::from(selection.failed || selection.conflicts),
         helpers: facts.helpers,
+        word_type: facts.cast.map_or(0, |cast| cast.word),
         bind_takes_socket: uses("inet_bind"),
         // The hook for sockets in use takes inet_listen too, beside the other.
         listen_takes_socket: u32::from(uses("__inet_listen_sk") == 0),

@@ -39,13 +39,13 @@ fn shown(plan: &Plan) -> String {
     }
     for Attachment {
         program,
-        bounded,
+        generation,
         way,
         target,
     } in attachments
     {
-        let version = if *bounded { " (bounded)" } else { "" };
-        writeln!(text, "{way:?} {target} {program}{version}").unwrap();
+        let generation = generation.as_str();
+        writeln!(text, "{way:?} {target} {program} ({generation})").unwrap();
     }
     writeln!(text, "{config:?}").unwrap();
     text

@@ -7,6 +7,7 @@ use crate::{
     event::{Backend, Op},
     plan::{
         self, Attach,
+        generation::Generation,
         kernels::{Kernel, facts},
     },
     selection::Selection,
@@ -15,7 +16,7 @@ use crate::{
 fn attachment(way: Way, target: &'static str) -> Attachment {
     Attachment {
         program: "",
-        bounded: false,
+        generation: Generation::Bounded,
         way,
         target,
     }

@@ -7,13 +7,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    load::OBJECT,
-    plan::{PREFERENCE, hooks::HOOKS, programs},
+    load::{OBJECT, version_name},
+    plan::{PREFERENCE, generation::Generation, hooks::HOOKS, programs},
 };
+
+const GENERATIONS: [Generation; 3] = [Generation::Bounded, Generation::Looped, Generation::Casting];
 
 fn cut(programs: &[&str], lines: Lines) -> Vec<u8> {
     let object = Object::read(OBJECT).unwrap();
-    object.only(programs, lines).unwrap()
+    object.only(programs, lines, None).unwrap()
 }
 
 /// Instructions, functions and lines of a program as the kernel would get them.
@@ -49,7 +51,11 @@ fn linked(object: &[u8], program: &str) -> Linked {
 
 #[test]
 fn the_plans_programs_are_all_that_is_left_and_are_what_they_were() {
-    let wanted = ["bind4_enter_tracing", "bind4_tracing", "sys_exit_raw"];
+    let wanted = [
+        "bind4_enter_tracing",
+        "bind4_tracing_looped",
+        "sys_exit_raw_casting",
+    ];
     let object = cut(&wanted, Lines::Kept);
     assert!(object.len() < OBJECT.len());
     let parsed = Parsed::parse(&object).unwrap();
@@ -58,6 +64,41 @@ fn the_plans_programs_are_all_that_is_left_and_are_what_they_were() {
     for name in wanted {
         assert_eq!(linked(&object, name), linked(OBJECT, name), "{name}");
     }
+}
+
+#[test]
+fn calls_are_turned_into_those_of_the_kernels_function() {
+    let name = "sys_exit_raw_casting";
+    let object = Object::read(OBJECT).unwrap();
+    let function = 0x0123_4567u32;
+    let with = object
+        .only(&[name], Lines::Dropped, Some(function))
+        .unwrap();
+    let (with, without) = (
+        linked(&with, name),
+        linked(&cut(&[name], Lines::Dropped), name),
+    );
+    let pairs = with
+        .instructions
+        .chunks(8)
+        .zip(without.instructions.chunks(8));
+    let changed: Vec<_> = pairs.filter(|(with, without)| with != without).collect();
+    assert!(changed.len() > 10, "{}", changed.len());
+    for (with, without) in changed {
+        assert_eq!(with[..4], [0x85, 2 << 4, 0, 0]);
+        assert_eq!(with[4..], function.to_ne_bytes());
+        assert_eq!(without[..4], [0x85, 0, 0, 0]);
+        assert_eq!(without[4..], RDONLY_CAST.to_ne_bytes());
+    }
+    // Other generations have none.
+    let name = "sys_exit_raw_looped";
+    let other = object
+        .only(&[name], Lines::Dropped, Some(function))
+        .unwrap();
+    assert_eq!(
+        linked(&other, name).instructions,
+        linked(OBJECT, name).instructions
+    );
 }
 
 #[test]
@@ -70,7 +111,7 @@ fn maps_and_constants_stay() {
 
 #[test]
 fn without_lines_a_program_is_the_same_but_for_them() {
-    let name = "bind4_tracing";
+    let name = "bind4_tracing_looped";
     let object = cut(&[name], Lines::Dropped);
     let expected = Linked {
         lines: Vec::new(),
@@ -87,12 +128,15 @@ fn every_program_of_every_plan_has_a_section_of_its_own() {
     for hook in HOOKS {
         for backend in PREFERENCE {
             for program in programs(hook, backend) {
-                assert!(object.has(program.0), "{}", program.0);
+                for generation in GENERATIONS {
+                    let name = version_name(program.0, generation, |name| object.has(name));
+                    assert!(object.has(&name), "{name}");
+                }
             }
         }
     }
     assert!(object.has("bind4_tracing_bounded"));
-    assert!(!object.has("bind4"));
+    assert!(!object.has("bind4_tracing"));
 }
 
 #[test]
@@ -125,8 +169,8 @@ proptest! {
             data[at] = byte;
         }
         if let Ok(object) = Object::read(&data) {
-            let _ = object.has("sys_exit_raw");
-            let _ = object.only(&["sys_exit_raw"], Lines::Dropped);
+            let _ = object.has("sys_exit_raw_casting");
+            let _ = object.only(&["sys_exit_raw_casting"], Lines::Dropped, Some(1));
         }
     }
 
@@ -134,7 +178,7 @@ proptest! {
     fn an_object_cut_short_is_survived(len in any::<prop::sample::Index>()) {
         let data = cut(&[], Lines::Dropped);
         if let Ok(object) = Object::read(&data[..len.index(data.len())]) {
-            let _ = object.only(&[], Lines::Dropped);
+            let _ = object.only(&[], Lines::Dropped, Some(1));
         }
     }
 }

@@ -1,12 +1,16 @@
-//! Loops. Before bpf_loop() (5.17) the verifier walks every round of a loop, so rounds are few; with
-//! it the body is looked at once and rounds are cheap. A program that so much as mentions a callback
-//! is refused by older kernels, so every program exists twice and the plan takes one.
+//! What kernels let programs do, where that has grown. A program that so much as mentions what an older
+//! kernel does not know is refused there, so every program exists once for each generation, and the
+//! plan takes one.
 
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
 
-use super::{image, owners};
+use super::{
+    image,
+    memory::{Cast, Memory, Probed},
+    owners,
+};
 
 /// One round of a loop. What goes on from round to round lies in the record that is being written:
 /// memory that the verifier does not follow, so that to it one round is like the other.
@@ -22,12 +26,18 @@ pub(crate) trait Step {
     fn step(record: &mut Self::Record, round: u32) -> bool;
 }
 
-/// How a program repeats itself, and which room it has.
-pub(crate) trait Repeat {
+/// What a program has to work with, and which room.
+pub(crate) trait Generation {
     /// The slot of per-CPU maps that this program has to itself. The kernel does not start a program
     /// that is running already on that CPU (raw tracepoints since 6.1, 05b24ff9b2cf), but where it may be
     /// preempted (7.x, preempt=full) another one may run in between.
     const ROOM: u32;
+
+    /// Whether the helpers that need probing in the first generation are there.
+    const HELPERS: bool;
+
+    /// How it reads what it has but the address of.
+    type Far: Memory;
 
     /// Sends the running process; 0 when it is sent.
     fn send_image() -> i32;
@@ -42,11 +52,14 @@ pub(crate) trait Repeat {
 /// Rooms there are: more than any way in has programs that use one.
 pub(crate) const ROOMS: u32 = 16;
 
-/// A loop of the program itself.
+/// Before bpf_loop() (5.17): the verifier walks every round of a loop, so rounds are few.
 pub(crate) struct Bounded<const ROOM: u32>;
 
-impl<const ROOM: u32> Repeat for Bounded<ROOM> {
+impl<const ROOM: u32> Generation for Bounded<ROOM> {
     const ROOM: u32 = ROOM;
+    const HELPERS: bool = false;
+
+    type Far = Probed;
 
     #[inline(always)]
     fn send_image() -> i32 {
@@ -68,35 +81,68 @@ impl<const ROOM: u32> Repeat for Bounded<ROOM> {
     }
 }
 
-/// bpf_loop().
+/// With bpf_loop(): the body is looked at once and rounds are cheap.
 pub(crate) struct Looped<const ROOM: u32>;
 
-impl<const ROOM: u32> Repeat for Looped<ROOM> {
+impl<const ROOM: u32> Generation for Looped<ROOM> {
     const ROOM: u32 = ROOM;
+    const HELPERS: bool = true;
+
+    type Far = Probed;
 
     #[inline(always)]
     fn send_image() -> i32 {
-        image::portwatch_send_image()
+        image::portwatch_send_image_looped()
     }
 
     #[inline(always)]
     fn send_owners(own: u64, net: u64, port: u64, tcp: u64) {
-        owners::portwatch_send_owners(own, net, port, tcp);
+        owners::portwatch_send_owners_looped(own, net, port, tcp);
     }
 
     #[inline(always)]
     fn repeat<S: Step>(record: &mut S::Record) {
-        let callback: unsafe extern "C" fn(u32, *mut c_void) -> i64 = round::<S>;
-        let mut context = Context::<S> { record };
-        // SAFETY: the callback gets back the pointer it expects, while the loop runs.
-        unsafe {
-            bpf_loop(
-                S::LIMIT,
-                callback as *mut c_void,
-                (&raw mut context).cast(),
-                0,
-            );
-        }
+        repeat_by_helper::<S>(record);
+    }
+}
+
+/// With bpf_rdonly_cast() too (6.2; used since 6.7).
+pub(crate) struct Casting<const ROOM: u32>;
+
+impl<const ROOM: u32> Generation for Casting<ROOM> {
+    const ROOM: u32 = ROOM;
+    const HELPERS: bool = true;
+
+    type Far = Cast;
+
+    #[inline(always)]
+    fn send_image() -> i32 {
+        image::portwatch_send_image_casting()
+    }
+
+    #[inline(always)]
+    fn send_owners(own: u64, net: u64, port: u64, tcp: u64) {
+        owners::portwatch_send_owners_casting(own, net, port, tcp);
+    }
+
+    #[inline(always)]
+    fn repeat<S: Step>(record: &mut S::Record) {
+        repeat_by_helper::<S>(record);
+    }
+}
+
+#[inline(always)]
+fn repeat_by_helper<S: Step>(record: &mut S::Record) {
+    let callback: unsafe extern "C" fn(u32, *mut c_void) -> i64 = round::<S>;
+    let mut context = Context::<S> { record };
+    // SAFETY: the callback gets back the pointer it expects, while the loop runs.
+    unsafe {
+        bpf_loop(
+            S::LIMIT,
+            callback as *mut c_void,
+            (&raw mut context).cast(),
+            0,
+        );
     }
 }
 
