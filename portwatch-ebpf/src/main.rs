@@ -4,6 +4,8 @@
 //! Licence: tracing helpers are given to GPL-compatible programs only, so the object declares
 //! "Dual MIT/GPL"; see LICENSE-GPL-2.0.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// For one instruction (`kernel::memory::add`). The target's own library is built with unstable means anyway.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use portwatch_ebpf::abi::{config::MAX_CGROUPS, record::SocketRecord};
 
-use crate::kernel::{generation::ROOMS, task::Ids};
+use crate::kernel::{generation::ROOMS, memory::add, task::Ids};
 
 /// Processes already announced, by the low bits of their id: see `kernel::image`.
 #[map]
@@ -52,10 +52,6 @@ pub(crate) struct Entry {
     pub(crate) number: u64,
 }
 
-/// Calls in flight whose return cannot see its arguments, or whose being in flight matters.
-#[map]
-static INFLIGHT: HashMap<u64, Entry> = HashMap::with_max_entries(8192, 0);
-
 /// The functions whose calls are kept; a nested call of another function has a key of its own.
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -75,20 +71,94 @@ pub(crate) enum Function {
     ConnectAgain = 13,
 }
 
+impl Function {
+    /// Whether another function of these may be called inside it.
+    fn is_outer(self) -> bool {
+        matches!(
+            self,
+            Self::ListenEarly | Self::Connect6 | Self::ConnectDatagram | Self::ConnectAgain
+        )
+    }
+}
+
 fn key(ids: Ids, function: Function) -> u64 {
     u64::from(ids.tid) << 8 | function as u64
+}
+
+/// A place for a call in flight whose return cannot see its arguments, or whose being in flight
+/// matters. A hash table for all calls would cost more than everything else that a kprobe does.
+#[repr(C)]
+struct Call {
+    /// Calls that are in here or are about to see that another one is.
+    claims: u64,
+    /// Key of the call.
+    who: u64,
+    entry: Entry,
+    /// 1 since a call that belongs here went to [`INFLIGHT`].
+    spilled: u64,
+    reserved: u64,
+}
+
+const _: () = assert!(size_of::<Call>() == 64);
+
+#[map]
+static CALLS: Array<Call> = Array::with_max_entries(CALL_SLOTS, 0);
+
+/// Two for each thread, by the low bits of its id.
+const CALL_SLOTS: u32 = 4096;
+
+/// Calls in flight that found their place taken.
+#[map]
+static INFLIGHT: HashMap<u64, Entry> = HashMap::with_max_entries(8192, 0);
+
+#[inline(always)]
+fn place(ids: Ids, function: Function) -> Option<*mut Call> {
+    CALLS.get_ptr_mut((ids.tid << 1 | u32::from(function.is_outer())) & (CALL_SLOTS - 1))
 }
 
 /// Remembers a call; false when the table is full.
 #[inline(always)]
 pub(crate) fn enter(ids: Ids, function: Function, entry: &Entry) -> bool {
-    INFLIGHT.insert(key(ids, function), entry, 0).is_ok()
+    let key = key(ids, function);
+    let Some(place) = place(ids, function) else {
+        return false;
+    };
+    // SAFETY: a slot of our map. Whoever has added the only claim, and nobody else, writes `who` and
+    // `entry` until it takes its claim back. Reads of others are of aligned words.
+    unsafe {
+        // Its own is there if the return of an earlier call was missed.
+        if (&raw const (*place).who).read_volatile() != key {
+            add(&raw mut (*place).claims, 1);
+            // An addition is a full barrier on x86: of two calls at least one sees the other.
+            if (&raw const (*place).claims).read_volatile() != 1 {
+                add(&raw mut (*place).claims, u64::MAX);
+                (&raw mut (*place).spilled).write_volatile(1);
+                return INFLIGHT.insert(key, entry, 0).is_ok();
+            }
+            (&raw mut (*place).who).write_volatile(key);
+        }
+        (*place).entry = *entry;
+    }
+    true
 }
 
 /// Forgets a call and returns what was remembered.
 #[inline(always)]
 pub(crate) fn leave(ids: Ids, function: Function) -> Option<Entry> {
     let key = key(ids, function);
+    let place = place(ids, function)?;
+    // SAFETY: as in `enter`.
+    unsafe {
+        if (&raw const (*place).who).read_volatile() == key {
+            let entry = (*place).entry;
+            (&raw mut (*place).who).write_volatile(0);
+            add(&raw mut (*place).claims, u64::MAX);
+            return Some(entry);
+        }
+        if (&raw const (*place).spilled).read_volatile() == 0 {
+            return None;
+        }
+    }
     // SAFETY: the value is copied before the entry goes; nobody else writes an entry of this task.
     let entry = unsafe { INFLIGHT.get(key) }.copied();
     if entry.is_some() {
@@ -100,7 +170,18 @@ pub(crate) fn leave(ids: Ids, function: Function) -> Option<Entry> {
 /// Whether the task is inside that function.
 #[inline(always)]
 pub(crate) fn inside(ids: Ids, function: Function) -> bool {
-    INFLIGHT.get_ptr(key(ids, function)).is_some()
+    let key = key(ids, function);
+    let Some(place) = place(ids, function) else {
+        return false;
+    };
+    // SAFETY: aligned words of our map.
+    let (who, spilled) = unsafe {
+        (
+            (&raw const (*place).who).read_volatile(),
+            (&raw const (*place).spilled).read_volatile(),
+        )
+    };
+    who == key || spilled != 0 && INFLIGHT.get_ptr(key).is_some()
 }
 
 /// When a call began, in a slot that another task may overwrite: good enough for a duration, which

@@ -1,6 +1,6 @@
 //! Two ways to read kernel memory, and the offsets to read at.
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
     helpers::{bpf_probe_read_kernel, generated},
@@ -130,6 +130,21 @@ pub(crate) fn number_in(room: u32, pointer: Ptr) -> u64 {
 
 #[map]
 static NUMBER: PerCpuArray<u64> = PerCpuArray::with_max_entries(ROOMS, 0);
+
+/// Adds to a word of a map, atomically; on x86 a full barrier too.
+///
+/// Spelled out: the library has no atomic operations for a target that has no compare-and-swap in all
+/// its versions, and this one every kernel knows.
+///
+/// # Safety
+/// `word` points to an aligned word of a map.
+#[inline(always)]
+pub(crate) unsafe fn add(word: *mut u64, value: u64) {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("lock *(u64 *)({word} + 0) += {value}", word = in(reg) word, value = in(reg) value);
+    }
+}
 
 /// How a pointer may be followed.
 ///
