@@ -253,7 +253,8 @@ pub(crate) struct Note {
     pub(crate) outcome: u32,
     /// `sk_err` of a failure.
     pub(crate) error: u32,
-    pub(crate) reserved: u32,
+    /// 1 in a copy: there must have been a note, and it was not found.
+    pub(crate) gone: u32,
 }
 
 /// What became of the attempt that a [`Note`] is about.

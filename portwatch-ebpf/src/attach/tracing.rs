@@ -198,6 +198,11 @@ pub(crate) fn connect_stream<G: Generation>(ctx: &FExitContext) {
     }
     let socket: Ptr = ctx.arg(0);
     let sk = sk_of(socket);
+    // Nothing is known of its entry, whose program the kernel may have skipped (7.x), but an attempt
+    // waits already: it was not this call that began it.
+    if returned.started == 0 && connect::waits(sk) {
+        return;
+    }
     // The call on the TCP socket inside an MPTCP one, which belongs to the program's struct socket
     // (6.1, net/mptcp/protocol.c, mptcp_connect): the outer call tells it.
     if config!(mptcp_connects) != 0 && Typed::load::<Ptr>(sk, offset!(sk_socket)) != socket {

@@ -25,6 +25,10 @@ use crate::{
     state::{self, CONNECTING, Note, outcome, phase},
 };
 
+/// The search for a port has found none. What the socket still knows (`inet_sport`) is of an attempt
+/// before; a port that bind() gave it, it has.
+const EADDRNOTAVAIL: u32 = 99;
+
 /// Dissolves an association. Also what an unreadable address counts as.
 const AF_UNSPEC: u16 = 0;
 
@@ -135,12 +139,18 @@ fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64, phase: u16) {
     }
 }
 
+/// Whether an attempt of this socket waits for its outcome.
+#[inline(always)]
+pub(crate) fn waits(sk: Ptr) -> bool {
+    CONNECTING.get_ptr(sk as u64).is_some()
+}
+
 /// A TCP socket has gone from SYN_SENT to SYN_RECV: both ends connect at once, or a socket to itself
 /// (RFC 9293, 3.5). Only then do changes from SYN_RECV, which every accepted connection goes through,
 /// need a look.
 #[inline(always)]
 pub(crate) fn meets(sk: Ptr) {
-    if filter::op(op::CONNECT) && CONNECTING.get_ptr(sk as u64).is_some() {
+    if filter::op(op::CONNECT) && waits(sk) {
         state::note_meeting();
     }
 }
@@ -258,13 +268,19 @@ fn noted<B: Backend>(sk: Ptr, started: u64) -> Option<&'static mut Note> {
 /// How an attempt has ended, as far as its call does not say: from the note of it, else from the
 /// socket. It lies in the room of the program, for the reason that a [`Request`] does.
 #[inline(always)]
-fn end_of<B: Backend, const NOTED: bool>(sk: Ptr, started: u64) -> Option<&'static Note> {
+fn end_of<B: Backend, const NOTED: bool>(
+    sk: Ptr,
+    started: u64,
+    error: u32,
+) -> Option<&'static Note> {
     let end = state::note_room(B::ROOM)?;
     end.at = emit::now();
     end.began = started;
     end.outcome = outcome::FAILED;
     local_address::<B>(end, sk);
     end.port = u32::from(sock::port::<B::Memory>(sk));
+    // No answer without SYN_SENT, and no way out of there without a note: another socket has taken it.
+    end.gone = u32::from(NOTED && is_answer(error));
     if NOTED && let Some(note) = noted::<B>(sk, started) {
         let Note {
             sk: own,
@@ -274,15 +290,18 @@ fn end_of<B: Backend, const NOTED: bool>(sk: Ptr, started: u64) -> Option<&'stat
             port,
             outcome,
             error: _,
-            reserved: _,
+            gone: _,
         } = *note;
         // SAFETY: a member of ours. Another socket may have taken the slot meanwhile.
         if unsafe { (&raw const note.sk).read_volatile() } == own {
             end.at = at;
             end.began |= began;
             end.address = address;
-            end.port = port;
+            if error != EADDRNOTAVAIL {
+                end.port = port;
+            }
             end.outcome = outcome;
+            end.gone = 0;
         }
         note.sk = 0;
     }
@@ -480,7 +499,7 @@ fn known<B: Backend, const NOTED: bool>(
     if !filter::peer_port(request.port()) {
         return;
     }
-    let Some(end) = end_of::<B, NOTED>(sk, returned.started) else {
+    let Some(end) = end_of::<B, NOTED>(sk, returned.started, returned.error()) else {
         return;
     };
     // A connection may be reset before its call returns: it stood all the same.
@@ -507,12 +526,14 @@ fn known<B: Backend, const NOTED: bool>(
 
     common::<B>(record, op::CONNECT, sk, kind, &caller);
     record.address_family = kind.family;
-    set(&mut record.present, present::LOCAL_ADDRESS);
-    // SAFETY: sixteen bytes; records keep addresses aligned.
-    unsafe {
-        (&raw mut record.local_address)
-            .cast::<[u64; 2]>()
-            .write(end.address);
+    if end.gone == 0 {
+        set(&mut record.present, present::LOCAL_ADDRESS);
+        // SAFETY: sixteen bytes; records keep addresses aligned.
+        unsafe {
+            (&raw mut record.local_address)
+                .cast::<[u64; 2]>()
+                .write(end.address);
+        }
     }
     put_port(record, port);
     if returned.error() == 0 {

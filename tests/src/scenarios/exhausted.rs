@@ -17,6 +17,7 @@ use crate::{
 
 pub(super) const ALL: &[Scenario] = scenarios![
     exhausted_tcp_connect,
+    exhausted_tcp_connect_again,
     exhausted_tcp_bind_and_listen,
     exhausted_odd_range,
     exhausted_udp_bind,
@@ -50,6 +51,21 @@ fn exhausted_tcp_connect(s: &mut Script) -> Result<()> {
     let fifth = s.socket(Kind::Tcp4)?;
     fifth.set_nonblocking(true)?;
     s.connect(&fifth, address).fails(Errno::EADDRNOTAVAIL)?;
+    Ok(())
+}
+
+/// The socket still knows the port of its first attempt (`inet_sport`), which is not of the second.
+fn exhausted_tcp_connect_again(s: &mut Script) -> Result<()> {
+    two_ports(s)?;
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let address = server.local().context("no address")?;
+    let again = s.socket(Kind::Tcp4)?;
+    s.connect(&again, (LO4, 8081)).fails(Errno::ECONNREFUSED)?;
+    let _first = s.connected(&server)?;
+    let _second = s.connected(&server)?;
+    s.connect(&again, address)
+        .fails(Errno::EADDRNOTAVAIL)?
+        .set("network.local.port", Want::Absent);
     Ok(())
 }
 
