@@ -1,16 +1,14 @@
 //! The traced process: one operation, many times.
 
-use std::{
-    ffi::CString,
-    fs,
-    net::Ipv4Addr,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::PathBuf,
-};
+use std::{ffi::CString, fs, net::Ipv4Addr, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    fcntl::{self, OFlag},
+    sys::stat::Mode as Permissions,
+};
 
 use super::clock;
 use crate::sys::{
@@ -261,12 +259,12 @@ impl Operation {
             Self::Write(file) => {
                 std::io::Write::write_all(file, &[0])?;
             }
-            Self::OpenClose => drop(
-                fs::OpenOptions::new()
-                    .read(true)
-                    .custom_flags(libc::O_NOCTTY)
-                    .open("/dev/null")?,
-            ),
+            // Two calls: with O_CLOEXEC, as the standard library opens, musl makes a third, fcntl().
+            Self::OpenClose => drop(fcntl::open(
+                "/dev/null",
+                OFlag::O_RDONLY,
+                Permissions::empty(),
+            )?),
             Self::Fork => fork_and_wait(|| {})?,
             Self::Exec(program) => fork_and_wait(|| {
                 let (argv, envp) = ([program.as_ptr(), std::ptr::null()], [std::ptr::null()]);
