@@ -302,21 +302,32 @@ pub(crate) mod phase {
 #[map]
 pub(crate) static CONNECTING: HashMap<u64, SocketRecord> = HashMap::with_max_entries(8192, 0);
 
-/// 1 since the first time that an open attempt went to SYN_RECV.
+/// What has happened at least once since the trace began: one word, for each [`ever`].
 #[map]
-static MEETING: Array<u32> = Array::with_max_entries(1, 0);
+static EVER: Array<u32> = Array::with_max_entries(ever::SLOTS, 0);
 
-/// Notes that from now on attempts may end in SYN_RECV.
+/// Slots of [`EVER`]: what need not be looked for as long as it has never happened.
+pub(crate) mod ever {
+    /// An attempt waits in `CONNECTING`.
+    pub(crate) const WAITED: u32 = 0;
+    /// An open attempt went to SYN_RECV, where it may end.
+    pub(crate) const MET: u32 = 1;
+    pub(super) const SLOTS: u32 = 2;
+}
+
+/// Notes that something has happened.
 #[inline(always)]
-pub(crate) fn note_meeting() {
-    if let Some(seen) = MEETING.get_ptr_mut(0) {
+pub(crate) fn note(what: u32) {
+    if let Some(seen) = EVER.get_ptr_mut(what) {
         // SAFETY: one aligned word of our map, only ever set.
-        unsafe { *seen = 1 };
+        unsafe { seen.write_volatile(1) };
     }
 }
 
-/// Whether attempts may end in SYN_RECV.
+/// Whether it has.
 #[inline(always)]
-pub(crate) fn has_met() -> bool {
-    MEETING.get(0).is_some_and(|seen| *seen != 0)
+pub(crate) fn has(what: u32) -> bool {
+    EVER.get_ptr(what)
+        // SAFETY: as above.
+        .is_some_and(|seen| unsafe { seen.read_volatile() } != 0)
 }

@@ -22,7 +22,7 @@ use crate::{
         syscall,
         task::{Caller, Current},
     },
-    state::{self, CONNECTING, Note, outcome, phase},
+    state::{self, CONNECTING, Note, ever, outcome, phase},
 };
 
 /// The search for a port has found none. What the socket still knows (`inet_sport`) is of an attempt
@@ -84,8 +84,10 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
         return;
     }
     if config!(connect_returns_by_syscall) == 0 {
-        // What an earlier socket at this address has left, if its end was missed.
-        let _ = CONNECTING.remove(sk as u64);
+        if state::has(ever::WAITED) {
+            // What an earlier socket at this address has left, if its end was missed.
+            let _ = CONNECTING.remove(sk as u64);
+        }
         return;
     }
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
@@ -129,6 +131,8 @@ fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64, phase: u16) {
     }
     record.time = began;
     record.header.kind = phase;
+    // Before it waits: whoever ends it looks only then.
+    state::note(ever::WAITED);
     #[expect(
         clippy::needless_borrows_for_generic_args,
         reason = "without it 200 bytes are copied to the stack"
@@ -139,10 +143,20 @@ fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64, phase: u16) {
     }
 }
 
+/// The attempt of a socket that waits for its outcome.
+#[inline(always)]
+fn attempt(sk: Ptr) -> Option<*mut SocketRecord> {
+    if state::has(ever::WAITED) {
+        CONNECTING.get_ptr_mut(sk as u64)
+    } else {
+        None
+    }
+}
+
 /// Whether an attempt of this socket waits for its outcome.
 #[inline(always)]
 pub(crate) fn waits(sk: Ptr) -> bool {
-    CONNECTING.get_ptr(sk as u64).is_some()
+    attempt(sk).is_some()
 }
 
 /// A TCP socket has gone from SYN_SENT to SYN_RECV: both ends connect at once, or a socket to itself
@@ -151,7 +165,7 @@ pub(crate) fn waits(sk: Ptr) -> bool {
 #[inline(always)]
 pub(crate) fn meets(sk: Ptr) {
     if filter::op(op::CONNECT) && waits(sk) {
-        state::note_meeting();
+        state::note(ever::MET);
     }
 }
 
@@ -172,7 +186,7 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
     } else {
         outcome::FAILED
     };
-    let Some(record) = CONNECTING.get_ptr_mut(key) else {
+    let Some(record) = attempt(sk) else {
         // Where attempts wait from SYN_SENT on, it is none of ours.
         if config!(connect_returns_by_syscall) == 0 {
             leave_note::<B>(sk, outcome, error, 0);
@@ -382,7 +396,7 @@ pub(crate) fn stream_returned<B: Backend>(
     if now_in == tcp::SYN_SENT || now_in == tcp::SYN_RECV {
         if now_in == tcp::SYN_RECV {
             // It went there before it waited.
-            state::note_meeting();
+            state::note(ever::MET);
         }
         wait::<B>(sk, kind, returned.started, 0);
     } else {
@@ -403,7 +417,7 @@ pub(crate) fn stream_returned_late<B: Backend>(
     }
     let error = returned.error();
     if error == 0 || goes_on(error) {
-        if let Some(record) = CONNECTING.get_ptr_mut(sk as u64) {
+        if let Some(record) = attempt(sk) {
             // SAFETY: an aligned member of an entry of our map.
             unsafe { (*record).header.kind = 0 };
         }

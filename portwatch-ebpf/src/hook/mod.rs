@@ -13,7 +13,7 @@ use crate::{
         syscall,
         task::{Caller, Current},
     },
-    state,
+    state::{self, ever},
 };
 
 pub(crate) mod autobind;
@@ -126,7 +126,7 @@ pub(crate) fn unknown(record: &mut SocketRecord) {
 pub(crate) fn state_changed<B: Backend>(sk: Ptr, old: u8, new: u8) {
     if old == tcp::SYN_SENT && new == tcp::SYN_RECV {
         connect::meets(sk);
-    } else if old == tcp::SYN_SENT || old == tcp::SYN_RECV && state::has_met() {
+    } else if old == tcp::SYN_SENT || old == tcp::SYN_RECV && state::has(ever::MET) {
         if new == tcp::ESTABLISHED || new == tcp::CLOSE {
             connect::ends::<B>(sk, new == tcp::ESTABLISHED);
         }
