@@ -8,10 +8,7 @@ use aya_ebpf::programs::{
 };
 
 use crate::{
-    attach::{
-        kprobe::{self, First},
-        raw_tp, tracing,
-    },
+    attach::{kprobe, raw_tp, tracing},
     kernel::generation::{Bounded, Casting, Looped, ROOMS},
     state::Function,
 };
@@ -170,10 +167,10 @@ program!(tp_btf, free_tracing, BtfTracePointContext, |ctx| {
 });
 
 program!(kprobe, bind4_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::Bind, First::of_bind())
+    kprobe::entered(&ctx, Function::Bind)
 });
 program!(kprobe, bind6_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::Bind, First::of_bind())
+    kprobe::entered(&ctx, Function::Bind)
 });
 program!(
     kretprobe,
@@ -188,7 +185,7 @@ program!(
     |ctx, G| kprobe::bind::<G>(&ctx)
 );
 program!(kprobe, bind_refused_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::RefuseBind, First::Socket)
+    kprobe::entered(&ctx, Function::RefuseBind)
 });
 program!(
     kretprobe,
@@ -197,7 +194,7 @@ program!(
     |ctx, G| kprobe::bind_refused::<G>(&ctx)
 );
 program!(kprobe, listen_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::Listen, First::of_listen())
+    kprobe::entered(&ctx, Function::Listen)
 });
 program!(
     kretprobe,
@@ -215,7 +212,7 @@ program!(
     |ctx, G| kprobe::listen_early::<G>(&ctx)
 );
 program!(kprobe, listen_refused_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::RefuseListen, First::Socket)
+    kprobe::entered(&ctx, Function::RefuseListen)
 });
 program!(
     kretprobe,
@@ -224,7 +221,7 @@ program!(
     |ctx, G| kprobe::listen_refused::<G>(&ctx)
 );
 program!(kprobe, connect4_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::Connect4, First::Sock)
+    kprobe::entered(&ctx, Function::Connect4)
 });
 program!(
     kretprobe,
@@ -233,7 +230,7 @@ program!(
     |ctx, G| kprobe::connect_stream::<G>(&ctx, Function::Connect4)
 );
 program!(kprobe, connect6_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::Connect6, First::Sock)
+    kprobe::entered(&ctx, Function::Connect6)
 });
 program!(
     kretprobe,
@@ -242,7 +239,7 @@ program!(
     |ctx, G| kprobe::connect_stream::<G>(&ctx, Function::Connect6)
 );
 program!(kprobe, pre_connect4_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::PreConnect, First::Sock)
+    kprobe::entered(&ctx, Function::PreConnect)
 });
 program!(
     kretprobe,
@@ -251,7 +248,7 @@ program!(
     |ctx, G| kprobe::connect_gate::<G>(&ctx)
 );
 program!(kprobe, pre_connect6_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::PreConnect, First::Sock)
+    kprobe::entered(&ctx, Function::PreConnect)
 });
 program!(
     kretprobe,
@@ -260,7 +257,7 @@ program!(
     |ctx, G| kprobe::connect_gate::<G>(&ctx)
 );
 program!(kprobe, connect_datagram_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::ConnectDatagram, First::Socket)
+    kprobe::entered(&ctx, Function::ConnectDatagram)
 });
 program!(
     kretprobe,
@@ -269,7 +266,7 @@ program!(
     |ctx, G| kprobe::connect_datagram::<G>(&ctx)
 );
 program!(kprobe, connect_refused_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::RefuseConnect, First::Socket)
+    kprobe::entered(&ctx, Function::RefuseConnect)
 });
 program!(
     kretprobe,
@@ -278,7 +275,7 @@ program!(
     |ctx, G| kprobe::connect_refused::<G>(&ctx)
 );
 program!(kprobe, autobind_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::Autobind, First::Sock)
+    kprobe::entered(&ctx, Function::Autobind)
 });
 program!(
     kretprobe,

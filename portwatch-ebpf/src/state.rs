@@ -46,10 +46,11 @@ pub(crate) static DESCENDANTS: HashMap<u32, u8> = HashMap::with_max_entries(6553
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Entry {
-    pub(crate) sk: u64,
-    pub(crate) address: u64,
+    pub(crate) first: u64,
+    pub(crate) second: u64,
+    pub(crate) third: u64,
+    /// When it began; 0 where nobody wants to know.
     pub(crate) started: u64,
-    pub(crate) number: u64,
 }
 
 /// The functions whose calls are kept; a nested call of another function has a key of its own.
@@ -72,6 +73,14 @@ pub(crate) enum Function {
 }
 
 impl Function {
+    /// Whether the time of its entry is needed for more than a duration.
+    pub(crate) fn tells_when(self) -> bool {
+        matches!(
+            self,
+            Self::Connect4 | Self::Connect6 | Self::PreConnect | Self::ConnectDatagram
+        )
+    }
+
     /// Whether another function of these may be called inside it.
     fn is_outer(self) -> bool {
         matches!(

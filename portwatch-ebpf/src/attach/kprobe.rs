@@ -3,7 +3,7 @@
 //! them.
 
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
-use portwatch_ebpf::abi::record::loss;
+use portwatch_ebpf::abi::{config::detail, record::loss};
 
 use super::raw_tp::Raw;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     hook::{Returned, autobind, bind, connect, listen},
     kernel::{
         generation::Generation,
-        memory::{Memory, Probed, Ptr, config, offset},
+        memory::{Memory, Probed, Ptr, config, detailed, offset},
         request::{AF_INET6, Request, Space},
         task,
     },
@@ -45,25 +45,26 @@ impl First {
     }
 }
 
-/// Entry of a function (sk or sock, second, third, …).
+/// Entry of a function (sk or sock, second, third, …). What would have to be looked up waits for the
+/// return, where a security hook has mostly nothing to tell.
 #[inline(always)]
-pub(crate) fn entered(ctx: &ProbeContext, function: Function, first: First) {
-    let (Some(subject), second, third) = (
-        ctx.arg::<Ptr>(0),
+pub(crate) fn entered(ctx: &ProbeContext, function: Function) {
+    let (Some(first), second, third) = (
+        ctx.arg::<u64>(0),
         ctx.arg::<u64>(1).unwrap_or(0),
         ctx.arg::<u64>(2).unwrap_or(0),
     ) else {
         return;
     };
-    let sk: Ptr = match first {
-        First::Sock => subject,
-        First::Socket => Probed::load(subject, offset!(socket_sk)),
-    };
     let entry = Entry {
-        sk: sk as u64,
-        address: second,
-        started: emit::now(),
-        number: third,
+        first,
+        second,
+        third,
+        started: if function.tells_when() || detailed(detail::REST) {
+            emit::now()
+        } else {
+            0
+        },
     };
     if !enter(task::ids(), function, &entry) {
         emit::lost(loss::TABLE_FULL);
@@ -74,6 +75,18 @@ pub(crate) fn entered(ctx: &ProbeContext, function: Function, first: First) {
 struct Call {
     entry: Entry,
     returned: Returned,
+}
+
+impl Call {
+    /// The sock it was about.
+    #[inline(always)]
+    fn sk<G: Generation>(&self, first: First) -> Ptr {
+        let first_argument = self.entry.first as Ptr;
+        match first {
+            First::Sock => first_argument,
+            First::Socket => G::Far::load(first_argument, offset!(socket_sk)),
+        }
+    }
 }
 
 #[inline(always)]
@@ -90,8 +103,8 @@ fn returned(ctx: &RetProbeContext, function: Function) -> Option<Call> {
 fn request<G: Generation>(entry: &Entry) -> Option<&'static Request> {
     Request::read(
         G::ROOM,
-        entry.address as Ptr,
-        entry.number as u32,
+        entry.second as Ptr,
+        entry.third as u32,
         Space::Kernel,
     )
 }
@@ -99,16 +112,22 @@ fn request<G: Generation>(entry: &Entry) -> Option<&'static Request> {
 /// Return of inet_bind_sk, inet6_bind_sk, inet_bind or inet6_bind.
 #[inline(always)]
 pub(crate) fn bind<G: Generation>(ctx: &RetProbeContext) {
-    if let Some(Call { entry, returned }) = returned(ctx, Function::Bind) {
-        bind::returned::<Raw<G>>(entry.sk as Ptr, returned, || request::<G>(&entry));
+    if let Some(call) = returned(ctx, Function::Bind) {
+        bind::returned::<Raw<G>>(call.sk::<G>(First::of_bind()), call.returned, || {
+            request::<G>(&call.entry)
+        });
     }
 }
 
 /// Return of __inet_listen_sk or inet_listen.
 #[inline(always)]
 pub(crate) fn listen<G: Generation>(ctx: &RetProbeContext) {
-    if let Some(Call { entry, returned }) = returned(ctx, Function::Listen) {
-        listen::returned::<Raw<G>>(entry.sk as Ptr, entry.address as u32, returned);
+    if let Some(call) = returned(ctx, Function::Listen) {
+        listen::returned::<Raw<G>>(
+            call.sk::<G>(First::of_listen()),
+            call.entry.second as u32,
+            call.returned,
+        );
     }
 }
 
@@ -122,33 +141,39 @@ pub(crate) fn listen_early_entered(ctx: &ProbeContext) {
         .arg::<Ptr>(0)
         .is_some_and(|socket| Probed::load::<u32>(socket, offset!(socket_state)) != UNCONNECTED);
     if in_use {
-        entered(ctx, Function::ListenEarly, First::Socket);
+        entered(ctx, Function::ListenEarly);
     }
 }
 
 /// Return of inet_listen for such a socket.
 #[inline(always)]
 pub(crate) fn listen_early<G: Generation>(ctx: &RetProbeContext) {
-    if let Some(Call { entry, returned }) = returned(ctx, Function::ListenEarly) {
-        listen::returned::<Raw<G>>(entry.sk as Ptr, entry.address as u32, returned);
+    if let Some(call) = returned(ctx, Function::ListenEarly) {
+        listen::returned::<Raw<G>>(
+            call.sk::<G>(First::Socket),
+            call.entry.second as u32,
+            call.returned,
+        );
     }
 }
 
 /// Return of inet_autobind.
 #[inline(always)]
 pub(crate) fn autobind<G: Generation>(ctx: &RetProbeContext) {
-    if let Some(Call { entry, returned }) = returned(ctx, Function::Autobind)
+    if let Some(call) = returned(ctx, Function::Autobind)
         && !inside(task::ids(), Function::ConnectDatagram)
     {
-        autobind::returned::<Raw<G>>(entry.sk as Ptr, returned);
+        autobind::returned::<Raw<G>>(call.sk::<G>(First::Sock), call.returned);
     }
 }
 
 /// Return of inet_dgram_connect.
 #[inline(always)]
 pub(crate) fn connect_datagram<G: Generation>(ctx: &RetProbeContext) {
-    if let Some(Call { entry, returned }) = returned(ctx, Function::ConnectDatagram) {
-        connect::returned_at_once::<Raw<G>>(entry.sk as Ptr, returned, || request::<G>(&entry));
+    if let Some(call) = returned(ctx, Function::ConnectDatagram) {
+        connect::returned_at_once::<Raw<G>>(call.sk::<G>(First::Socket), call.returned, || {
+            request::<G>(&call.entry)
+        });
     }
 }
 
@@ -160,7 +185,7 @@ pub(crate) fn connect_stream<G: Generation>(ctx: &RetProbeContext, function: Fun
     let Some(Call { entry, returned }) = returned(ctx, function) else {
         return;
     };
-    let sk = entry.sk as Ptr;
+    let sk = entry.first as Ptr;
     if matches!(function, Function::Connect4)
         && G::Far::load::<u16>(sk, offset!(skc_family)) == AF_INET6
     {
@@ -172,34 +197,44 @@ pub(crate) fn connect_stream<G: Generation>(ctx: &RetProbeContext, function: Fun
 /// Return of tcp_v4_pre_connect or tcp_v6_pre_connect: cgroup programs may refuse here.
 #[inline(always)]
 pub(crate) fn connect_gate<G: Generation>(ctx: &RetProbeContext) {
-    if let Some(Call { entry, returned }) = returned(ctx, Function::PreConnect)
-        && returned.code != 0
+    if let Some(call) = returned(ctx, Function::PreConnect)
+        && call.returned.code != 0
     {
-        connect::stream_returned::<Raw<G>>(entry.sk as Ptr, returned, || request::<G>(&entry));
+        connect::stream_returned::<Raw<G>>(call.sk::<G>(First::Sock), call.returned, || {
+            request::<G>(&call.entry)
+        });
     }
 }
 
 /// Return of security_socket_bind.
 #[inline(always)]
 pub(crate) fn bind_refused<G: Generation>(ctx: &RetProbeContext) {
-    if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseBind) {
-        bind::returned::<Raw<G>>(entry.sk as Ptr, returned, || request::<G>(&entry));
+    if let Some(call) = refused(ctx, Function::RefuseBind) {
+        bind::returned::<Raw<G>>(call.sk::<G>(First::Socket), call.returned, || {
+            request::<G>(&call.entry)
+        });
     }
 }
 
 /// Return of security_socket_listen.
 #[inline(always)]
 pub(crate) fn listen_refused<G: Generation>(ctx: &RetProbeContext) {
-    if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseListen) {
-        listen::returned::<Raw<G>>(entry.sk as Ptr, entry.address as u32, returned);
+    if let Some(call) = refused(ctx, Function::RefuseListen) {
+        listen::returned::<Raw<G>>(
+            call.sk::<G>(First::Socket),
+            call.entry.second as u32,
+            call.returned,
+        );
     }
 }
 
 /// Return of security_socket_connect.
 #[inline(always)]
 pub(crate) fn connect_refused<G: Generation>(ctx: &RetProbeContext) {
-    if let Some(Call { entry, returned }) = refused(ctx, Function::RefuseConnect) {
-        connect::returned_at_once::<Raw<G>>(entry.sk as Ptr, returned, || request::<G>(&entry));
+    if let Some(call) = refused(ctx, Function::RefuseConnect) {
+        connect::returned_at_once::<Raw<G>>(call.sk::<G>(First::Socket), call.returned, || {
+            request::<G>(&call.entry)
+        });
     }
 }
 

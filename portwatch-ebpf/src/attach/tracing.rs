@@ -135,10 +135,10 @@ pub(crate) fn autobind<G: Generation>(ctx: &FExitContext) {
 #[inline(always)]
 pub(crate) fn connect_datagram_entered(_ctx: &FEntryContext) {
     let entry = Entry {
-        sk: 0,
-        address: 0,
+        first: 0,
+        second: 0,
+        third: 0,
         started: emit::now(),
-        number: 0,
     };
     // When the table is full the port is told twice, by autobind and by connect.
     let _ = enter(task::ids(), Function::ConnectDatagram, &entry);
@@ -175,10 +175,10 @@ pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
     // told already must not be taken for one that began it.
     start(ids, Function::ConnectAgain, now);
     let entry = Entry {
-        sk: 0,
-        address: 0,
+        first: 0,
+        second: 0,
+        third: 0,
         started: now,
-        number: 0,
     };
     if !enter(ids, Function::ConnectAgain, &entry) {
         emit::lost(loss::TABLE_FULL);
