@@ -42,6 +42,42 @@ kretprobe:inet_bind, kretprobe:inet6_bind /@s[tid]/ {
 }
 "#,
     ),
+    (
+        "hooks-bind-fexit.bt",
+        "kretfunc:inet_bind_sk, kretfunc:security_socket_bind { }\n",
+    ),
+    (
+        "hooks-bind-kprobe.bt",
+        "kprobe:inet_bind_sk, kretprobe:inet_bind_sk,
+kprobe:security_socket_bind, kretprobe:security_socket_bind { }
+",
+    ),
+    (
+        "hooks-connect-fexit.bt",
+        "kfunc:__inet_stream_connect, kretfunc:__inet_stream_connect,
+kretfunc:security_socket_connect, rawtracepoint:inet_sock_set_state { }
+",
+    ),
+];
+
+/// The functions and tracepoints that portwatch hooks on 6.12, with programs that do nothing: what no
+/// program can go below. Label, command, operation.
+pub(crate) const HOOKS: &[(&str, &str, &str)] = &[
+    (
+        "hooks of tracing (2 fexit)",
+        "/usr/bin/bpftrace /hooks-bind-fexit.bt",
+        "bind",
+    ),
+    (
+        "hooks of kprobe (2 kprobes, 2 kretprobes)",
+        "/usr/bin/bpftrace /hooks-bind-kprobe.bt",
+        "bind",
+    ),
+    (
+        "hooks of tracing (fentry, 2 fexit, raw tracepoint)",
+        "/usr/bin/bpftrace /hooks-connect-fexit.bt",
+        "connect",
+    ),
 ];
 
 /// Label, command, and the operation it is compared on.
@@ -110,8 +146,10 @@ pub(crate) fn scripts() -> Result<Vec<(String, PathBuf)>> {
 
 /// For the driver's command line.
 pub(crate) fn contenders() -> Vec<String> {
+    let hooks = HOOKS.iter();
     PEERS
         .iter()
         .map(|(label, command, _)| format!("{label}={command}"))
+        .chain(hooks.map(|(label, command, mode)| format!("{label}:{mode}={command}")))
         .collect()
 }

@@ -72,6 +72,7 @@ impl Report {
         self.others(&mut text);
         self.burst(&mut text);
         self.beside(&mut text);
+        self.hooks(&mut text);
         for failure in self.counted.failures.iter().chain(&self.timed.failures) {
             let _ = writeln!(text, "Not measured: {failure}\n");
         }
@@ -244,6 +245,28 @@ impl Report {
             "Beside its neighbours (Debian 13's packages, same guest): instructions added per operation on the whole machine, in brackets inside the traced process, and what that is of the neighbour's.\n\n\
              | neighbour | operation | adds | to attach |{heads}\n|---|---|---:|---:|{lines}\n{rows}"
         );
+    }
+
+    /// What the hooks cost alone.
+    fn hooks(&self, text: &mut String) {
+        let mut rows = String::new();
+        for (label, _, mode) in peers::HOOKS {
+            if let Some(added) = self.counted.added(label, mode) {
+                let _ = writeln!(
+                    rows,
+                    "| {label} | {mode} | {} | {} |",
+                    number(added.total),
+                    number(added.own)
+                );
+            }
+        }
+        if !rows.is_empty() {
+            let _ = writeln!(
+                text,
+                "What the hooks cost alone: bpftrace with empty programs on what portwatch hooks on 6.12. No program goes below; an operation that no filter matches costs this and a look.\n\n\
+                 | hooks | operation | on the whole machine | inside |\n|---|---|---:|---:|\n{rows}"
+            );
+        }
     }
 }
 
