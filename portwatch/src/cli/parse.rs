@@ -5,7 +5,7 @@ use std::{num::IntErrorKind, ops::RangeInclusive, path::PathBuf, time::Duration}
 use super::{NetnsArg, UserArg};
 
 /// Highest process id that Linux gives (PID_MAX_LIMIT, include/linux/threads.h).
-pub(super) const MAX_PID: i64 = 4 * 1024 * 1024;
+const MAX_PID: u32 = 4 * 1024 * 1024;
 
 /// Default of `--buffer`.
 pub(super) const DEFAULT_BUFFER: &str = "8M";
@@ -88,6 +88,21 @@ pub(super) fn buffer_size(text: &str) -> Result<u64, String> {
         return Err("a buffer cannot be empty".to_owned());
     }
     Ok(bytes)
+}
+
+/// `4711`.
+pub(super) fn pid(text: &str) -> Result<u32, String> {
+    let pid = text.parse().ok();
+    pid.filter(|pid| (1..=MAX_PID).contains(pid))
+        .ok_or_else(|| format!("{text:?} is not a process id, 1 to {MAX_PID}; --comm takes a name"))
+}
+
+/// `100`.
+pub(super) fn count(text: &str) -> Result<u64, String> {
+    let count = text.parse().ok();
+    count
+        .filter(|count| *count != 0)
+        .ok_or_else(|| format!("{text:?} is not a number of events, 1 or more"))
 }
 
 /// `1000` or `alice`.

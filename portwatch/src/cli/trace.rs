@@ -46,7 +46,7 @@ pub struct TraceArgs {
     #[arg(
         long = "pid",
         value_name = "PID",
-        value_parser = clap::value_parser!(u32).range(1..=parse::MAX_PID),
+        value_parser = parse::pid,
         value_delimiter = ',',
         help_heading = FILTERS
     )]
@@ -162,7 +162,7 @@ pub struct TraceArgs {
         short,
         long,
         value_name = "N",
-        value_parser = clap::value_parser!(u64).range(1..),
+        value_parser = parse::count,
         help_heading = STOP
     )]
     pub count: Option<u64>,
