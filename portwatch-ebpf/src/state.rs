@@ -147,6 +147,10 @@ pub(crate) fn enter(ids: Ids, function: Function, entry: &Entry) -> bool {
             (&raw mut (*place).who).write_volatile(key);
         }
         (*place).entry = *entry;
+        if (&raw const (*place).spilled).read_volatile() != 0 {
+            // What an earlier call has left there whose return was missed.
+            let _ = INFLIGHT.remove(key);
+        }
     }
     true
 }
@@ -224,12 +228,18 @@ pub(crate) fn start(ids: Ids, function: Function, at: u64) {
 /// When the running task entered the function it now leaves; 0 where that is not known.
 #[inline(always)]
 pub(crate) fn started(ids: Ids, function: Function) -> u64 {
-    let Some(slot) = STARTED.get_ptr(ids.tid & (STARTED_SLOTS - 1)) else {
+    let Some(slot) = STARTED.get_ptr_mut(ids.tid & (STARTED_SLOTS - 1)) else {
         return 0;
     };
     // SAFETY: a slot of our map.
     let Started { who, at } = unsafe { *slot };
-    if who == key(ids, function) { at } else { 0 }
+    if who != key(ids, function) {
+        return 0;
+    }
+    // Taken: the next call must not have it if the kernel skips the program at its entry.
+    // SAFETY: as above.
+    unsafe { (*slot).who = 0 };
+    at
 }
 
 /// Room to put an attempt together: too large for the stack beside everything else, and memory that

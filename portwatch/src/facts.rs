@@ -87,12 +87,13 @@ pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
 const RDONLY_CAST: &str = "bpf_rdonly_cast";
 /// A struct that begins with a word (x86-64; elsewhere the probe decides).
 const WORD: &str = "pt_regs";
-/// A function of 6.7. Before 6.5 (dced881ead78) a load that faults in a program with functions
-/// crashes the kernel, and nothing in the type information tells.
-const SINCE_6_7: &str = "bpf_iter_css_new";
+/// A function of 6.11. Before 6.5 (dced881ead78) a load that faults in a program with functions
+/// crashes the kernel, before 6.10 (b599d7d26d6a) so may one from the page of the old vsyscalls, and
+/// nothing in the type information tells.
+const SINCE_6_11: &str = "bpf_iter_bits_new";
 
 fn cast(btf: &Btf) -> Option<Cast> {
-    btf.function_id(SINCE_6_7)?;
+    btf.function_id(SINCE_6_11)?;
     let cast = Cast {
         function: btf.function_id(RDONLY_CAST)?,
         word: btf.struct_id(WORD)?,
@@ -125,7 +126,7 @@ fn wanted_names() -> Vec<Cow<'static, str>> {
         MPTCP_CONNECT,
         RDONLY_CAST,
         WORD,
-        SINCE_6_7,
+        SINCE_6_11,
     ]);
     // The typedefs of tracepoints have names of their own (include/trace/bpf_probe.h).
     let typedefs = tracepoints.iter().map(|name| format!("btf_trace_{name}"));

@@ -294,6 +294,7 @@ fn end_of<B: Backend, const NOTED: bool>(
     local_address::<B>(end, sk);
     end.port = u32::from(sock::port::<B::Memory>(sk));
     // No answer without SYN_SENT, and no way out of there without a note: another socket has taken it.
+    // A cgroup program that refuses with such an errno looks the same, and then the address is left out.
     end.gone = u32::from(NOTED && is_answer(error));
     if NOTED && let Some(note) = noted::<B>(sk, started) {
         let Note {

@@ -106,7 +106,7 @@ impl<const ROOM: u32> Generation for Looped<ROOM> {
     }
 }
 
-/// With bpf_rdonly_cast() too (6.2; used since 6.7).
+/// With bpf_rdonly_cast() too (6.2; used since 6.11).
 pub(crate) struct Casting<const ROOM: u32>;
 
 impl<const ROOM: u32> Generation for Casting<ROOM> {

@@ -1,4 +1,4 @@
-//! Two ways to read kernel memory, and the offsets to read at.
+//! Three ways to read kernel memory, and the offsets to read at.
 
 use core::{arch::asm, ffi::c_void};
 

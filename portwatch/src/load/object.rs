@@ -1,7 +1,7 @@
 //! The object, cut down to the programs of a plan.
 //!
 //! aya copies, links and keeps every program of the object it is given, where a plan needs between
-//! two and twenty of eighty. So it is given one in which the sections of all others are void: their
+//! two and twenty of a hundred. So it is given one in which the sections of all others are void: their
 //! headers stay in their places, since symbols and relocations refer to sections by number.
 
 #[cfg(test)]

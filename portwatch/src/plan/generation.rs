@@ -21,7 +21,7 @@ pub enum Generation {
     Bounded,
     /// bpf_loop() (5.17).
     Looped,
-    /// `bpf_rdonly_cast()` too (6.2; used since 6.7).
+    /// `bpf_rdonly_cast()` too (6.2; used since 6.11).
     Casting,
 }
 
