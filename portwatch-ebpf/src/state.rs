@@ -228,18 +228,25 @@ pub(crate) fn start(ids: Ids, function: Function, at: u64) {
 /// When the running task entered the function it now leaves; 0 where that is not known.
 #[inline(always)]
 pub(crate) fn started(ids: Ids, function: Function) -> u64 {
-    let Some(slot) = STARTED.get_ptr_mut(ids.tid & (STARTED_SLOTS - 1)) else {
+    let Some(slot) = STARTED.get_ptr(ids.tid & (STARTED_SLOTS - 1)) else {
         return 0;
     };
     // SAFETY: a slot of our map.
     let Started { who, at } = unsafe { *slot };
-    if who != key(ids, function) {
-        return 0;
+    if who == key(ids, function) { at } else { 0 }
+}
+
+/// Forgets that: the next call must not have it if the kernel skips the program at its entry.
+#[inline(always)]
+pub(crate) fn forget_start(ids: Ids, function: Function) {
+    if let Some(slot) = STARTED.get_ptr_mut(ids.tid & (STARTED_SLOTS - 1)) {
+        // SAFETY: a slot of our map.
+        unsafe {
+            if (*slot).who == key(ids, function) {
+                (*slot).who = 0;
+            }
+        }
     }
-    // Taken: the next call must not have it if the kernel skips the program at its entry.
-    // SAFETY: as above.
-    unsafe { (*slot).who = 0 };
-    at
 }
 
 /// Room to put an attempt together: too large for the stack beside everything else, and memory that

@@ -15,7 +15,7 @@ use crate::{
         request::{Request, Space},
         sock, task,
     },
-    state::{Entry, Function, enter, inside, leave, start, started},
+    state::{Entry, Function, enter, forget_start, inside, leave, start, started},
 };
 
 /// This way in.
@@ -208,6 +208,7 @@ pub(crate) fn connect_stream<G: Generation>(ctx: &FExitContext) {
     if config!(mptcp_connects) != 0 && Typed::load::<Ptr>(sk, offset!(sk_socket)) != socket {
         return;
     }
+    forget_start(task::ids(), Function::ConnectStream);
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
     connect::stream_returned::<Tracing<G>>(sk, returned, || request::<G>(address, len));
