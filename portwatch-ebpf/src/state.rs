@@ -236,7 +236,8 @@ pub(crate) fn started(ids: Ids, function: Function) -> u64 {
     if who == key(ids, function) { at } else { 0 }
 }
 
-/// Forgets that: the next call must not have it if the kernel skips the program at its entry.
+/// Forgets when the running task entered a function: its next call must not have it if the kernel skips
+/// the program at that entry.
 #[inline(always)]
 pub(crate) fn forget_start(ids: Ids, function: Function) {
     if let Some(slot) = STARTED.get_ptr_mut(ids.tid & (STARTED_SLOTS - 1)) {

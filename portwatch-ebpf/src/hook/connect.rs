@@ -25,8 +25,8 @@ use crate::{
     state::{self, CONNECTING, Note, ever, outcome, phase},
 };
 
-/// The search for a port has found none. What the socket still knows (`inet_sport`) is of an attempt
-/// before; a port that bind() gave it, it has.
+/// The search for a port has found none. `inet_sport` is then an earlier attempt's; only `skc_num`, which
+/// bind() sets, counts.
 const EADDRNOTAVAIL: u32 = 99;
 
 /// Dissolves an association. Also what an unreadable address counts as.

@@ -33,7 +33,8 @@ pub(crate) trait Generation {
     /// preempted (7.x, preempt=full) another one may run in between.
     const ROOM: u32;
 
-    /// Whether the helpers that need probing in the first generation are there.
+    /// Whether bpf_get_current_task_btf (5.11) and bpf_task_pt_regs (5.15) are there for certain; in the
+    /// first generation, and others in all, the configuration tells.
     const HELPERS: bool;
 
     /// How it reads what it has but the address of.
@@ -153,7 +154,7 @@ struct Context<S: Step> {
 
 #[inline(never)]
 unsafe extern "C" fn round<S: Step>(index: u32, context: *mut c_void) -> i64 {
-    // SAFETY: `repeat` passes a pointer to such a context, and nobody else uses the record meanwhile.
+    // SAFETY: `repeat_by_helper` passes a pointer to such a context, and nobody else uses the record meanwhile.
     let record = unsafe { &mut *(*context.cast::<Context<S>>()).record };
     i64::from(!S::step(record, index))
 }

@@ -154,7 +154,8 @@ pub(crate) unsafe fn add(word: *mut u64, value: u64) {
 /// the states to look at. What cannot be read after all (a descriptor that is closed meanwhile, on
 /// raw tracepoints) reads as 0, and with helpers 0 leads to 0.
 pub(crate) trait Memory {
-    /// Whether a read is a plain load, so that three in a row cost less than one call of a helper.
+    /// Whether members are loaded through pointers that the verifier knows: following three of them
+    /// costs less than one call of a helper.
     const PLAIN: bool;
 
     /// Reads a number or pointer of 1, 2, 4 or 8 bytes at `base + offset`.
@@ -196,7 +197,7 @@ impl Memory for Typed {
     }
 }
 
-/// For every other pointer: bpf_probe_read_kernel, some ninety instructions. What cannot be read is 0:
+/// For every other pointer, on every kernel: bpf_probe_read_kernel, some ninety instructions. What cannot be read is 0:
 /// the helper zeroes what it cannot fill (mm/maccess.c).
 pub(crate) struct Probed;
 

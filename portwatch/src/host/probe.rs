@@ -1,4 +1,4 @@
-//! What this kernel lets us load, found out by loading two instructions: asked, not guessed from a
+//! What this kernel lets us load, found out by loading a few instructions: asked, not guessed from a
 //! version number.
 
 use std::{
