@@ -33,13 +33,17 @@ pub(super) fn best<T>(
                 }
                 return Ok((plan, done));
             }
+            // The programs of older kernels do the same at a higher price.
+            Err(error @ LoadError::Verifier { .. }) if gathered.facts.cast.is_some() => {
+                let reason = refusal(error, say);
+                say.note(&format!(
+                    "{}: {reason}; trying the programs for older kernels",
+                    plan.backend.as_str()
+                ));
+                gathered.facts.cast = None;
+            }
             Err(error) if wish == Attach::Auto && error.is_about_a_program() => {
-                if let LoadError::Verifier { log, .. } = &error
-                    && say.is_whole()
-                {
-                    say.detail(|| log.trim().to_owned());
-                }
-                let reason = errno::words(&format_args!("{:#}", anyhow::Error::from(error)));
+                let reason = refusal(error, say);
                 say.note(&format!(
                     "{}: {reason}; trying the next way in",
                     plan.backend.as_str()
@@ -49,6 +53,17 @@ pub(super) fn best<T>(
             Err(error) => return Err(Failure::from_load(error, say.is_whole())),
         }
     }
+}
+
+/// Why the kernel has refused a program, in one line; with what the verifier said before it, for those
+/// who want to see everything.
+fn refusal(error: LoadError, say: &Notes) -> String {
+    if let LoadError::Verifier { log, .. } = &error
+        && say.is_whole()
+    {
+        say.detail(|| log.trim().to_owned());
+    }
+    errno::words(&format_args!("{:#}", anyhow::Error::from(error)))
 }
 
 #[cfg(test)]
@@ -62,7 +77,10 @@ mod tests {
     use super::*;
     use crate::{
         event::Op,
-        plan::kernels::{Kernel, facts},
+        plan::{
+            generation::{Cast, Generation},
+            kernels::{Kernel, facts},
+        },
     };
 
     fn gathered() -> Gathered {
@@ -98,6 +116,16 @@ mod tests {
         }
     }
 
+    fn turned_away() -> LoadError {
+        LoadError::Verifier {
+            program: "bind4_tracing",
+            way: "fexit",
+            target: "inet_bind",
+            log: String::new(),
+            source: io::Error::from_raw_os_error(libc::EACCES),
+        }
+    }
+
     #[test]
     fn a_refusal_at_attach_steps_down_with_its_reason_as_one_at_load_does() {
         for verb in ["load", "attach"] {
@@ -121,6 +149,30 @@ mod tests {
                 )) && reason.ends_with("busy"),
                 "{reason}"
             );
+        }
+    }
+
+    #[test]
+    fn the_verifier_is_shown_the_programs_for_older_kernels_before_another_way_in() {
+        for wanted in [None, Some(Backend::Tracing)] {
+            let mut gathered = gathered();
+            gathered.facts.cast = Some(Cast {
+                function: 1,
+                word: 2,
+            });
+            let mut tried = Vec::new();
+            let (plan, ()) = best(&mut gathered, &selection(), wanted, &quiet(), |_, plan| {
+                let generation = plan.attachments[0].generation;
+                tried.push((plan.backend, generation));
+                match generation {
+                    Generation::Casting => Err(turned_away()),
+                    _ => Ok(()),
+                }
+            })
+            .unwrap();
+            let expected = [Generation::Casting, Generation::Looped];
+            assert_eq!(tried, expected.map(|one| (Backend::Tracing, one)));
+            assert_eq!(plan.stepped_down, []);
         }
     }
 
