@@ -53,6 +53,9 @@ pub(crate) trait Generation {
 /// Rooms there are: more than any way in has programs that use one.
 pub(crate) const ROOMS: u32 = 16;
 
+/// For functions that programs share: no map has such a slot.
+pub(crate) const NO_ROOM: u32 = ROOMS;
+
 /// Before bpf_loop() (5.17): the verifier walks every round of a loop, so rounds are few.
 pub(crate) struct Bounded<const ROOM: u32>;
 

@@ -9,7 +9,7 @@ use portwatch_ebpf::abi::record::{
 };
 
 use super::{
-    generation::{Bounded, Casting, Generation, Looped, Step},
+    generation::{Bounded, Casting, Generation, Looped, NO_ROOM, Step},
     memory::{Memory, Ptr, offset, peek, poke, set, zero},
     task::Caller,
 };
@@ -44,17 +44,17 @@ pub(crate) fn announce<G: Generation>(caller: &Caller<G>) {
 /// Global functions: the verifier looks at them once a program, not once for every way to get here.
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_image_bounded() -> i32 {
-    send::<Bounded<0>>(&Caller::read())
+    send::<Bounded<NO_ROOM>>(&Caller::read())
 }
 
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_image_looped() -> i32 {
-    send::<Looped<0>>(&Caller::read())
+    send::<Looped<NO_ROOM>>(&Caller::read())
 }
 
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_image_casting() -> i32 {
-    send::<Casting<0>>(&Caller::read())
+    send::<Casting<NO_ROOM>>(&Caller::read())
 }
 
 #[inline(always)]

@@ -15,7 +15,7 @@ use portwatch_ebpf::abi::{
 };
 
 use super::{
-    generation::{Bounded, Casting, Generation, Looped, Step},
+    generation::{Bounded, Casting, Generation, Looped, NO_ROOM, Step},
     memory::{Memory, Ptr, offset, peek, poke, set, zero},
     sock::{self, Handle, state},
     task,
@@ -53,7 +53,7 @@ pub(super) extern "C" fn portwatch_send_owners_bounded(
     port: u64,
     tcp: u64,
 ) -> i32 {
-    send::<Bounded<0>>(own, net, port, tcp != 0);
+    send::<Bounded<NO_ROOM>>(own, net, port, tcp != 0);
     0
 }
 
@@ -64,7 +64,7 @@ pub(super) extern "C" fn portwatch_send_owners_looped(
     port: u64,
     tcp: u64,
 ) -> i32 {
-    send::<Looped<0>>(own, net, port, tcp != 0);
+    send::<Looped<NO_ROOM>>(own, net, port, tcp != 0);
     0
 }
 
@@ -75,7 +75,7 @@ pub(super) extern "C" fn portwatch_send_owners_casting(
     port: u64,
     tcp: u64,
 ) -> i32 {
-    send::<Casting<0>>(own, net, port, tcp != 0);
+    send::<Casting<NO_ROOM>>(own, net, port, tcp != 0);
     0
 }
 
