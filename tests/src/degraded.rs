@@ -49,6 +49,8 @@ pub(crate) enum Feature {
     Early,
     /// connect() refused before TCP's own code: EISCONN.
     ConnectTooLate,
+    /// Why a TCP connect that no connect() has made fails at once, and that it does if before its SYN.
+    ConnectWithoutCall,
     /// Calls that return while another task is preempted inside the program (7.x).
     Preempted,
 }
@@ -64,6 +66,7 @@ impl Feature {
             Self::Duration => "durations",
             Self::Early => "calls-before-socket-layer",
             Self::ConnectTooLate => "connect-on-connected-socket",
+            Self::ConnectWithoutCall => "connect-without-call",
             Self::Preempted => "preempted-calls",
         }
     }
@@ -87,6 +90,11 @@ const TABLE: &[(Backend, Feature, &str)] = &[
         "send calls are not looked at",
     ),
     (Backend::RawTp, Feature::KernelBind, "makes no system call"),
+    (
+        Backend::RawTp,
+        Feature::ConnectWithoutCall,
+        "the return of connect() alone is looked at",
+    ),
     (
         Backend::RawTp,
         Feature::Duration,

@@ -82,6 +82,14 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
         feature: "kernel-sockets",
         reason: "binds by the kernel itself: no system call returns from them",
     },
+    // Measured on 5.10 to 7.3 (scenarios way_fastopen_fails_at_once, way_io_uring_connect_fails_at_once):
+    // ENETUNREACH is not told, EADDRNOTAVAIL as unknown.
+    BlindSpot {
+        backend: Backend::RawTp,
+        feature: "connect-without-call",
+        reason: "why a TCP connect through io_uring or by a send (MSG_FASTOPEN) fails at once; before its SYN \
+                 is due, that it does",
+    },
     BlindSpot {
         backend: Backend::RawTp,
         feature: "durations",

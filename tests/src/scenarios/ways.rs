@@ -27,8 +27,10 @@ pub(super) const ALL: &[Scenario] = scenarios![
     way_mptcp_connect,
     way_fastopen,
     way_fastopen_refused,
+    way_fastopen_fails_at_once,
     way_io_uring_bind_and_listen,
     way_io_uring_connect,
+    way_io_uring_connect_fails_at_once,
     way_io_uring_connect_kernel_thread,
     way_int80,
     way_socketcall,
@@ -123,6 +125,67 @@ fn way_fastopen_refused(s: &mut Script) -> Result<()> {
         Want::OneOf(vec!["syscall".into(), "implicit".into()]).maybe(),
     );
     Ok(())
+}
+
+/// Turns the last line into that of a failure which only the return of the call knows.
+fn failed_at_once(s: &mut Script, sent: bool) {
+    let Some(why) = degraded::may_miss(s.ctx.backend, Feature::ConnectWithoutCall) else {
+        return;
+    };
+    let mut line = s.lines().pop().unwrap_or_default();
+    if sent {
+        line.is("event.outcome", "unknown")
+            .is("event.reason", "closed")
+            .set("error.type", Want::Absent)
+            .set("error.code", Want::Absent);
+    } else {
+        line.optional(why);
+    }
+    s.expect(line);
+}
+
+/// No route: before a SYN is due; no port left: after that.
+fn fails_at_once(
+    s: &mut Script,
+    mut connect: impl FnMut(&Sock, &Address) -> Result<(), Errno>,
+) -> Result<()> {
+    netns::sysctl("ipv4/ip_local_port_range", "40000 40000")?;
+    s.relearn()?;
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let _only = s.connected(&server)?;
+    let no_port = Address::from(server.local().context("no address")?);
+    let no_route = Address::from((Ipv4Addr::new(192, 0, 2, 1), 80));
+    for (address, errno, sent) in [
+        (no_route, Errno::ENETUNREACH, false),
+        (no_port, Errno::EADDRNOTAVAIL, true),
+    ] {
+        let client = s.socket(Kind::Tcp4)?;
+        s.connect_by(&client, &address, || connect(&client, &address))
+            .fails(errno)?
+            .set(
+                "event.via",
+                Want::OneOf(vec!["syscall".into(), "implicit".into(), "io_uring".into()]).maybe(),
+            );
+        failed_at_once(s, sent);
+    }
+    Ok(())
+}
+
+fn way_fastopen_fails_at_once(s: &mut Script) -> Result<()> {
+    fails_at_once(s, |client, address| {
+        client.send_to(address, libc::MSG_FASTOPEN)
+    })
+}
+
+fn way_io_uring_connect_fails_at_once(s: &mut Script) -> Result<()> {
+    let mut ring = ring(Ring::new)?;
+    if !ring.supports(opcode::Connect::CODE) {
+        return skip("this kernel's io_uring has no connect");
+    }
+    fails_at_once(s, |client, address| {
+        ring.connect(client.fd(), address)
+            .unwrap_or(Err(Errno::EIO))
+    })
 }
 
 /// A ring, or the reason why there is none.
