@@ -10,7 +10,7 @@ use aya_ebpf::programs::{
 use crate::{
     attach::{kprobe, raw_tp, tracing},
     kernel::generation::{Bounded, Casting, Looped, ROOMS},
-    state::Function,
+    state::calls::Function,
 };
 
 /// The programs that keep something while they run, each in a room of its own.

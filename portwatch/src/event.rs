@@ -55,6 +55,8 @@ pub enum LostReason {
     TableFull,
     /// The kernel skipped a program because it was already running on that CPU.
     Recursion,
+    /// The kernel did not run the program at the return of a call: too many at once.
+    ReturnMissed,
     /// The socket's memory could not be read.
     Unreadable,
     /// A record did not decode.
@@ -69,6 +71,7 @@ impl LostReason {
             Self::RingFull => "ring_full",
             Self::TableFull => "table_full",
             Self::Recursion => "recursion",
+            Self::ReturnMissed => "return_missed",
             Self::Unreadable => "unreadable",
             Self::Malformed => "malformed",
         }

@@ -297,14 +297,19 @@ impl Loaded {
 }
 
 /// Reasons in the order of `portwatch_ebpf::abi::record::loss`.
-const REASONS: [LostReason; 3] = [
+const REASONS: [LostReason; 4] = [
     LostReason::RingFull,
     LostReason::TableFull,
     LostReason::Unreadable,
+    LostReason::ReturnMissed,
 ];
 
 const _: () = assert!(
-    loss::RING_FULL == 0 && loss::TABLE_FULL == 1 && loss::UNREADABLE == 2 && loss::ALL == 3
+    loss::RING_FULL == 0
+        && loss::TABLE_FULL == 1
+        && loss::UNREADABLE == 2
+        && loss::RETURN_MISSED == 3
+        && loss::ALL == REASONS.len() as u32
 );
 
 /// What the programs could not hand over.

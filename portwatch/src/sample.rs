@@ -303,7 +303,8 @@ pub(crate) fn stream() -> Vec<Item> {
         event(bare),
         lost(1204, LostReason::RingFull),
         lost(1, LostReason::Recursion),
-        end(22, 11, 1205),
+        lost(2, LostReason::ReturnMissed),
+        end(22, 11, 1207),
     ]
 }
 

@@ -122,10 +122,12 @@ pub mod loss {
     pub const TABLE_FULL: u32 = 1;
     /// The socket's memory could not be read.
     pub const UNREADABLE: u32 = 2;
+    /// The kernel did not run the program at the return of a call.
+    pub const RETURN_MISSED: u32 = 3;
     /// All reasons together, [`super::SocketRecord::lost`].
-    pub const ALL: u32 = 3;
+    pub const ALL: u32 = 4;
     /// Number of slots.
-    pub const SLOTS: u32 = 4;
+    pub const SLOTS: u32 = 5;
 }
 
 /// The start of every record.

@@ -15,7 +15,7 @@ use crate::{
         request::{AF_INET6, Request, Space},
         task,
     },
-    state::{Entry, Function, enter, inside, leave},
+    state::calls::{Entered, Entry, Function, enter, leave},
 };
 
 /// Whether the first argument is a sock or a struct socket.
@@ -66,8 +66,11 @@ pub(crate) fn entered(ctx: &ProbeContext, function: Function) {
             0
         },
     };
-    if !enter(task::ids(), function, &entry) {
-        emit::lost(loss::TABLE_FULL);
+    match enter(task::ids(), function, &entry) {
+        Entered::Kept => {}
+        // Kretprobes have few instances, and the kernel does not count what it misses for that.
+        Entered::Replacing => emit::lost(loss::RETURN_MISSED),
+        Entered::Full => emit::lost(loss::TABLE_FULL),
     }
 }
 
@@ -142,13 +145,18 @@ pub(crate) fn listen_early_entered(ctx: &ProbeContext) {
         .is_some_and(|socket| Probed::load::<u32>(socket, offset!(socket_state)) != UNCONNECTED);
     if in_use {
         entered(ctx, Function::ListenEarly);
+    } else if leave(task::ids(), Function::ListenEarly).is_some() {
+        // The return of this call is none of that function's.
+        emit::lost(loss::RETURN_MISSED);
     }
 }
 
 /// Return of inet_listen for such a socket.
 #[inline(always)]
 pub(crate) fn listen_early<G: Generation>(ctx: &RetProbeContext) {
-    if let Some(call) = returned(ctx, Function::ListenEarly) {
+    if let Some(call) = returned(ctx, Function::ListenEarly)
+        && call.returned.code != 0
+    {
         listen::returned::<Raw<G>>(
             call.sk::<G>(First::Socket),
             call.entry.second as u32,
@@ -160,9 +168,7 @@ pub(crate) fn listen_early<G: Generation>(ctx: &RetProbeContext) {
 /// Return of inet_autobind.
 #[inline(always)]
 pub(crate) fn autobind<G: Generation>(ctx: &RetProbeContext) {
-    if let Some(call) = returned(ctx, Function::Autobind)
-        && !inside(task::ids(), Function::ConnectDatagram)
-    {
+    if let Some(call) = returned(ctx, Function::Autobind) {
         autobind::returned::<Raw<G>>(call.sk::<G>(First::Sock), call.returned);
     }
 }

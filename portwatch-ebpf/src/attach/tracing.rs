@@ -15,7 +15,7 @@ use crate::{
         request::{Request, Space},
         sock, task,
     },
-    state::{Entry, Function, enter, forget_start, inside, leave, start, started},
+    state::calls::{Entered, Entry, Function, enter, leave, start, take_start},
 };
 
 /// This way in.
@@ -56,7 +56,7 @@ fn returned(code: i32, function: Function) -> Returned {
     Returned {
         code,
         started: if detailed(detail::REST) {
-            started(task::ids(), function)
+            take_start(task::ids(), function)
         } else {
             0
         },
@@ -122,20 +122,17 @@ pub(crate) fn listen_early<G: Generation>(ctx: &FExitContext) {
     listen::returned::<Tracing<G>>(sk_of(socket), ctx.arg(1), early(code));
 }
 
-/// fexit of inet_autobind. Inside connect() of a datagram socket that call tells it.
+/// fexit of inet_autobind.
 #[inline(always)]
 pub(crate) fn autobind<G: Generation>(ctx: &FExitContext) {
-    if inside(task::ids(), Function::ConnectDatagram) {
-        return;
-    }
     autobind::returned::<Tracing<G>>(ctx.arg(0), returned(ctx.arg(1), Function::Autobind));
 }
 
 /// fentry of inet_dgram_connect.
 #[inline(always)]
-pub(crate) fn connect_datagram_entered(_ctx: &FEntryContext) {
+pub(crate) fn connect_datagram_entered(ctx: &FEntryContext) {
     let entry = Entry {
-        first: 0,
+        first: ctx.arg(0),
         second: 0,
         third: 0,
         started: emit::now(),
@@ -162,25 +159,33 @@ pub(crate) fn connect_datagram<G: Generation>(ctx: &FExitContext) {
 /// SS_CONNECTING (include/uapi/linux/net.h)
 const CONNECTING: u32 = 2;
 
+/// Whether this is the call on the TCP socket inside an MPTCP one, which belongs to the program's struct
+/// socket (6.1, net/mptcp/protocol.c, mptcp_connect): the outer call tells it.
+#[inline(always)]
+fn is_inside_mptcp(socket: Ptr) -> bool {
+    config!(mptcp_connects) != 0 && Typed::load::<Ptr>(sk_of(socket), offset!(sk_socket)) != socket
+}
+
+/// `second` of the entry of a call that only waits for the attempt of an earlier one.
+const AGAIN: u64 = 1;
+
 /// fentry of __inet_stream_connect.
 #[inline(always)]
 pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
-    let ids = task::ids();
-    let now = emit::now();
-    if Typed::load::<u32>(ctx.arg(0), offset!(socket_state)) != CONNECTING {
-        start(ids, Function::ConnectStream, now);
+    let socket: Ptr = ctx.arg(0);
+    if is_inside_mptcp(socket) {
         return;
     }
-    // Not in a slot that another task may overwrite: a call that only waits for an attempt that is
-    // told already must not be taken for one that began it.
-    start(ids, Function::ConnectAgain, now);
+    let again = Typed::load::<u32>(socket, offset!(socket_state)) == CONNECTING;
+    // Not in a slot that another task may overwrite: a call may sleep for minutes, and its beginning
+    // tells what is its own of what has happened to the socket.
     let entry = Entry {
         first: 0,
-        second: 0,
+        second: if again { AGAIN } else { 0 },
         third: 0,
-        started: now,
+        started: emit::now(),
     };
-    if !enter(ids, Function::ConnectAgain, &entry) {
+    if enter(task::ids(), Function::ConnectStream, &entry) == Entered::Full {
         emit::lost(loss::TABLE_FULL);
     }
 }
@@ -188,27 +193,19 @@ pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
 /// fexit of __inet_stream_connect.
 #[inline(always)]
 pub(crate) fn connect_stream<G: Generation>(ctx: &FExitContext) {
-    let returned = Returned {
-        code: ctx.arg(5),
-        started: started(task::ids(), Function::ConnectStream),
-        refused_by_policy: false,
-    };
-    if returned.started == 0 && leave(task::ids(), Function::ConnectAgain).is_some() {
-        return;
-    }
     let socket: Ptr = ctx.arg(0);
+    if is_inside_mptcp(socket) {
+        return;
+    }
     let sk = sk_of(socket);
-    // Nothing is known of its entry, whose program the kernel may have skipped (7.x), but an attempt
-    // waits already: it was not this call that began it.
-    if returned.started == 0 && connect::waits(sk) {
-        return;
+    let mut returned = early(ctx.arg(5));
+    // Nothing is known of an entry whose program the kernel has skipped (7.x).
+    match leave(task::ids(), Function::ConnectStream) {
+        Some(entry) if entry.second == AGAIN => return,
+        Some(entry) => returned.started = entry.started,
+        None if connect::is_of_earlier_call::<Tracing<G>>(sk, returned) => return,
+        None => {}
     }
-    // The call on the TCP socket inside an MPTCP one, which belongs to the program's struct socket
-    // (6.1, net/mptcp/protocol.c, mptcp_connect): the outer call tells it.
-    if config!(mptcp_connects) != 0 && Typed::load::<Ptr>(sk, offset!(sk_socket)) != socket {
-        return;
-    }
-    forget_start(task::ids(), Function::ConnectStream);
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
     connect::stream_returned::<Tracing<G>>(sk, returned, || request::<G>(address, len));

@@ -8,10 +8,11 @@ use crate::{
     filter,
     kernel::{
         image,
-        memory::{Ptr, set},
+        memory::{Memory, Ptr, offset, set},
         sock::{self, Kind},
-        task::Caller,
+        task::{self, Caller},
     },
+    state::calls::{Function, inside},
 };
 
 /// inet_autobind() has returned (net/ipv4/af_inet.c). Only UDP: connect() of a datagram socket comes
@@ -28,6 +29,9 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, returned: Returned) {
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
         return;
     };
+    if is_of_connect::<B>(sk) {
+        return;
+    }
     if !kind.is_udp() || !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) {
         return;
     }
@@ -54,4 +58,12 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, returned: Returned) {
     timed(record, emit::now(), returned.started);
 
     entry.submit();
+}
+
+/// Whether the task is inside connect() of this very socket. Of another one: the return of that was
+/// missed.
+#[inline(always)]
+fn is_of_connect<B: Backend>(sk: Ptr) -> bool {
+    let socket = inside(task::ids(), Function::ConnectDatagram);
+    socket != 0 && B::Memory::load::<u64>(sk, offset!(sk_socket)) == socket
 }

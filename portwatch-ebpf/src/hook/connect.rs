@@ -8,22 +8,28 @@
 //! A way in that does not see every call return (raw tracepoints: io_uring, sends that connect) lets
 //! the event wait from the moment the socket enters SYN_SENT, in the caller's context.
 
-use portwatch_ebpf::abi::record::{SocketRecord, flags, loss, op, present};
+use portwatch_ebpf::abi::record::{SocketRecord, flags, op, present};
 
-use super::{Backend, Far, Returned, common, timed, unknown};
+use super::{Backend, Far, Returned, common, timed};
 use crate::{
     emit::{self, Entry},
     filter,
     kernel::{
         image,
-        memory::{Memory, Ptr, config, number_in, offset, set},
+        memory::{Memory, Ptr, offset, set},
         request::Request,
         sock::{self, Kind, state as tcp},
-        syscall,
-        task::{Caller, Current},
+        task::Caller,
     },
-    state::{self, CONNECTING, Note, ever, outcome, phase},
+    state::attempts::{Note, ever, note_room, outcome, phase, remember},
 };
+
+mod attempt;
+mod errno;
+mod note;
+
+pub(crate) use attempt::{begins, ends, meets, waits};
+use errno::{goes_on, is_answer};
 
 /// The search for a port has found none. `inet_sport` is then an earlier attempt's; only `skc_num`, which
 /// bind() sets, counts.
@@ -31,253 +37,6 @@ const EADDRNOTAVAIL: u32 = 99;
 
 /// Dissolves an association. Also what an unreadable address counts as.
 const AF_UNSPEC: u16 = 0;
-
-/// What an errno of connect() means: a table for the reason that `sock::PROTOCOLS` is one.
-#[expect(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
-#[unsafe(no_mangle)]
-static MEANINGS: [u8; 1024] = {
-    let mut table = [0u8; 1024];
-    let mut number = 0;
-    while number < table.len() {
-        table[number] = match number {
-            // EINTR, EALREADY, EINPROGRESS; ERESTARTSYS to ERESTARTNOHAND and ERESTART_RESTARTBLOCK
-            // (include/linux/errno.h)
-            4 | 114 | 115 | 512..=516 => GOES_ON,
-            // ECONNABORTED, ECONNRESET, ETIMEDOUT, ECONNREFUSED
-            103 | 104 | 110 | 111 => ANSWER,
-            _ => 0,
-        };
-        number += 1;
-    }
-    table
-};
-
-/// The attempt goes on although the call has returned.
-const GOES_ON: u8 = 1;
-/// An answer (or the lack of one), never the call itself, brings this errno.
-const ANSWER: u8 = 2;
-
-#[inline(always)]
-fn meaning(error: u32) -> u8 {
-    MEANINGS
-        .get(error as usize & (MEANINGS.len() - 1))
-        .copied()
-        .unwrap_or(0)
-}
-
-/// Whether the attempt goes on although the call has returned.
-#[inline(always)]
-fn goes_on(error: u32) -> bool {
-    meaning(error) & GOES_ON != 0
-}
-
-/// Whether an errno comes from an answer (or the lack of one), never from the call itself.
-#[inline(always)]
-fn is_answer(error: u32) -> bool {
-    meaning(error) & ANSWER != 0
-}
-
-/// A TCP socket has entered SYN_SENT. Its peer is known, its port not yet.
-#[inline(always)]
-pub(crate) fn begins<B: Backend>(sk: Ptr) {
-    if !filter::op(op::CONNECT) {
-        return;
-    }
-    if config!(connect_returns_by_syscall) == 0 {
-        if state::has(ever::WAITED) {
-            // What an earlier socket at this address has left, if its end was missed.
-            let _ = CONNECTING.remove(sk as u64);
-        }
-        return;
-    }
-    let Some(kind) = Kind::of::<B::Memory>(sk) else {
-        return;
-    };
-    // The outer socket of MPTCP changes state too; the attempt is the inner one's.
-    if kind.is_tcp() && !kind.is_mptcp() {
-        if let Some(note) = note_about::<B>(sk) {
-            note.sk = 0;
-        }
-        // Through io_uring, or by a send that connects on its way, no connect() returns.
-        let phase = if syscall::is_connect(Current::<B::Generation>::get().syscall()) {
-            phase::CALLING
-        } else {
-            0
-        };
-        wait::<B>(sk, kind, emit::now(), phase);
-    }
-}
-
-/// Lets an attempt wait for its outcome. The socket is locked by the caller.
-#[inline(always)]
-fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64, phase: u16) {
-    if !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) {
-        return;
-    }
-    if !filter::peer_port(sock::peer_port::<B::Memory>(sk)) {
-        return;
-    }
-    let Some(caller) = Caller::get() else {
-        return;
-    };
-    image::announce::<B::Generation>(&caller);
-    let Some(record) = state::scratch(B::ROOM) else {
-        return;
-    };
-    common::<B>(record, op::CONNECT, sk, kind, &caller);
-    sock::peer::<B::Memory>(record, sk, kind.family);
-    if !sock::chose_port::<B::Memory>(sk) {
-        set(&mut record.flags, flags::AUTO_PORT);
-    }
-    record.time = began;
-    record.header.kind = phase;
-    // Before it waits: whoever ends it looks only then.
-    state::note(ever::WAITED);
-    #[expect(
-        clippy::needless_borrows_for_generic_args,
-        reason = "without it 200 bytes are copied to the stack"
-    )]
-    let inserted = CONNECTING.insert(sk as u64, &*record, 0);
-    if inserted.is_err() {
-        emit::lost(loss::TABLE_FULL);
-    }
-}
-
-/// The attempt of a socket that waits for its outcome.
-#[inline(always)]
-fn attempt(sk: Ptr) -> Option<*mut SocketRecord> {
-    if state::has(ever::WAITED) {
-        CONNECTING.get_ptr_mut(sk as u64)
-    } else {
-        None
-    }
-}
-
-/// Whether an attempt of this socket waits for its outcome.
-#[inline(always)]
-pub(crate) fn waits(sk: Ptr) -> bool {
-    attempt(sk).is_some()
-}
-
-/// A TCP socket has gone from SYN_SENT to SYN_RECV: both ends connect at once, or a socket to itself
-/// (RFC 9293, 3.5). Only then do changes from SYN_RECV, which every accepted connection goes through,
-/// need a look.
-#[inline(always)]
-pub(crate) fn meets(sk: Ptr) {
-    if filter::op(op::CONNECT) && waits(sk) {
-        state::note(ever::MET);
-    }
-}
-
-/// A TCP socket has left SYN_SENT: established, or closed with or without an error.
-#[inline(always)]
-pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
-    if !filter::op(op::CONNECT) {
-        return;
-    }
-    let key = sk as u64;
-    let mut error = if established {
-        0
-    } else {
-        B::Memory::load::<u32>(sk, offset!(sk_err))
-    };
-    let outcome = if established {
-        outcome::ESTABLISHED
-    } else {
-        outcome::FAILED
-    };
-    let Some(record) = attempt(sk) else {
-        // Where attempts wait from SYN_SENT on, it is none of ours.
-        if config!(connect_returns_by_syscall) == 0 {
-            leave_note::<B>(sk, outcome, error, 0);
-        }
-        return;
-    };
-    // SAFETY: an entry of our map. The socket is locked by whoever changes its state, so nobody else
-    // handles this attempt now.
-    let record = unsafe { &mut *record };
-    let calling = record.header.kind == phase::CALLING;
-    if !established && error == 0 {
-        if calling {
-            // The call itself fails right now; its return knows why.
-            leave_note::<B>(sk, outcome, 0, record.time);
-            let _ = CONNECTING.remove(key);
-            return;
-        }
-        error = inner_error::<B>(sk);
-    }
-    let family = record.family;
-    sock::local::<B::Memory>(record, sk, family);
-    if !established {
-        // The port is already given back (`skc_num` is 0), its number survives.
-        put_port(record, sock::source_port::<Far<B>>(sk));
-    }
-    record.error = error;
-    if !established && error == 0 {
-        unknown(record);
-    }
-    tell(record);
-    let _ = CONNECTING.remove(key);
-    // The return of the call cannot tell such an errno from one of its own.
-    if config!(connect_returns_by_syscall) != 0 && error != 0 && (calling || !is_answer(error)) {
-        leave_note::<B>(sk, outcome::TOLD, error, 0);
-    }
-}
-
-/// The error of an MPTCP socket that closes: it is still with the TCP socket inside, whose own end
-/// has just left a note of it (net/mptcp/protocol.c, `__mptcp_error_report`).
-#[inline(always)]
-fn inner_error<B: Backend>(sk: Ptr) -> u32 {
-    let inner = sock::inner::<Far<B>>(sk);
-    if inner.is_null() {
-        return 0;
-    }
-    let own = inner as u64;
-    match state::note_of(own) {
-        Some(note) if note.sk == own => note.error,
-        _ => 0,
-    }
-}
-
-/// Notes what the return of the call will not find in the socket.
-#[inline(always)]
-fn leave_note<B: Backend>(sk: Ptr, outcome: u32, error: u32, began: u64) {
-    let own = number_in(B::ROOM, sk);
-    let Some(note) = state::note_of(own) else {
-        return;
-    };
-    let whose = &raw mut note.sk;
-    // SAFETY: a member of ours.
-    unsafe { whose.write_volatile(0) };
-    note.at = emit::now();
-    note.began = began;
-    note.outcome = outcome;
-    note.error = error;
-    local_address::<B>(note, sk);
-    note.port = u32::from(if outcome == outcome::ESTABLISHED {
-        sock::port::<B::Memory>(sk)
-    } else {
-        sock::source_port::<Far<B>>(sk)
-    });
-    // SAFETY: as above.
-    unsafe { whose.write_volatile(own) };
-}
-
-/// The note about a socket.
-#[inline(always)]
-fn note_about<B: Backend>(sk: Ptr) -> Option<&'static mut Note> {
-    let own = number_in(B::ROOM, sk);
-    state::note_of(own).filter(|note| note.sk == own)
-}
-
-/// The note of an attempt that has ended since its call began. Where attempts wait from SYN_SENT on a
-/// note is always of the call that returns; elsewhere one without a beginning fits none.
-#[inline(always)]
-fn noted<B: Backend>(sk: Ptr, started: u64) -> Option<&'static mut Note> {
-    note_about::<B>(sk).filter(|note| {
-        config!(connect_returns_by_syscall) != 0 || started != 0 && note.at >= started
-    })
-}
 
 /// How an attempt has ended, as far as its call does not say: from the note of it, else from the
 /// socket. It lies in the room of the program, for the reason that a [`Request`] does.
@@ -287,16 +46,16 @@ fn end_of<B: Backend, const NOTED: bool>(
     started: u64,
     error: u32,
 ) -> Option<&'static Note> {
-    let end = state::note_room(B::ROOM)?;
+    let end = note_room(B::ROOM)?;
     end.at = emit::now();
     end.began = started;
     end.outcome = outcome::FAILED;
-    local_address::<B>(end, sk);
+    note::local_address::<B>(end, sk);
     end.port = u32::from(sock::port::<B::Memory>(sk));
     // No answer without SYN_SENT, and no way out of there without a note: another socket has taken it.
     // A cgroup program that refuses with such an errno looks the same, and then the address is left out.
     end.gone = u32::from(NOTED && is_answer(error));
-    if NOTED && let Some(note) = noted::<B>(sk, started) {
+    if NOTED && let Some(note) = note::of_call::<B>(sk, started) {
         let Note {
             sk: own,
             at,
@@ -304,6 +63,7 @@ fn end_of<B: Backend, const NOTED: bool>(
             address,
             port,
             outcome,
+            inode: _,
             error: _,
             gone: _,
         } = *note;
@@ -317,20 +77,10 @@ fn end_of<B: Backend, const NOTED: bool>(
             }
             end.outcome = outcome;
             end.gone = 0;
+            note.sk = 0;
         }
-        note.sk = 0;
     }
     Some(end)
-}
-
-/// Writes the local address to a note.
-#[inline(always)]
-fn local_address<B: Backend>(note: &mut Note, sk: Ptr) {
-    note.address = [0; 2];
-    let family = B::Memory::load::<u16>(sk, offset!(skc_family));
-    let (v4, v6) = (offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr));
-    let address = (&raw mut note.address).cast();
-    let _ = sock::address::<B::Memory>(address, sk, family, v4, v6);
 }
 
 /// Writes a port; 0 is none.
@@ -342,22 +92,6 @@ fn put_port(record: &mut SocketRecord, port: u16) {
     } else {
         set(&mut record.present, present::LOCAL_PORT);
     }
-}
-
-/// Hands over an attempt that has waited, if the filters that need its outcome let it pass.
-#[inline(always)]
-fn tell(record: &mut SocketRecord) {
-    let failed = record.error;
-    if !filter::outcome(failed) {
-        return;
-    }
-    if !filter::local_port(record.local_port) {
-        return;
-    }
-    let started = record.time;
-    timed(record, emit::now(), started);
-    emit::stamp(record);
-    emit::copy(record);
 }
 
 /// A connect() of a TCP socket has returned that was not about an attempt of an earlier one, and the
@@ -397,12 +131,20 @@ pub(crate) fn stream_returned<B: Backend>(
     if now_in == tcp::SYN_SENT || now_in == tcp::SYN_RECV {
         if now_in == tcp::SYN_RECV {
             // It went there before it waited.
-            state::note(ever::MET);
+            remember(ever::MET);
         }
-        wait::<B>(sk, kind, returned.started, 0);
+        attempt::wait::<B>(sk, kind, returned.started, 0);
     } else {
         established::<B>(sk, kind, returned.started);
     }
+}
+
+/// Whether a connect() of which nothing but its return is known is about the attempt of an earlier call:
+/// it waits, or its outcome was told from where it waited, which leaves no note.
+#[inline(always)]
+pub(crate) fn is_of_earlier_call<B: Backend>(sk: Ptr, returned: Returned) -> bool {
+    let error = returned.error();
+    waits(sk) || (error == 0 || is_answer(error)) && note::about::<B>(sk).is_none()
 }
 
 /// A connect() of a TCP socket has returned, on a way in where the event waits from SYN_SENT on: left
@@ -418,24 +160,23 @@ pub(crate) fn stream_returned_late<B: Backend>(
     }
     let error = returned.error();
     if error == 0 || goes_on(error) {
-        if let Some(record) = attempt(sk) {
+        if let Some(record) = attempt::attempt(sk) {
             // SAFETY: an aligned member of an entry of our map.
-            unsafe { (*record).header.kind = 0 };
+            unsafe { (*record).header.kind &= !phase::CALLING };
         }
         return;
     }
-    if let Some(note) = note_about::<B>(sk) {
-        let told = note.outcome == outcome::TOLD;
-        if told {
-            note.sk = 0;
-        }
-        // With another errno it is of an earlier socket at this address.
-        if told && note.error == error {
+    let note = note::about::<B>(sk);
+    if note
+        .as_ref()
+        .is_none_or(|note| note.outcome == outcome::TOLD)
+    {
+        let told = note.is_some_and(|note| note::take_told::<B>(sk, note, error));
+        // No answer without SYN_SENT, where the attempt began to wait: told when it arrived, to this call
+        // or to an earlier one on the socket.
+        if told || is_answer(error) {
             return;
         }
-    } else if is_answer(error) {
-        // Told when it arrived.
-        return;
     }
     known::<B, true>(sk, returned, request);
 }
@@ -455,7 +196,7 @@ fn established<B: Backend>(sk: Ptr, kind: Kind, started: u64) {
         return;
     };
     image::announce::<B::Generation>(&caller);
-    let at = match noted::<B>(sk, started) {
+    let at = match note::of_call::<B>(sk, started) {
         Some(note) => {
             note.sk = 0;
             note.at

@@ -13,7 +13,7 @@ use crate::{
         syscall,
         task::{Caller, Current},
     },
-    state::{self, ever},
+    state::attempts::{ever, happened},
 };
 
 pub(crate) mod autobind;
@@ -126,7 +126,9 @@ pub(crate) fn unknown(record: &mut SocketRecord) {
 pub(crate) fn state_changed<B: Backend>(sk: Ptr, old: u8, new: u8) {
     if old == tcp::SYN_SENT && new == tcp::SYN_RECV {
         connect::meets(sk);
-    } else if old == tcp::SYN_SENT || old == tcp::SYN_RECV && state::has(ever::MET) {
+    } else if old == tcp::SYN_SENT
+        || old == tcp::SYN_RECV && happened(ever::MET) && connect::waits(sk)
+    {
         if new == tcp::ESTABLISHED || new == tcp::CLOSE {
             connect::ends::<B>(sk, new == tcp::ESTABLISHED);
         }

@@ -47,6 +47,8 @@ pub(super) const ALL: &[Scenario] = scenarios![
     connect_exits_before_result,
     connect_disconnect,
     connect_again_after_refusal,
+    connect_again_after_error_read,
+    connect_beside_one_that_waits,
     connect_to_self,
     connect_reset_at_once,
 ];
@@ -391,6 +393,89 @@ fn connect_again_after_refusal(s: &mut Script) -> Result<()> {
     let _server = s.listener(Kind::Tcp4, (LO4, 8080))?;
     s.connect(&client, (LO4, 8080)).ok()?;
     Ok(())
+}
+
+/// Once the error is read, the next call ends the refused attempt and is none itself; the one after that
+/// is.
+fn connect_again_after_error_read(s: &mut Script) -> Result<()> {
+    let client = refused_and_ended(s)?;
+    let pending = s.connect_start(&client, (LO4, 8081), Errno::EINPROGRESS)?;
+    ensure!(client.wait_writable(LONG), "no outcome");
+    // This time a call picks the error up.
+    let result = client.connect(&(LO4, 8081).into());
+    ensure!(result == Err(Errno::ECONNREFUSED), "{result:?}");
+    s.connect_ended(&client, &pending, result);
+    Ok(())
+}
+
+/// A refused attempt whose error was read and whose socket may be used again.
+fn refused_and_ended(s: &mut Script) -> Result<Sock> {
+    let client = s.socket(Kind::Tcp4)?;
+    client.set_nonblocking(true)?;
+    let pending = s.connect_start(&client, (LO4, 8081), Errno::EINPROGRESS)?;
+    finish(s, &client, &pending, Err(Errno::ECONNREFUSED))?;
+    let again = client.connect(&(LO4, 8081).into());
+    ensure!(again == Err(Errno::ECONNABORTED), "{again:?}");
+    Ok(client)
+}
+
+/// What is remembered of a call has a place by the low bits of the thread's id. A thread whose place is
+/// taken for as long as another one waits, and that finds it free later, is told like any other.
+fn connect_beside_one_that_waits(s: &mut Script) -> Result<()> {
+    // Half of CALLS in portwatch-ebpf/src/state/calls.rs: each thread has two places.
+    const THREADS: u32 = 2048;
+    let full = Full::new(s)?;
+    let server = s.listener(Kind::Tcp4, (LO4, 8082))?;
+    let address = server.local().context("no address")?;
+    let (mut done, end) = task::pipe()?;
+    let peer = full.address;
+    let waiting = task::Background::spawn(move || {
+        let ended = Sock::new(Kind::Tcp4).and_then(|sock| sock.connect(&peer.into()));
+        drop((end, ended));
+        loop {
+            std::thread::park();
+        }
+    })?;
+    let beside = waiting
+        .asleep()?
+        .checked_add(THREADS)
+        .context("no such thread id")?;
+    let all = |s: &mut Script| {
+        s.forked_as(beside.cast_signed(), |s| {
+            let client = s.socket(Kind::Tcp4)?;
+            s.connect(&client, (LO4, 8081)).fails(Errno::ECONNREFUSED)?;
+            let client = s.socket(Kind::Tcp4)?;
+            s.connect(&client, address).ok()?;
+            refused_and_ended(s)?;
+            let client = s.socket(Kind::Udp4)?;
+            s.connect(&client, (LO4, 5353)).ok()?;
+            let client = s.socket(Kind::Udp4)?;
+            s.send_to(&client, (LO4, 5353)).ok()?;
+            let client = s.socket(Kind::Udp4)?;
+            s.connect(&client, (LO4, 5353)).ok()?;
+            Ok(())
+        })
+    };
+    match all(s) {
+        Ok(()) => {}
+        Err(error) if error.downcast_ref() == Some(&Errno::ENOSYS) => {
+            return skip("no clone3 on this kernel");
+        }
+        Err(error) if error.downcast_ref() == Some(&Errno::EEXIST) => {
+            return skip(format!("process {beside} is somebody else's"));
+        }
+        Err(error) => return Err(error),
+    }
+    let _room = full.listener.accept().context("accept")?;
+    std::io::Read::read(&mut done, &mut [0]).context("waiting for the other one")?;
+    let mut line = Expect::default();
+    line.is("event.name", "connect")
+        .is("event.outcome", "success")
+        .is("network.local.address", "127.0.0.1")
+        .is("network.peer.port", 8080)
+        .is("process.pid", waiting.pid());
+    s.expect(line);
+    all(s)
 }
 
 /// The peer resets a connection before the call that made it has returned: it stood all the same.

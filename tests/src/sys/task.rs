@@ -219,6 +219,28 @@ impl Background {
         }
         Ok(Self { pid })
     }
+
+    /// Its pid.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.cast_unsigned()
+    }
+
+    /// Waits until it sleeps in a system call that it has made last of all; its pid.
+    pub(crate) fn asleep(&self) -> Result<u32> {
+        let path = format!("/proc/{}/stat", self.pid);
+        for _ in 0..1000 {
+            let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+            // After the name, which may hold anything.
+            let state = stat
+                .rsplit_once(") ")
+                .and_then(|(_, rest)| rest.chars().next());
+            if state == Some('S') {
+                return Ok(self.pid());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        bail!("process {} does not come to rest", self.pid)
+    }
 }
 
 impl Drop for Background {

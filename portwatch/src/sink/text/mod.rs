@@ -207,6 +207,7 @@ const fn lost_reason(reason: LostReason) -> &'static str {
         LostReason::RingFull => "buffer full (see --buffer)",
         LostReason::TableFull => "too many calls at once",
         LostReason::Recursion => "the hook was running already",
+        LostReason::ReturnMissed => "return not seen",
         LostReason::Unreadable => "socket unreadable",
         LostReason::Malformed => "record malformed",
     }

@@ -1,0 +1,96 @@
+//! What the end of an attempt leaves for the return of its call.
+
+use super::{Backend, Far};
+use crate::{
+    emit,
+    kernel::{
+        memory::{Memory, Ptr, config, number_in, offset},
+        sock::{self, Handle},
+    },
+    state::attempts::{Note, note_of, outcome},
+};
+
+/// Notes how an attempt has ended: its socket forgets.
+#[inline(always)]
+pub(super) fn leave<B: Backend>(sk: Ptr, outcome: u32, error: u32, began: u64) {
+    write::<B>(sk, |note| {
+        note.at = emit::now();
+        note.began = began;
+        note.outcome = outcome;
+        note.error = error;
+        note.inode = 0;
+        local_address::<B>(note, sk);
+        note.port = u32::from(if outcome == outcome::ESTABLISHED {
+            sock::port::<B::Memory>(sk)
+        } else {
+            sock::source_port::<Far<B>>(sk)
+        });
+    });
+}
+
+/// Notes that the failure of an attempt is told: the errno that its call returns with may be told of
+/// another attempt too.
+#[inline(always)]
+pub(super) fn leave_told<B: Backend>(sk: Ptr, error: u32) {
+    let inode = inode::<B>(sk);
+    // A socket without one is closed: no call returns.
+    if inode != 0 {
+        write::<B>(sk, |note| {
+            note.outcome = outcome::TOLD;
+            note.error = error;
+            note.inode = inode;
+        });
+    }
+}
+
+#[inline(always)]
+fn write<B: Backend>(sk: Ptr, fill: impl FnOnce(&mut Note)) {
+    let own = number_in(B::ROOM, sk);
+    let Some(note) = note_of(own) else {
+        return;
+    };
+    let whose = &raw mut note.sk;
+    // SAFETY: a member of ours.
+    unsafe { whose.write_volatile(0) };
+    fill(note);
+    // SAFETY: as above.
+    unsafe { whose.write_volatile(own) };
+}
+
+/// The note about a socket, if no other socket's has taken its place.
+#[inline(always)]
+pub(super) fn about<B: Backend>(sk: Ptr) -> Option<&'static mut Note> {
+    let own = number_in(B::ROOM, sk);
+    note_of(own).filter(|note| note.sk == own)
+}
+
+/// The note of an attempt that has ended since its call began. Where attempts wait from SYN_SENT on a
+/// note is always of the call that returns; elsewhere one without a beginning fits none.
+#[inline(always)]
+pub(super) fn of_call<B: Backend>(sk: Ptr, started: u64) -> Option<&'static mut Note> {
+    about::<B>(sk).filter(|note| {
+        config!(connect_returns_by_syscall) != 0 || started != 0 && note.at >= started
+    })
+}
+
+/// Forgets the note about a socket; whether it says that this failure is told.
+#[inline(always)]
+pub(super) fn take_told<B: Backend>(sk: Ptr, note: &mut Note, error: u32) -> bool {
+    note.sk = 0;
+    note.error == error && note.inode == inode::<B>(sk)
+}
+
+#[inline(always)]
+fn inode<B: Backend>(sk: Ptr) -> u64 {
+    Handle::of::<B::Memory>(sk).inode::<B::Memory, Far<B>>()
+}
+
+/// Writes the local address as a record has it, from where the family keeps it.
+#[inline(always)]
+pub(super) fn local_address<B: Backend>(note: &mut Note, sk: Ptr) {
+    note.address = [0; 2];
+    let family = B::Memory::load::<u16>(sk, offset!(skc_family));
+    let (v4, v6) = (offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr));
+    let address = (&raw mut note.address).cast();
+    let _ = sock::address::<B::Memory>(address, sk, family, v4, v6);
+}

@@ -1,0 +1,110 @@
+//! Connection attempts: those whose outcome is open, and what the end of one leaves for its call.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray},
+};
+use portwatch_ebpf::abi::record::SocketRecord;
+
+use crate::kernel::generation::ROOMS;
+
+/// Connection attempts by socket: events, complete but for their outcome and local end, with their
+/// start for `time`. Read by user space when the trace ends.
+#[map]
+pub(crate) static CONNECTING: HashMap<u64, SocketRecord> = HashMap::with_max_entries(8192, 0);
+
+/// How an attempt stands in [`CONNECTING`]: bits of `kind` of the record's header, which is written when
+/// the record is sent.
+pub(crate) mod phase {
+    /// Its call has not returned, and will be seen to.
+    pub(crate) const CALLING: u16 = 1;
+    /// When it began is not known: `time` is when its call returned.
+    pub(crate) const LATE: u16 = 1 << 1;
+}
+
+/// What the last change of state of a socket leaves for the return of its connect(), which no longer
+/// finds it in the socket. In a slot that another socket may take; then the return makes do without.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Note {
+    /// The socket; 0 while the rest is written.
+    pub(crate) sk: u64,
+    /// When the outcome was known.
+    pub(crate) at: u64,
+    /// When the attempt began; 0 where the entry of the call tells.
+    pub(crate) began: u64,
+    /// The local end, the address as in a record.
+    pub(crate) address: [u64; 2],
+    /// Inode of the socket if the outcome is told: an address is used again, this number is not.
+    pub(crate) inode: u64,
+    pub(crate) port: u32,
+    /// One of [`outcome`].
+    pub(crate) outcome: u32,
+    /// `sk_err` of a failure.
+    pub(crate) error: u32,
+    /// 1 in a copy: there must have been a note, and it was not found.
+    pub(crate) gone: u32,
+}
+
+/// What became of the attempt that a [`Note`] is about.
+pub(crate) mod outcome {
+    pub(crate) const FAILED: u32 = 0;
+    pub(crate) const ESTABLISHED: u32 = 1;
+    /// It has failed, and that is told.
+    pub(crate) const TOLD: u32 = 2;
+}
+
+#[map]
+static NOTES: Array<Note> = Array::with_max_entries(NOTE_SLOTS, 0);
+
+const NOTE_SLOTS: u32 = 1024;
+
+/// The slot of a socket.
+#[inline(always)]
+pub(crate) fn note_of(sk: u64) -> Option<&'static mut Note> {
+    // Sockets of a slab lie a few kB apart.
+    let slot = (sk >> 6 ^ sk >> 16) as u32 & (NOTE_SLOTS - 1);
+    // SAFETY: a slot of our map. Writers and readers say whose it is first and last: see `Note::sk`.
+    NOTES.get_ptr_mut(slot).map(|slot| unsafe { &mut *slot })
+}
+
+/// Room for a copy of the note that a program is telling from.
+#[map]
+static NOTE: PerCpuArray<Note> = PerCpuArray::with_max_entries(ROOMS, 0);
+
+/// The room of a program on this CPU.
+#[inline(always)]
+pub(crate) fn note_room(room: u32) -> Option<&'static mut Note> {
+    // SAFETY: as `super::scratch`.
+    NOTE.get_ptr_mut(room).map(|room| unsafe { &mut *room })
+}
+
+/// What need not be looked for as long as it has never happened: one word for each [`ever`].
+#[map]
+static EVER: Array<u32> = Array::with_max_entries(ever::SLOTS, 0);
+
+/// Slots of [`EVER`].
+pub(crate) mod ever {
+    /// An attempt waits in `CONNECTING`.
+    pub(crate) const WAITED: u32 = 0;
+    /// An open attempt went to SYN_RECV, where it may end.
+    pub(crate) const MET: u32 = 1;
+    pub(super) const SLOTS: u32 = 2;
+}
+
+/// From now on it has happened.
+#[inline(always)]
+pub(crate) fn remember(what: u32) {
+    if let Some(seen) = EVER.get_ptr_mut(what) {
+        // SAFETY: one aligned word of our map, only ever set.
+        unsafe { seen.write_volatile(1) };
+    }
+}
+
+/// Whether it may have happened: nothing needs to be looked for otherwise.
+#[inline(always)]
+pub(crate) fn happened(what: u32) -> bool {
+    EVER.get_ptr(what)
+        // SAFETY: as above.
+        .is_some_and(|seen| unsafe { seen.read_volatile() } != 0)
+}

@@ -1,0 +1,230 @@
+//! Calls in flight: what their entries leave for their returns.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap},
+};
+
+use crate::kernel::{memory::add, task::Ids};
+
+/// What is kept of a call from its entry to its return.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    /// Arguments of the function, or what its entry has found out.
+    pub(crate) first: u64,
+    pub(crate) second: u64,
+    pub(crate) third: u64,
+    /// When it began; 0 where nobody wants to know.
+    pub(crate) started: u64,
+}
+
+/// The functions whose calls are kept; a nested call of another function has a key of its own.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(crate) enum Function {
+    Bind = 1,
+    Listen = 2,
+    Connect4 = 3,
+    Connect6 = 4,
+    ConnectDatagram = 5,
+    ConnectStream = 6,
+    Autobind = 7,
+    RefuseBind = 8,
+    RefuseListen = 9,
+    RefuseConnect = 10,
+    PreConnect = 11,
+    ListenEarly = 12,
+}
+
+impl Function {
+    /// Whether the time of its entry is needed for more than a duration.
+    pub(crate) fn tells_when(self) -> bool {
+        matches!(
+            self,
+            Self::Connect4 | Self::Connect6 | Self::PreConnect | Self::ConnectDatagram
+        )
+    }
+
+    /// Whether another function of these may be called inside it.
+    fn is_outer(self) -> bool {
+        matches!(
+            self,
+            Self::ListenEarly | Self::Connect6 | Self::ConnectDatagram | Self::ConnectStream
+        )
+    }
+}
+
+fn key(ids: Ids, function: Function) -> u64 {
+    u64::from(ids.tid) << 8 | function as u64
+}
+
+/// A place for a call in flight whose return cannot see its arguments, or whose being in flight
+/// matters. A hash table for all calls would cost more than everything else that a kprobe does.
+#[repr(C)]
+struct Place {
+    /// Calls that are in here or are about to see that another one is.
+    claims: u64,
+    /// Key of the call.
+    who: u64,
+    entry: Entry,
+    /// 1 since a call that belongs here went to [`INFLIGHT`].
+    spilled: u64,
+    reserved: u64,
+}
+
+const _: () = assert!(size_of::<Place>() == 64);
+
+#[map]
+static CALLS: Array<Place> = Array::with_max_entries(PLACES, 0);
+
+/// Two for each thread, by the low bits of its id.
+const PLACES: u32 = 4096;
+
+/// Calls in flight that found their place taken.
+#[map]
+static INFLIGHT: HashMap<u64, Entry> = HashMap::with_max_entries(8192, 0);
+
+#[inline(always)]
+fn place(ids: Ids, function: Function) -> Option<*mut Place> {
+    CALLS.get_ptr_mut((ids.tid << 1 | u32::from(function.is_outer())) & (PLACES - 1))
+}
+
+/// What became of a call that has entered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entered {
+    /// It is remembered.
+    Kept,
+    /// It is remembered, and an earlier one of the same thread was still there: its return was missed.
+    Replacing,
+    /// There is no room for it.
+    Full,
+}
+
+/// Remembers a call.
+#[inline(always)]
+pub(crate) fn enter(ids: Ids, function: Function, entry: &Entry) -> Entered {
+    let key = key(ids, function);
+    let Some(place) = place(ids, function) else {
+        return Entered::Full;
+    };
+    // SAFETY: a slot of our map. Whoever has added the only claim, and nobody else, writes `who` and
+    // `entry` until it takes its claim back. Reads of others are of aligned words.
+    unsafe {
+        let mut entered = Entered::Kept;
+        if (&raw const (*place).who).read_volatile() == key {
+            entered = Entered::Replacing;
+        } else {
+            add(&raw mut (*place).claims, 1);
+            // The addition is a full barrier (see `add`): of two calls at least one sees the other.
+            if (&raw const (*place).claims).read_volatile() != 1 {
+                add(&raw mut (*place).claims, u64::MAX);
+                (&raw mut (*place).spilled).write_volatile(1);
+                return match INFLIGHT.insert(key, entry, 0) {
+                    Ok(()) => Entered::Kept,
+                    Err(_) => Entered::Full,
+                };
+            }
+            (&raw mut (*place).who).write_volatile(key);
+        }
+        (*place).entry = *entry;
+        if (&raw const (*place).spilled).read_volatile() != 0 && INFLIGHT.remove(key).is_ok() {
+            entered = Entered::Replacing;
+        }
+        entered
+    }
+}
+
+/// Forgets a call and returns what was remembered.
+#[inline(always)]
+pub(crate) fn leave(ids: Ids, function: Function) -> Option<Entry> {
+    let key = key(ids, function);
+    let place = place(ids, function)?;
+    // SAFETY: as in `enter`.
+    unsafe {
+        if (&raw const (*place).who).read_volatile() == key {
+            let entry = (*place).entry;
+            (&raw mut (*place).who).write_volatile(0);
+            add(&raw mut (*place).claims, u64::MAX);
+            return Some(entry);
+        }
+        if (&raw const (*place).spilled).read_volatile() == 0 {
+            return None;
+        }
+    }
+    // SAFETY: the value is copied before the entry goes; nobody else writes an entry of this task.
+    let entry = unsafe { INFLIGHT.get(key) }.copied();
+    if entry.is_some() {
+        let _ = INFLIGHT.remove(key);
+    }
+    entry
+}
+
+/// The first argument of that function if the task is inside it, else 0.
+#[inline(always)]
+pub(crate) fn inside(ids: Ids, function: Function) -> u64 {
+    let key = key(ids, function);
+    let Some(place) = place(ids, function) else {
+        return 0;
+    };
+    // SAFETY: aligned words of our map.
+    unsafe {
+        if (&raw const (*place).who).read_volatile() == key {
+            return (&raw const (*place).entry.first).read_volatile();
+        }
+        if (&raw const (*place).spilled).read_volatile() == 0 {
+            return 0;
+        }
+    }
+    match INFLIGHT.get_ptr(key) {
+        // SAFETY: an entry of this task, which is inside the function.
+        Some(entry) => unsafe { (*entry).first },
+        None => 0,
+    }
+}
+
+/// When a call began, in a slot that another task may overwrite: good enough for a duration, which
+/// is then told as missing, and a fraction of the cost of a [`Place`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Started {
+    who: u64,
+    at: u64,
+}
+
+#[map]
+static STARTED: Array<Started> = Array::with_max_entries(STARTED_SLOTS, 0);
+
+const STARTED_SLOTS: u32 = 4096;
+
+/// Remembers when the running task entered a function.
+#[inline(always)]
+pub(crate) fn start(ids: Ids, function: Function, at: u64) {
+    if let Some(slot) = STARTED.get_ptr_mut(ids.tid & (STARTED_SLOTS - 1)) {
+        // SAFETY: a slot of our map. A torn pair shows as another `who` or is one call's anyway.
+        unsafe {
+            *slot = Started {
+                who: key(ids, function),
+                at,
+            }
+        };
+    }
+}
+
+/// When the running task entered the function it now leaves; 0 where that is not known. Told once: the
+/// next call must not have it if the kernel skips the program at that entry.
+#[inline(always)]
+pub(crate) fn take_start(ids: Ids, function: Function) -> u64 {
+    let Some(slot) = STARTED.get_ptr_mut(ids.tid & (STARTED_SLOTS - 1)) else {
+        return 0;
+    };
+    // SAFETY: a slot of our map.
+    unsafe {
+        let Started { who, at } = *slot;
+        if who != key(ids, function) {
+            return 0;
+        }
+        (*slot).who = 0;
+        at
+    }
+}
