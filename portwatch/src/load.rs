@@ -247,7 +247,8 @@ impl Loaded {
     pub fn detach(&mut self, plan: &Plan) {
         // The count goes with the programs.
         self.skipped = self.count_skipped();
-        for attachment in &plan.attachments {
+        // Entries first, as they come last when attaching: a call that has entered is not half known.
+        for attachment in plan.attachments.iter().rev() {
             if let Some(program) = find(&mut self.ebpf, attachment.program, attachment.generation) {
                 let _ = detach_program(program);
             }

@@ -74,13 +74,13 @@ pub(crate) fn entered(ctx: &ProbeContext, function: Function) {
     }
 }
 
-/// A call whose arguments were kept.
-struct Call {
+/// What was kept of a call that has returned.
+struct Kept {
     entry: Entry,
     returned: Returned,
 }
 
-impl Call {
+impl Kept {
     /// The sock it was about.
     #[inline(always)]
     fn sk<G: Generation>(&self, first: First) -> Ptr {
@@ -93,14 +93,14 @@ impl Call {
 }
 
 #[inline(always)]
-fn returned(ctx: &RetProbeContext, function: Function) -> Option<Call> {
+fn returned(ctx: &RetProbeContext, function: Function) -> Option<Kept> {
     let entry = leave(task::ids(), function)?;
     let returned = Returned {
         code: ctx.ret::<i32>(),
         started: entry.started,
         refused_by_policy: false,
     };
-    Some(Call { entry, returned })
+    Some(Kept { entry, returned })
 }
 
 fn request<G: Generation>(entry: &Entry) -> Option<&'static Request> {
@@ -188,7 +188,7 @@ pub(crate) fn connect_datagram<G: Generation>(ctx: &RetProbeContext) {
 /// calls the other, and the outer return tells.
 #[inline(always)]
 pub(crate) fn connect_stream<G: Generation>(ctx: &RetProbeContext, function: Function) {
-    let Some(Call { entry, returned }) = returned(ctx, function) else {
+    let Some(Kept { entry, returned }) = returned(ctx, function) else {
         return;
     };
     let sk = entry.first as Ptr;
@@ -246,10 +246,10 @@ pub(crate) fn connect_refused<G: Generation>(ctx: &RetProbeContext) {
 
 /// A security hook that said no.
 #[inline(always)]
-fn refused(ctx: &RetProbeContext, function: Function) -> Option<Call> {
+fn refused(ctx: &RetProbeContext, function: Function) -> Option<Kept> {
     let call = returned(ctx, function)?;
-    let Call { entry, returned } = call;
-    (returned.code != 0).then_some(Call {
+    let Kept { entry, returned } = call;
+    (returned.code != 0).then_some(Kept {
         entry,
         returned: Returned {
             refused_by_policy: true,

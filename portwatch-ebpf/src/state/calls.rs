@@ -116,7 +116,8 @@ pub(crate) fn enter(ids: Ids, function: Function, entry: &Entry) -> Entered {
             entered = Entered::Replacing;
         } else {
             add(&raw mut (*place).claims, 1);
-            // The addition is a full barrier (see `add`): of two calls at least one sees the other.
+            // The addition is a full barrier on x86: of two calls at least one sees the other. Another
+            // machine needs BPF_FETCH for that (5.12).
             if (&raw const (*place).claims).read_volatile() != 1 {
                 add(&raw mut (*place).claims, u64::MAX);
                 (&raw mut (*place).spilled).write_volatile(1);

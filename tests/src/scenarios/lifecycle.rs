@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{Session, sessions};
 use crate::{
     bench::{self, Bench},
+    degraded,
     expect::{self, lookup},
     sys::{
         bpf::Loaded,
@@ -60,7 +61,7 @@ fn life_start_line(bench: &Bench) -> Result<()> {
     ensure!(text("backend") == Some(bench.backend.as_str()), "{start}");
     let release = crate::sys::proc::kernel_release()?;
     ensure!(text("kernel.release") == Some(&release), "{start}");
-    let full = bench.backend == crate::degraded::Backend::Tracing;
+    let full = bench.backend == degraded::Backend::Tracing;
     let degraded = start.get("degraded").and_then(Value::as_array);
     ensure!(
         full || degraded.is_some_and(|list| !list.is_empty()),
@@ -235,7 +236,16 @@ fn life_writes_to_file(bench: &Bench) -> Result<()> {
     })?;
     let output = child.wait_with_output()?;
     ensure!(output.stdout.is_empty(), "stdout: {:?}", output.stdout);
-    let lines = bench::events(bench::stream(&fs::read_to_string(&file)?)?);
+    let all = bench::stream(&fs::read_to_string(&file)?)?;
+    // Somebody binds while it detaches: what it no longer looks at is not lost.
+    let lost = all
+        .iter()
+        .find(|line| lookup(line, "lost.reason").is_some());
+    ensure!(
+        lost.is_none() || degraded::preempts(bench.backend),
+        "lost: {lost:?}"
+    );
+    let lines = bench::events(all);
     ensure!(lines.len() == 2, "{} events instead of 2", lines.len());
     Ok(())
 }
