@@ -51,6 +51,8 @@ pub(crate) enum Feature {
     ConnectTooLate,
     /// Why a TCP connect that no connect() has made fails at once, and that it does if before its SYN.
     ConnectWithoutCall,
+    /// A TCP connect() that a cgroup program refuses with the errno of a peer's answer.
+    RefusedAsAnswered,
     /// Calls that return while another task is preempted inside the program (7.x).
     Preempted,
 }
@@ -67,6 +69,7 @@ impl Feature {
             Self::Early => "calls-before-socket-layer",
             Self::ConnectTooLate => "connect-on-connected-socket",
             Self::ConnectWithoutCall => "connect-without-call",
+            Self::RefusedAsAnswered => "connect-refused-as-answered",
             Self::Preempted => "preempted-calls",
         }
     }
@@ -94,6 +97,11 @@ const TABLE: &[(Backend, Feature, &str)] = &[
         Backend::RawTp,
         Feature::ConnectWithoutCall,
         "the return of connect() alone is looked at",
+    ),
+    (
+        Backend::RawTp,
+        Feature::RefusedAsAnswered,
+        "taken for an attempt that was told when the answer came",
     ),
     (
         Backend::RawTp,

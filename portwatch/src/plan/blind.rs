@@ -90,6 +90,12 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
         reason: "why a TCP connect through io_uring or by a send (MSG_FASTOPEN) fails at once; before its SYN \
                  is due, that it does",
     },
+    // Measured on 6.1 to 7.3 (scenario policy_cgroup_connect_as_if_answered): no event.
+    BlindSpot {
+        backend: Backend::RawTp,
+        feature: "connect-refused-as-answered",
+        reason: "a TCP connect() that a cgroup program refuses with an errno of answers (ECONNREFUSED)",
+    },
     BlindSpot {
         backend: Backend::RawTp,
         feature: "durations",

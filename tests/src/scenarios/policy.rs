@@ -21,6 +21,7 @@ use crate::{
 pub(super) const ALL: &[Scenario] = scenarios![
     policy_cgroup_bind,
     policy_cgroup_connect,
+    policy_cgroup_connect_as_if_answered,
     policy_landlock,
     policy_landlock_mptcp,
     policy_seccomp,
@@ -61,6 +62,28 @@ fn policy_cgroup_connect(s: &mut Script) -> Result<()> {
     for kind in [Kind::Tcp4, Kind::Udp4] {
         let sock = s.socket(kind)?;
         s.connect(&sock, (LO4, 8080)).fails(Errno::EPERM)?;
+    }
+    drop(cgroup);
+    Ok(())
+}
+
+/// A program may refuse with the errno of a peer that has answered.
+fn policy_cgroup_connect_as_if_answered(s: &mut Script) -> Result<()> {
+    let cgroup = cgroup(s, &[])?;
+    if !cgroup.refuse_with(Refuse::Connect4, Errno::ECONNREFUSED)? {
+        return skip("programs of this kernel cannot choose an errno");
+    }
+    let why = degraded::may_miss(s.ctx.backend, Feature::RefusedAsAnswered);
+    for kind in [Kind::Udp4, Kind::Tcp4] {
+        let sock = s.socket(kind)?;
+        let line = s.connect(&sock, (LO4, 8080)).fails(Errno::ECONNREFUSED)?;
+        if kind == Kind::Tcp4 {
+            // The address that a real answer would have come to is not known either.
+            line.forget("network.local.address");
+            if let Some(why) = why {
+                line.optional(why);
+            }
+        }
     }
     drop(cgroup);
     Ok(())

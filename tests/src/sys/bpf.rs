@@ -38,8 +38,9 @@ fn bpf<T>(command: i32, attr: &mut T) -> Result<i64, Errno> {
     })
 }
 
-/// Loads `return 0`, which means "refuse", for one kind of call.
-fn load(refuse: Refuse) -> Result<OwnedFd, Errno> {
+/// Loads `return 0`, which means "refuse", for one kind of call; with this errno instead of EPERM, which
+/// kernels know how to since 5.18 (`bpf_set_retval`).
+fn load(refuse: Refuse, errno: Option<Errno>) -> Result<OwnedFd, Errno> {
     #[repr(C)]
     #[derive(Default)]
     struct Attr {
@@ -56,11 +57,16 @@ fn load(refuse: Refuse) -> Result<OwnedFd, Errno> {
         prog_ifindex: u32,
         expected_attach_type: u32,
     }
+    // r1 = -errno; call bpf_set_retval
+    let mut program = errno.map_or_else(Vec::new, |errno| {
+        let number = (-(errno as i32)).cast_unsigned();
+        vec![u64::from(number) << 32 | 0x01b7, 187 << 32 | 0x85]
+    });
     // r0 = 0; exit
-    let program: [u64; 2] = [0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
+    program.extend([0xb7, 0x95_u64]);
     let mut attr = Attr {
         prog_type: PROG_TYPE_CGROUP_SOCK_ADDR,
-        insn_cnt: 2,
+        insn_cnt: program.len() as u32,
         insns: program.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
         expected_attach_type: refuse as u32,
@@ -154,8 +160,23 @@ impl Cgroup {
         &self.inside
     }
 
-    /// Lets no process in it make such a call any more.
+    /// Lets no process in it make such a call any more: EPERM.
     pub(crate) fn refuse(&self, refuse: Refuse) -> Result<()> {
+        let program =
+            load(refuse, None).with_context(|| format!("cannot load a {refuse:?} program"))?;
+        self.attach(refuse, &program)
+    }
+
+    /// The same with another errno; false where this kernel's programs cannot choose one.
+    pub(crate) fn refuse_with(&self, refuse: Refuse, errno: Errno) -> Result<bool> {
+        match load(refuse, Some(errno)) {
+            Ok(program) => self.attach(refuse, &program).map(|()| true),
+            Err(Errno::EINVAL) => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot load a {refuse:?} program")),
+        }
+    }
+
+    fn attach(&self, refuse: Refuse, program: &OwnedFd) -> Result<()> {
         #[repr(C)]
         struct Attr {
             target_fd: u32,
@@ -163,7 +184,6 @@ impl Cgroup {
             attach_type: u32,
             attach_flags: u32,
         }
-        let program = load(refuse).with_context(|| format!("cannot load a {refuse:?} program"))?;
         let directory = fs::File::open(&self.path).context("cannot open the cgroup")?;
         let number = |fd: RawFd| fd.cast_unsigned();
         bpf(
