@@ -224,8 +224,10 @@ pub struct SocketRecord {
     pub via: u8,
     /// One of [`unknown`].
     pub unknown: u8,
+    /// How an attempt stands that waits in the kernel: the programs' own, nothing to readers.
+    pub phase: u8,
     /// Must be 0.
-    pub reserved: [u8; 9],
+    pub reserved: [u8; 8],
 }
 
 /// A socket found in the kernel's hash under the port that was asked for.

@@ -69,7 +69,8 @@ pub(crate) fn entered(ctx: &ProbeContext, function: Function) {
     match enter(task::ids(), function, &entry) {
         Entered::Kept => {}
         // Kretprobes have few instances, and the kernel does not count what it misses for that.
-        Entered::Replacing => emit::lost(loss::RETURN_MISSED),
+        Entered::Replacing if function.tells() => emit::lost(loss::RETURN_MISSED),
+        Entered::Replacing => {}
         Entered::Full => emit::lost(loss::TABLE_FULL),
     }
 }

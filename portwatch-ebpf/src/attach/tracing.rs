@@ -67,7 +67,8 @@ fn returned(code: i32, function: Function) -> Returned {
 /// SS_UNCONNECTED (include/uapi/linux/net.h)
 const UNCONNECTED: u32 = 1;
 
-fn early(code: i32) -> Returned {
+/// A call whose entry is not looked at here.
+fn untimed(code: i32) -> Returned {
     Returned {
         code,
         started: 0,
@@ -119,7 +120,7 @@ pub(crate) fn listen_early<G: Generation>(ctx: &FExitContext) {
     if code == 0 || Typed::load::<u32>(socket, offset!(socket_state)) == UNCONNECTED {
         return;
     }
-    listen::returned::<Tracing<G>>(sk_of(socket), ctx.arg(1), early(code));
+    listen::returned::<Tracing<G>>(sk_of(socket), ctx.arg(1), untimed(code));
 }
 
 /// fexit of inet_autobind.
@@ -156,8 +157,8 @@ pub(crate) fn connect_datagram<G: Generation>(ctx: &FExitContext) {
     connect::returned_at_once::<Tracing<G>>(sk, returned, || request::<G>(address, len));
 }
 
-/// SS_CONNECTING (include/uapi/linux/net.h)
-const CONNECTING: u32 = 2;
+/// include/uapi/linux/net.h
+const SS_CONNECTING: u32 = 2;
 
 /// Whether this is the call on the TCP socket inside an MPTCP one, which belongs to the program's struct
 /// socket (6.1, net/mptcp/protocol.c, mptcp_connect): the outer call tells it.
@@ -176,7 +177,7 @@ pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
     if is_inside_mptcp(socket) {
         return;
     }
-    let again = Typed::load::<u32>(socket, offset!(socket_state)) == CONNECTING;
+    let again = Typed::load::<u32>(socket, offset!(socket_state)) == SS_CONNECTING;
     // Not in a slot that another task may overwrite: a call may sleep for minutes, and its beginning
     // tells what is its own of what has happened to the socket.
     let entry = Entry {
@@ -185,6 +186,7 @@ pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
         third: 0,
         started: emit::now(),
     };
+    // The kernel itself counts the returns that it misses here.
     if enter(task::ids(), Function::ConnectStream, &entry) == Entered::Full {
         emit::lost(loss::TABLE_FULL);
     }
@@ -198,7 +200,7 @@ pub(crate) fn connect_stream<G: Generation>(ctx: &FExitContext) {
         return;
     }
     let sk = sk_of(socket);
-    let mut returned = early(ctx.arg(5));
+    let mut returned = untimed(ctx.arg(5));
     // Nothing is known of an entry whose program the kernel has skipped (7.x).
     match leave(task::ids(), Function::ConnectStream) {
         Some(entry) if entry.second == AGAIN => return,

@@ -21,12 +21,13 @@ use crate::{
         sock::{self, Kind, state as tcp},
         task::Caller,
     },
-    state::attempts::{Note, ever, note_room, outcome, phase, remember},
+    state::attempts::{Note, ever, note_room, outcome, remember},
 };
 
 mod attempt;
 mod errno;
 mod note;
+mod told;
 
 pub(crate) use attempt::{begins, ends, meets, waits};
 use errno::{goes_on, is_answer};
@@ -52,8 +53,8 @@ fn end_of<B: Backend, const NOTED: bool>(
     end.outcome = outcome::FAILED;
     note::local_address::<B>(end, sk);
     end.port = u32::from(sock::port::<B::Memory>(sk));
-    // No answer without SYN_SENT, and no way out of there without a note: another socket has taken it.
-    // A cgroup program that refuses with such an errno looks the same, and then the address is left out.
+    // No answer without SYN_SENT, and hardly a way out of there without a note: another socket has taken
+    // it. Both ends that connect at once (SYN_RECV) leave none, and then the address is left out too. A cgroup program that refuses with such an errno looks the same, and then the address is left out.
     end.gone = u32::from(NOTED && is_answer(error));
     if NOTED && let Some(note) = note::of_call::<B>(sk, started) {
         let Note {
@@ -63,12 +64,10 @@ fn end_of<B: Backend, const NOTED: bool>(
             address,
             port,
             outcome,
-            inode: _,
             error: _,
             gone: _,
         } = *note;
-        // SAFETY: a member of ours. Another socket may have taken the slot meanwhile.
-        if unsafe { (&raw const note.sk).read_volatile() } == own {
+        if note::forget(note, own) {
             end.at = at;
             end.began |= began;
             end.address = address;
@@ -77,7 +76,6 @@ fn end_of<B: Backend, const NOTED: bool>(
             }
             end.outcome = outcome;
             end.gone = 0;
-            note.sk = 0;
         }
     }
     Some(end)
@@ -159,24 +157,18 @@ pub(crate) fn stream_returned_late<B: Backend>(
         return;
     }
     let error = returned.error();
+    let told = told::take::<B>(sk, error);
     if error == 0 || goes_on(error) {
         if let Some(record) = attempt::attempt(sk) {
-            // SAFETY: an aligned member of an entry of our map.
-            unsafe { (*record).header.kind &= !phase::CALLING };
+            // SAFETY: a member of an entry of our map that nobody else writes.
+            unsafe { (*record).phase = 0 };
         }
         return;
     }
-    let note = note::about::<B>(sk);
-    if note
-        .as_ref()
-        .is_none_or(|note| note.outcome == outcome::TOLD)
-    {
-        let told = note.is_some_and(|note| note::take_told::<B>(sk, note, error));
-        // No answer without SYN_SENT, where the attempt began to wait: told when it arrived, to this call
-        // or to an earlier one on the socket.
-        if told || is_answer(error) {
-            return;
-        }
+    // No answer without SYN_SENT, where the attempt began to wait, and what the call itself has to tell of
+    // it then is noted: told when it arrived, to this call or to an earlier one on the socket.
+    if told || is_answer(error) && note::about::<B>(sk).is_none() {
+        return;
     }
     known::<B, true>(sk, returned, request);
 }
@@ -198,8 +190,12 @@ fn established<B: Backend>(sk: Ptr, kind: Kind, started: u64) {
     image::announce::<B::Generation>(&caller);
     let at = match note::of_call::<B>(sk, started) {
         Some(note) => {
-            note.sk = 0;
-            note.at
+            let (own, at) = (note.sk, note.at);
+            if note::forget(note, own) {
+                at
+            } else {
+                emit::now()
+            }
         }
         None => emit::now(),
     };

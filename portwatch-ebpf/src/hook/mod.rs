@@ -126,9 +126,12 @@ pub(crate) fn unknown(record: &mut SocketRecord) {
 pub(crate) fn state_changed<B: Backend>(sk: Ptr, old: u8, new: u8) {
     if old == tcp::SYN_SENT && new == tcp::SYN_RECV {
         connect::meets(sk);
-    } else if old == tcp::SYN_SENT
-        || old == tcp::SYN_RECV && happened(ever::MET) && connect::waits(sk)
-    {
+    } else if old == tcp::SYN_RECV {
+        // Whatever comes then but the connection: also FIN_WAIT1, of a socket that is closed.
+        if happened(ever::MET) && connect::waits(sk) {
+            connect::ends::<B>(sk, new == tcp::ESTABLISHED);
+        }
+    } else if old == tcp::SYN_SENT {
         if new == tcp::ESTABLISHED || new == tcp::CLOSE {
             connect::ends::<B>(sk, new == tcp::ESTABLISHED);
         }

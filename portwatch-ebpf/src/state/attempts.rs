@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use portwatch_ebpf::abi::record::SocketRecord;
 
@@ -13,13 +13,12 @@ use crate::kernel::generation::ROOMS;
 #[map]
 pub(crate) static CONNECTING: HashMap<u64, SocketRecord> = HashMap::with_max_entries(8192, 0);
 
-/// How an attempt stands in [`CONNECTING`]: bits of `kind` of the record's header, which is written when
-/// the record is sent.
+/// How an attempt stands in [`CONNECTING`]: bits of [`SocketRecord::phase`].
 pub(crate) mod phase {
     /// Its call has not returned, and will be seen to.
-    pub(crate) const CALLING: u16 = 1;
+    pub(crate) const CALLING: u8 = 1;
     /// When it began is not known: `time` is when its call returned.
-    pub(crate) const LATE: u16 = 1 << 1;
+    pub(crate) const LATE: u8 = 1 << 1;
 }
 
 /// What the last change of state of a socket leaves for the return of its connect(), which no longer
@@ -35,8 +34,6 @@ pub(crate) struct Note {
     pub(crate) began: u64,
     /// The local end, the address as in a record.
     pub(crate) address: [u64; 2],
-    /// Inode of the socket if the outcome is told: an address is used again, this number is not.
-    pub(crate) inode: u64,
     pub(crate) port: u32,
     /// One of [`outcome`].
     pub(crate) outcome: u32,
@@ -50,8 +47,6 @@ pub(crate) struct Note {
 pub(crate) mod outcome {
     pub(crate) const FAILED: u32 = 0;
     pub(crate) const ESTABLISHED: u32 = 1;
-    /// It has failed, and that is told.
-    pub(crate) const TOLD: u32 = 2;
 }
 
 #[map]
@@ -79,6 +74,20 @@ pub(crate) fn note_room(room: u32) -> Option<&'static mut Note> {
     NOTE.get_ptr_mut(room).map(|room| unsafe { &mut *room })
 }
 
+/// A failure that is told, and that a call is yet to return with.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Told {
+    /// Inode of the socket: an address is used again, this number is not.
+    pub(crate) inode: u64,
+    pub(crate) error: u64,
+}
+
+/// Such failures by socket, where attempts wait from SYN_SENT on. Not in slots: a call that does not find
+/// its own tells the failure again. What no call picks up makes room for others in the end.
+#[map]
+pub(crate) static TOLD: LruHashMap<u64, Told> = LruHashMap::with_max_entries(4096, 0);
+
 /// What need not be looked for as long as it has never happened: one word for each [`ever`].
 #[map]
 static EVER: Array<u32> = Array::with_max_entries(ever::SLOTS, 0);
@@ -89,7 +98,9 @@ pub(crate) mod ever {
     pub(crate) const WAITED: u32 = 0;
     /// An open attempt went to SYN_RECV, where it may end.
     pub(crate) const MET: u32 = 1;
-    pub(super) const SLOTS: u32 = 2;
+    /// A failure was put into `TOLD`.
+    pub(crate) const TOLD: u32 = 2;
+    pub(super) const SLOTS: u32 = 3;
 }
 
 /// From now on it has happened.

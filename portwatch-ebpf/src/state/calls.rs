@@ -1,6 +1,7 @@
 //! Calls in flight: what their entries leave for their returns.
 
 use aya_ebpf::{
+    bindings::BPF_NOEXIST,
     macros::map,
     maps::{Array, HashMap},
 };
@@ -43,6 +44,14 @@ impl Function {
         matches!(
             self,
             Self::Connect4 | Self::Connect6 | Self::PreConnect | Self::ConnectDatagram
+        )
+    }
+
+    /// Whether its return tells something as a rule: what may refuse a call seldom does.
+    pub(crate) fn tells(self) -> bool {
+        !matches!(
+            self,
+            Self::RefuseBind | Self::RefuseListen | Self::RefuseConnect | Self::PreConnect
         )
     }
 
@@ -121,8 +130,11 @@ pub(crate) fn enter(ids: Ids, function: Function, entry: &Entry) -> Entered {
             if (&raw const (*place).claims).read_volatile() != 1 {
                 add(&raw mut (*place).claims, u64::MAX);
                 (&raw mut (*place).spilled).write_volatile(1);
+                if INFLIGHT.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok() {
+                    return Entered::Kept;
+                }
                 return match INFLIGHT.insert(key, entry, 0) {
-                    Ok(()) => Entered::Kept,
+                    Ok(()) => Entered::Replacing,
                     Err(_) => Entered::Full,
                 };
             }

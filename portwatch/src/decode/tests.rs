@@ -73,7 +73,8 @@ fn socket_record() -> SocketRecord {
         op: op::CONNECT,
         via: via::SYSCALL,
         unknown: 0,
-        reserved: [0; 9],
+        phase: 0,
+        reserved: [0; 8],
     }
 }
 

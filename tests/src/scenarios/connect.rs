@@ -273,6 +273,12 @@ fn connect_no_neighbour(s: &mut Script) -> Result<()> {
     finish(s, &client, &pending, Err(Errno::EHOSTUNREACH))?;
     let blocking = s.socket(Kind::Tcp4)?;
     s.connect(&blocking, peer).fails(Errno::EHOSTUNREACH)?;
+    // That a failure was told says nothing of the next attempt, which fails at once.
+    client
+        .connect(&Address::unspec())
+        .context("connect(AF_UNSPEC)")?;
+    netlink::add_unreachable(peer.0.into(), 32).context("cannot add a route")?;
+    s.connect(&client, peer).fails(Errno::EHOSTUNREACH)?;
     Ok(())
 }
 

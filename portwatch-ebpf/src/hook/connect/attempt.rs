@@ -1,14 +1,8 @@
-//! Attempts whose outcome is open: they wait in [`CONNECTING`], complete but for it, so that it names
-//! the caller and nobody else, in whatever context the answer arrives.
+//! Attempts whose outcome is open.
 
 use portwatch_ebpf::abi::record::{SocketRecord, flags, loss, op};
 
-use super::{
-    Backend, Far,
-    errno::is_answer,
-    note::{self, about},
-    put_port,
-};
+use super::{Backend, Far, errno::is_answer, note, put_port, told};
 use crate::{
     emit, filter,
     hook::{common, timed, unknown},
@@ -31,11 +25,11 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
     if !filter::op(op::CONNECT) {
         return;
     }
+    if happened(ever::WAITED) {
+        // What an earlier socket at this address has left, if its end was missed.
+        let _ = CONNECTING.remove(sk as u64);
+    }
     if config!(connect_returns_by_syscall) == 0 {
-        if happened(ever::WAITED) {
-            // What an earlier socket at this address has left, if its end was missed.
-            let _ = CONNECTING.remove(sk as u64);
-        }
         return;
     }
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
@@ -43,9 +37,11 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
     };
     // The outer socket of MPTCP changes state too; the attempt is the inner one's.
     if kind.is_tcp() && !kind.is_mptcp() {
-        if let Some(note) = about::<B>(sk) {
-            note.sk = 0;
+        if let Some(note) = note::about::<B>(sk) {
+            let own = note.sk;
+            note::forget(note, own);
         }
+        told::take::<B>(sk, 0);
         // Through io_uring, or by a send that connects on its way, no connect() returns.
         let phase = if syscall::is_connect(Current::<B::Generation>::get().syscall()) {
             phase::CALLING
@@ -59,7 +55,7 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
 /// Lets an attempt wait for its outcome. `began`: 0 where that is not known. The socket is locked by
 /// the caller.
 #[inline(always)]
-pub(super) fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64, phase: u16) {
+pub(super) fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64, phase: u8) {
     if !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) {
         return;
     }
@@ -80,10 +76,10 @@ pub(super) fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64, phase: u16) {
     }
     if began == 0 {
         record.time = emit::now();
-        record.header.kind = phase | phase::LATE;
+        record.phase = phase | phase::LATE;
     } else {
         record.time = began;
-        record.header.kind = phase;
+        record.phase = phase;
     }
     // Before it waits: whoever ends it looks only then.
     remember(ever::WAITED);
@@ -135,7 +131,7 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
     } else {
         B::Memory::load::<u32>(sk, offset!(sk_err))
     };
-    let outcome = if established {
+    let end = if established {
         outcome::ESTABLISHED
     } else {
         outcome::FAILED
@@ -143,22 +139,28 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
     let Some(record) = attempt(sk) else {
         // Where attempts wait from SYN_SENT on, it is none of ours.
         if config!(connect_returns_by_syscall) == 0 {
-            note::leave::<B>(sk, outcome, error, 0);
+            note::leave::<B>(sk, end, error, 0);
         }
         return;
     };
     // SAFETY: an entry of our map. The socket is locked by whoever changes its state, so nobody else
-    // handles this attempt now.
+    // handles this attempt now, but for the return of its call, which writes `phase`.
     let record = unsafe { &mut *record };
-    let calling = record.header.kind & phase::CALLING != 0;
+    let peer = sock::peer_port::<B::Memory>(sk);
+    if peer != 0 && record.peer_port != 0 && peer != record.peer_port {
+        // Of an earlier socket at this address, whose end was missed.
+        let _ = CONNECTING.remove(key);
+        return;
+    }
+    let calling = record.phase & phase::CALLING != 0;
     if !established && error == 0 {
         if calling {
             // The call itself fails right now; its return knows why.
-            note::leave::<B>(sk, outcome, 0, record.time);
+            note::leave::<B>(sk, end, 0, record.time);
             let _ = CONNECTING.remove(key);
             return;
         }
-        error = inner_error::<B>(sk);
+        error = inner_error::<B>(sk, record.time);
     }
     let family = record.family;
     sock::local::<B::Memory>(record, sk, family);
@@ -174,21 +176,22 @@ pub(crate) fn ends<B: Backend>(sk: Ptr, established: bool) {
     let _ = CONNECTING.remove(key);
     // The return of the call cannot tell such an errno from one of its own.
     if config!(connect_returns_by_syscall) != 0 && error != 0 && (calling || !is_answer(error)) {
-        note::leave_told::<B>(sk, error);
+        told::leave::<B>(sk, error);
     }
 }
 
 /// The error of an MPTCP socket that closes: it is still with the TCP socket inside, whose own end
-/// has just left a note of it (net/mptcp/protocol.c, `__mptcp_error_report`).
+/// has just left a note of it (net/mptcp/protocol.c, `__mptcp_error_report`). One from before this
+/// attempt began is an earlier attempt's.
 #[inline(always)]
-fn inner_error<B: Backend>(sk: Ptr) -> u32 {
+fn inner_error<B: Backend>(sk: Ptr, began: u64) -> u32 {
     let inner = sock::inner::<Far<B>>(sk);
     if inner.is_null() {
         return 0;
     }
     let own = inner as u64;
     match note_of(own) {
-        Some(note) if note.sk == own => note.error,
+        Some(note) if note.sk == own && note.at >= began => note.error,
         _ => 0,
     }
 }
@@ -203,7 +206,7 @@ fn tell(record: &mut SocketRecord) {
     if !filter::local_port(record.local_port) {
         return;
     }
-    let late = record.header.kind & phase::LATE != 0;
+    let late = record.phase & phase::LATE != 0;
     let started = if late { 0 } else { record.time };
     timed(record, emit::now(), started);
     emit::stamp(record);

@@ -11,8 +11,8 @@ static MEANINGS: [u8; 1024] = {
             // EINTR, EALREADY, EINPROGRESS; ERESTARTSYS to ERESTARTNOHAND and ERESTART_RESTARTBLOCK
             // (include/linux/errno.h)
             4 | 114 | 115 | 512..=516 => GOES_ON,
-            // ECONNABORTED, ECONNRESET, ETIMEDOUT, ECONNREFUSED
-            103 | 104 | 110 | 111 => ANSWER,
+            // EPIPE (reset after the peer's FIN), ECONNABORTED, ECONNRESET, ETIMEDOUT, ECONNREFUSED
+            32 | 103 | 104 | 110 | 111 => ANSWER,
             _ => 0,
         };
         number += 1;

@@ -5,46 +5,14 @@ use crate::{
     emit,
     kernel::{
         memory::{Memory, Ptr, config, number_in, offset},
-        sock::{self, Handle},
+        sock,
     },
     state::attempts::{Note, note_of, outcome},
 };
 
 /// Notes how an attempt has ended: its socket forgets.
 #[inline(always)]
-pub(super) fn leave<B: Backend>(sk: Ptr, outcome: u32, error: u32, began: u64) {
-    write::<B>(sk, |note| {
-        note.at = emit::now();
-        note.began = began;
-        note.outcome = outcome;
-        note.error = error;
-        note.inode = 0;
-        local_address::<B>(note, sk);
-        note.port = u32::from(if outcome == outcome::ESTABLISHED {
-            sock::port::<B::Memory>(sk)
-        } else {
-            sock::source_port::<Far<B>>(sk)
-        });
-    });
-}
-
-/// Notes that the failure of an attempt is told: the errno that its call returns with may be told of
-/// another attempt too.
-#[inline(always)]
-pub(super) fn leave_told<B: Backend>(sk: Ptr, error: u32) {
-    let inode = inode::<B>(sk);
-    // A socket without one is closed: no call returns.
-    if inode != 0 {
-        write::<B>(sk, |note| {
-            note.outcome = outcome::TOLD;
-            note.error = error;
-            note.inode = inode;
-        });
-    }
-}
-
-#[inline(always)]
-fn write<B: Backend>(sk: Ptr, fill: impl FnOnce(&mut Note)) {
+pub(super) fn leave<B: Backend>(sk: Ptr, end: u32, error: u32, began: u64) {
     let own = number_in(B::ROOM, sk);
     let Some(note) = note_of(own) else {
         return;
@@ -52,7 +20,16 @@ fn write<B: Backend>(sk: Ptr, fill: impl FnOnce(&mut Note)) {
     let whose = &raw mut note.sk;
     // SAFETY: a member of ours.
     unsafe { whose.write_volatile(0) };
-    fill(note);
+    note.at = emit::now();
+    note.began = began;
+    note.outcome = end;
+    note.error = error;
+    local_address::<B>(note, sk);
+    note.port = u32::from(if end == outcome::ESTABLISHED {
+        sock::port::<B::Memory>(sk)
+    } else {
+        sock::source_port::<Far<B>>(sk)
+    });
     // SAFETY: as above.
     unsafe { whose.write_volatile(own) };
 }
@@ -73,16 +50,19 @@ pub(super) fn of_call<B: Backend>(sk: Ptr, started: u64) -> Option<&'static mut 
     })
 }
 
-/// Forgets the note about a socket; whether it says that this failure is told.
+/// Forgets a note that was about `own`; false if another socket has taken its place meanwhile, and what
+/// was read from it may be of that one.
 #[inline(always)]
-pub(super) fn take_told<B: Backend>(sk: Ptr, note: &mut Note, error: u32) -> bool {
-    note.sk = 0;
-    note.error == error && note.inode == inode::<B>(sk)
-}
-
-#[inline(always)]
-fn inode<B: Backend>(sk: Ptr) -> u64 {
-    Handle::of::<B::Memory>(sk).inode::<B::Memory, Far<B>>()
+pub(super) fn forget(note: &mut Note, own: u64) -> bool {
+    let whose = &raw mut note.sk;
+    // SAFETY: a member of ours.
+    unsafe {
+        let still = whose.read_volatile() == own;
+        if still {
+            whose.write_volatile(0);
+        }
+        still
+    }
 }
 
 /// Writes the local address as a record has it, from where the family keeps it.
