@@ -53,6 +53,8 @@ pub(crate) enum Feature {
     ConnectWithoutCall,
     /// A TCP connect() that a cgroup program refuses with the errno of a peer's answer.
     RefusedAsAnswered,
+    /// The errno of an attempt whose program reads it before the kernel changes the state (before 6.10).
+    ErrorReadEarly,
     /// Calls that return while another task is preempted inside the program (7.x).
     Preempted,
 }
@@ -70,13 +72,20 @@ impl Feature {
             Self::ConnectTooLate => "connect-on-connected-socket",
             Self::ConnectWithoutCall => "connect-without-call",
             Self::RefusedAsAnswered => "connect-refused-as-answered",
+            Self::ErrorReadEarly => "error-read-early",
             Self::Preempted => "preempted-calls",
         }
     }
 }
 
+const READ_EARLY: &str =
+    "the kernel wakes the program first, which takes the error out of the socket";
+
 /// Backend, feature, why.
 const TABLE: &[(Backend, Feature, &str)] = &[
+    (Backend::Tracing, Feature::ErrorReadEarly, READ_EARLY),
+    (Backend::Kprobe, Feature::ErrorReadEarly, READ_EARLY),
+    (Backend::RawTp, Feature::ErrorReadEarly, READ_EARLY),
     (
         Backend::RawTp,
         Feature::IoUring,
@@ -218,11 +227,15 @@ mod tests {
             "calls-before-socket-layer: EBADF",
             "sctp-beyond-bind: SCTP listen",
             "preempted-calls: while another task",
+            "error-read-early: the errno",
         ];
-        let [first, second, third] = right;
+        let [first, second, third, fourth] = right;
         assert_eq!(compare("tracing", &right), [""; 0]);
         assert_eq!(compare("tracing", &right[1..]).len(), 1);
         assert_eq!(compare("kprobe", &right).len(), 2);
-        assert_eq!(compare("tracing", &["new", first, second, third]).len(), 1);
+        assert_eq!(
+            compare("tracing", &["new", first, second, third, fourth]).len(),
+            1
+        );
     }
 }

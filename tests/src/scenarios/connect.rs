@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::{Scenario, scenarios};
 use crate::{
     degraded::{self, Feature},
-    expect::Expect,
+    expect::{Expect, Want},
     script::{Pending, Script, skip},
     sys::{
         addr::Address,
@@ -110,7 +110,29 @@ fn finish<'a>(
         "connect() ended with {result:?}, not {expected:?}; peer {:?}",
         sock.peer()
     );
-    Ok(s.connect_ended(sock, pending, result))
+    let early =
+        s.ctx.kernel < (6, 10) && matches!(result, Err(errno) if errno != Errno::ECONNREFUSED);
+    let why = degraded::may_miss(s.ctx.backend, Feature::ErrorReadEarly);
+    let line = s.connect_ended(sock, pending, result);
+    if let Err(errno) = result
+        && early
+        && why.is_some()
+    {
+        line.set(
+            "event.outcome",
+            Want::OneOf(vec!["failure".into(), "unknown".into()]),
+        )
+        .set("event.reason", Want::OneOf(vec!["closed".into()]).maybe())
+        .set(
+            "error.type",
+            Want::OneOf(vec![format!("{errno:?}").into()]).maybe(),
+        )
+        .set(
+            "error.code",
+            Want::OneOf(vec![(errno as i32).into()]).maybe(),
+        );
+    }
+    Ok(line)
 }
 
 fn connect_tcp4(s: &mut Script) -> Result<()> {
@@ -442,10 +464,15 @@ fn connect_beside_one_that_waits(s: &mut Script) -> Result<()> {
             std::thread::park();
         }
     })?;
-    let beside = waiting
-        .asleep()?
-        .checked_add(THREADS)
-        .context("no such thread id")?;
+    let other = waiting.asleep()?;
+    let highest = std::fs::read_to_string("/proc/sys/kernel/pid_max").context("pid_max")?;
+    let highest: u32 = highest.trim().parse().context("pid_max")?;
+    // 300: the kernel does not come back to ids below (RESERVED_PIDS, kernel/pid.c).
+    let beside = (300..highest)
+        .skip_while(|id| id % THREADS != other % THREADS)
+        .step_by(THREADS as usize)
+        .find(|id| *id != other && !std::path::Path::new(&format!("/proc/{id}")).exists())
+        .context("no such thread id is free")?;
     let all = |s: &mut Script| {
         s.forked_as(beside.cast_signed(), |s| {
             let client = s.socket(Kind::Tcp4)?;
