@@ -212,7 +212,7 @@ mod tests {
         "time_boot":5,"event":{"name":"start"},"portwatch":{"version":"1"},
         "kernel":{"release":"6.1"},"host":{"name":"h"},"backend":"tracing",
         "degraded":["calls-before-socket-layer: EBADF","sctp-beyond-bind: SCTP listen",
-            "preempted-calls: while another task"]}"#;
+            "preempted-calls: while another task","error-read-early: the errno"]}"#;
 
     fn bind(seq: u64) -> String {
         format!(
