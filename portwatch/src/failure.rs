@@ -14,6 +14,7 @@ use crate::{
     load::LoadError,
     plan::{Facts, PREFERENCE, PlanError},
     sink::{Destination, OpenError},
+    stderr::say,
 };
 
 /// The kinds of failure, which are exit statuses.
@@ -190,15 +191,15 @@ impl Failure {
 
     /// Prints it.
     pub fn report(&self) {
-        eprintln!(
+        say(format_args!(
             "portwatch: {}",
             errno::words(&format_args!("{:#}", self.error))
-        );
+        ));
         if let Some(details) = &self.details {
-            eprintln!("{details}");
+            say(details);
         }
         for hint in &self.hints {
-            eprintln!("hint: {hint}");
+            say(format_args!("hint: {hint}"));
         }
     }
 }

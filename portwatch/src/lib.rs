@@ -20,3 +20,4 @@ mod sample;
 pub mod selection;
 pub mod sink;
 pub mod source;
+pub mod stderr;

@@ -23,6 +23,7 @@ use crate::{
         diagnostics::{Diagnostics, Stderr},
         ring::Ring,
     },
+    stderr::say,
 };
 use stream::{News, Stream};
 
@@ -160,13 +161,13 @@ struct Notes {
 impl Notes {
     fn note(&self, text: &str) {
         if !self.quiet {
-            eprintln!("portwatch: {text}");
+            say(format_args!("portwatch: {text}"));
         }
     }
 
     fn detail(&self, text: impl FnOnce() -> String) {
         if self.verbosity > 0 {
-            eprintln!("portwatch: {}", text());
+            say(format_args!("portwatch: {}", text()));
         }
     }
 
@@ -236,7 +237,7 @@ async fn follow(
         && let Err(error) = child.release()
     {
         let code = error.code();
-        eprintln!("portwatch: {}", errno::words(&error));
+        say(format_args!("portwatch: {}", errno::words(&error)));
         return Ok(code);
     }
     let deadline = tokio::time::sleep(options.duration.unwrap_or(Duration::MAX));

@@ -7,6 +7,8 @@ use log::{Log, Metadata, Record};
 use portwatch_ebpf::abi::note;
 use tokio::io::{Interest, unix::AsyncFd};
 
+use crate::stderr::say;
+
 /// Prints to stderr. The programs say numbers, nothing that a process chose.
 #[derive(Clone, Copy, Debug)]
 pub struct Stderr;
@@ -18,7 +20,10 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         let said = record.args().to_string();
-        eprintln!("portwatch: kernel: {}", words(&said).unwrap_or(said));
+        say(format_args!(
+            "portwatch: kernel: {}",
+            words(&said).unwrap_or(said)
+        ));
     }
 
     fn flush(&self) {}

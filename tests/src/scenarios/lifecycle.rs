@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
     net::{Ipv4Addr, UdpSocket},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -34,6 +35,7 @@ pub(super) const ALL: &[Session] = sessions![
     life_count,
     life_two_at_once,
     life_closed_pipe,
+    life_closed_stderr,
     life_full_disk,
     life_writes_to_file,
     life_latency,
@@ -188,6 +190,25 @@ fn life_closed_pipe(bench: &Bench) -> Result<()> {
         "not quiet: {}",
         stderr.trim()
     );
+    Ok(())
+}
+
+/// Whoever reads the notes may go: that changes neither the trace nor how it ends.
+fn life_closed_stderr(bench: &Bench) -> Result<()> {
+    for (options, expected) in [
+        (&["--duration", "100ms"][..], 0),
+        (&["--", "/no/such/command"][..], 127),
+        (&["-w", "/no/such/directory/file"][..], 4),
+    ] {
+        let (read, write) = task::pipe()?;
+        drop(read);
+        let mut command = bench.command(bench.trace_args(options.iter().copied()));
+        let status = command.stderr(write).stdout(Stdio::null()).status()?;
+        ensure!(
+            tracer::code(status) == expected,
+            "{options:?}: {status}, not {expected}"
+        );
+    }
     Ok(())
 }
 
