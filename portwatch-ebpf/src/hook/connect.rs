@@ -54,7 +54,8 @@ fn end_of<B: Backend, const NOTED: bool>(
     note::local_address::<B>(end, sk);
     end.port = u32::from(sock::port::<B::Memory>(sk));
     // No answer without SYN_SENT, and hardly a way out of there without a note: another socket has taken
-    // it. Both ends that connect at once (SYN_RECV) leave none, and then the address is left out too. A cgroup program that refuses with such an errno looks the same, and then the address is left out.
+    // it. Two ends that connect at once (SYN_RECV) leave none either, and a cgroup program may refuse with
+    // such an errno: then the address is left out too.
     end.gone = u32::from(NOTED && is_answer(error));
     if NOTED && let Some(note) = note::of_call::<B>(sk, started) {
         let Note {
