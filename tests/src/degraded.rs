@@ -53,7 +53,7 @@ pub(crate) enum Feature {
     ConnectWithoutCall,
     /// A TCP connect() that a cgroup program refuses with the errno of a peer's answer.
     RefusedAsAnswered,
-    /// The errno of an attempt whose program reads it before the kernel changes the state (before 6.10).
+    /// The errno of an attempt whose program reads it before the kernel changes the state.
     ErrorReadEarly,
     /// Calls that return while another task is preempted inside the program (7.x).
     Preempted,
@@ -78,8 +78,7 @@ impl Feature {
     }
 }
 
-const READ_EARLY: &str =
-    "the kernel wakes the program first, which takes the error out of the socket";
+const READ_EARLY: &str = "the program takes the error out of the socket before its state changes";
 
 /// Backend, feature, why.
 const TABLE: &[(Backend, Feature, &str)] = &[

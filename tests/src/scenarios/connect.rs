@@ -110,12 +110,11 @@ fn finish<'a>(
         "connect() ended with {result:?}, not {expected:?}; peer {:?}",
         sock.peer()
     );
-    let early =
-        s.ctx.kernel < (6, 10) && matches!(result, Err(errno) if errno != Errno::ECONNREFUSED);
     let why = degraded::may_miss(s.ctx.backend, Feature::ErrorReadEarly);
     let line = s.connect_ended(sock, pending, result);
+    // A refusal is answered with the socket closed first (net/ipv4/tcp_input.c, tcp_reset).
     if let Err(errno) = result
-        && early
+        && errno != Errno::ECONNREFUSED
         && why.is_some()
     {
         line.set(
