@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::event::{
     Conflict, Endpoint, Errno, Event, Family, Holder, Op, Outcome, ProcessImage, Socket,
-    SocketOptions, Task, TcpState, Transport, UnknownReason, Via,
+    SocketOptions, Taker, Task, TcpState, Transport, UnknownReason, Via,
 };
 
 /// A decoded record.
@@ -160,6 +160,8 @@ fn socket(mut bytes: &[u8]) -> Result<(Event, u16, u32), DecodeError> {
     let operation = b.try_get_u8()?;
     let asked_via = b.try_get_u8()?;
     let unknown_reason = b.try_get_u8()?;
+    let _phase = b.try_get_u8()?;
+    let bound_port = b.try_get_u16_ne()?;
 
     let local = Endpoint {
         address: when(bits, present::LOCAL_ADDRESS, ())
@@ -204,6 +206,7 @@ fn socket(mut bytes: &[u8]) -> Result<(Event, u16, u32), DecodeError> {
         },
         task: task_of(&task, bits),
         refused_by_policy: flag_bits & flags::REFUSED_BY_POLICY != 0,
+        bound_port: (bound_port != 0).then_some(bound_port),
         conflict: None,
     };
     Ok((event, cpu, lost))
@@ -327,6 +330,10 @@ fn holder(mut bytes: &[u8]) -> Result<Holder, DecodeError> {
     let family = family(number)?;
     let protocol = b.try_get_u16_ne()?;
     let state = b.try_get_u8()?;
+    b.try_copy_to_slice(&mut [0; 3])?;
+    let references = b.try_get_u32_ne()?;
+    let taken = b.try_get_u64_ne()?;
+    let taker = task(b)?;
     Ok(Holder {
         // Sockets in TIME_WAIT have no protocol field; only TCP has that state.
         transport: if protocol == 0 {
@@ -356,6 +363,15 @@ fn holder(mut bytes: &[u8]) -> Result<Holder, DecodeError> {
             uid: when(bits, present::SOCKET_UID, uid),
             options: options(bits, flag_bits, family),
         },
+        chose_port: flag_bits & flags::CHOSE_PORT != 0,
+        accepted: flag_bits & flags::ACCEPTED != 0,
+        of_kernel: flag_bits & flags::OF_KERNEL != 0,
+        references: when(bits, present::REFERENCES, references),
+        taker: when(bits, present::TAKER, ()).map(|()| Taker {
+            task: task_of(&taker, bits),
+            time_boot: taken,
+            has_it: flag_bits & flags::HAS_IT != 0,
+        }),
     })
 }
 

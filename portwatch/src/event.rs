@@ -3,7 +3,11 @@
 //! A kernel record decodes to an [`Event`] (raw facts), `enrich` joins it with names to a
 //! [`Sighting`], and the sinks print that. Recorded and live streams carry the same [`Item`]s.
 
+mod conflict;
+
 use std::{net::IpAddr, sync::Arc};
+
+pub use conflict::*;
 
 /// What the stream consists of, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -346,95 +350,6 @@ pub struct ProcessImage {
     pub args_cut: bool,
 }
 
-/// A socket found under the port that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// Transport.
-    pub transport: Transport,
-    /// Family.
-    pub family: Family,
-    /// TCP state, also of UDP sockets.
-    pub state: TcpState,
-    /// Local end.
-    pub local: Endpoint,
-    /// Peer, of connected sockets.
-    pub peer: Option<Endpoint>,
-    /// Identity and options.
-    pub socket: Socket,
-}
-
-/// TCP states (include/net/tcp_states.h), named as OpenTelemetry's `network.connection.state`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-#[expect(missing_docs, reason = "the states of RFC 9293")]
-pub enum TcpState {
-    Established = 1,
-    SynSent = 2,
-    SynReceived = 3,
-    FinWait1 = 4,
-    FinWait2 = 5,
-    TimeWait = 6,
-    Closed = 7,
-    CloseWait = 8,
-    LastAck = 9,
-    Listen = 10,
-    Closing = 11,
-    NewSynReceived = 12,
-    BoundInactive = 13,
-}
-
-impl TcpState {
-    /// From the kernel's number.
-    #[must_use]
-    pub const fn from_kernel(state: u8) -> Option<Self> {
-        Some(match state {
-            1 => Self::Established,
-            2 => Self::SynSent,
-            3 => Self::SynReceived,
-            4 => Self::FinWait1,
-            5 => Self::FinWait2,
-            6 => Self::TimeWait,
-            7 => Self::Closed,
-            8 => Self::CloseWait,
-            9 => Self::LastAck,
-            10 => Self::Listen,
-            11 => Self::Closing,
-            12 => Self::NewSynReceived,
-            13 => Self::BoundInactive,
-            _ => return None,
-        })
-    }
-
-    /// OpenTelemetry's name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Established => "established",
-            Self::SynSent => "syn_sent",
-            Self::SynReceived | Self::NewSynReceived => "syn_received",
-            Self::FinWait1 => "fin_wait_1",
-            Self::FinWait2 => "fin_wait_2",
-            Self::TimeWait => "time_wait",
-            Self::Closed | Self::BoundInactive => "closed",
-            Self::CloseWait => "close_wait",
-            Self::LastAck => "last_ack",
-            Self::Listen => "listen",
-            Self::Closing => "closing",
-        }
-    }
-}
-
-/// The sockets that stood in the way, as far as kernel data goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Conflict {
-    /// Listeners first, then bound, then clients, then the rest.
-    pub holders: Vec<Holder>,
-    /// Owners of the port seen.
-    pub total: u32,
-    /// Whether the walk was cut short.
-    pub truncated: bool,
-}
-
 /// One bind, listen, connect or autobind as the kernel reported it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -466,6 +381,8 @@ pub struct Event {
     pub task: Task,
     /// Refused by an LSM or a cgroup program before the socket layer decided.
     pub refused_by_policy: bool,
+    /// The port that the socket had already when bind() was refused.
+    pub bound_port: Option<u16>,
     /// On EADDRINUSE.
     pub conflict: Option<Conflict>,
 }
@@ -485,6 +402,8 @@ pub struct Sighting {
     pub peer: PortFacts,
     /// Name of the bound device or scope.
     pub interface: Option<String>,
+    /// Why it was refused, where something stood in the way.
+    pub explanation: Option<Box<Explanation>>,
     /// What should be there and could not be read: contract paths, sorted.
     pub missing: Vec<&'static str>,
 }

@@ -5,6 +5,7 @@
 pub mod child;
 pub mod cli;
 pub mod commands;
+pub mod conflict;
 pub mod decode;
 pub mod enrich;
 pub mod errno;

@@ -92,12 +92,14 @@ pub(crate) fn sighting(op: Op, local: &str) -> Sighting {
                 cgroup: Some(4242),
             },
             refused_by_policy: false,
+            bound_port: None,
             conflict: None,
         }),
         time: time(),
         process: Arc::new(process("/usr/bin/node", &["node", "server.js"])),
         peer: PortFacts::default(),
         interface: None,
+        explanation: None,
         missing: Vec::new(),
     }
 }
@@ -161,6 +163,11 @@ pub(crate) fn conflict(holders: usize, total: u32, truncated: bool) -> Sighting 
                 ..SocketOptions::default()
             },
         },
+        chose_port: false,
+        accepted: false,
+        of_kernel: false,
+        references: None,
+        taker: None,
     };
     let waiting = Holder {
         state: TcpState::TimeWait,

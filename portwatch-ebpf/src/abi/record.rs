@@ -1,7 +1,7 @@
 //! The records of the ring buffer.
 
 /// Version of the record layout. User space refuses any other and names both.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Kinds of record, [`Header::kind`].
 pub mod kind {
@@ -83,6 +83,10 @@ pub mod present {
     pub const DEVICE: u32 = 1 << 17;
     /// the option bits of `flags` that come from `struct sock_common`
     pub const SOCKET_FLAGS: u32 = 1 << 18;
+    /// `references` of a [`super::HolderRecord`]
+    pub const REFERENCES: u32 = 1 << 19;
+    /// `taken` and `taker` of a [`super::HolderRecord`]
+    pub const TAKER: u32 = 1 << 20;
 }
 
 /// Options and properties of a socket, bits of `flags`.
@@ -112,6 +116,14 @@ pub mod flags {
     pub const CUT_PATH: u32 = 1 << 10;
     /// The arguments are longer than what the record carries: their beginning is here.
     pub const CUT_ARGS: u32 = 1 << 11;
+    /// The program named the port itself in bind().
+    pub const CHOSE_PORT: u32 = 1 << 12;
+    /// The socket came out of a listener's queue.
+    pub const ACCEPTED: u32 = 1 << 13;
+    /// No process ever had a descriptor of the socket.
+    pub const OF_KERNEL: u32 = 1 << 14;
+    /// The process that got the port has a descriptor of the socket.
+    pub const HAS_IT: u32 = 1 << 15;
 }
 
 /// Why an event was lost: slots of the per-CPU map `LOST`.
@@ -226,8 +238,10 @@ pub struct SocketRecord {
     pub unknown: u8,
     /// How an attempt stands that waits in the kernel: the programs' own, nothing to readers.
     pub phase: u8,
+    /// The port that the socket had when bind() was refused, host byte order; 0 for none.
+    pub bound_port: u16,
     /// Must be 0.
-    pub reserved: [u8; 8],
+    pub reserved: [u8; 6],
 }
 
 /// A socket found in the kernel's hash under the port that was asked for.
@@ -261,7 +275,14 @@ pub struct HolderRecord {
     /// TCP state (include/net/tcp_states.h), also of UDP sockets.
     pub state: u8,
     /// Must be 0.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
+    /// References to the open file: one for each entry of a descriptor table, and for each system
+    /// call that is at work on it.
+    pub references: u32,
+    /// When it got the port, CLOCK_BOOTTIME, ns.
+    pub taken: u64,
+    /// Who got the port for it, as the process was then.
+    pub taker: TaskRecord,
 }
 
 /// Holders that a record carries at most.
@@ -328,6 +349,6 @@ pub struct ProcessRecord {
 const _: () = assert!(size_of::<Header>() == 8);
 const _: () = assert!(size_of::<TaskRecord>() == 64);
 const _: () = assert!(size_of::<SocketRecord>() == 192);
-const _: () = assert!(size_of::<HolderRecord>() == 80);
-const _: () = assert!(size_of::<OwnersRecord>() == 24 + 8 * 80 + 336);
+const _: () = assert!(size_of::<HolderRecord>() == 152);
+const _: () = assert!(size_of::<OwnersRecord>() == 24 + 8 * 152 + 336);
 const _: () = assert!(size_of::<ProcessRecord>() == 8 + 64 + 16 + 32 + 768 + 1024);

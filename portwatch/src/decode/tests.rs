@@ -74,7 +74,8 @@ fn socket_record() -> SocketRecord {
         via: via::SYSCALL,
         unknown: 0,
         phase: 0,
-        reserved: [0; 8],
+        bound_port: 0,
+        reserved: [0; 6],
     }
 }
 
@@ -93,7 +94,10 @@ fn holder_record(port: u16) -> HolderRecord {
         family: AF_INET6,
         protocol: 6,
         state: 10,
-        reserved: [0; 7],
+        reserved: [0; 3],
+        references: 0,
+        taken: 0,
+        taker: task_record(),
     }
 }
 
@@ -207,6 +211,7 @@ fn every_member_of_a_socket_record_arrives() {
             cgroup: Some(13),
         },
         refused_by_policy: false,
+        bound_port: None,
         conflict: None,
     };
     assert_eq!(
@@ -511,6 +516,11 @@ fn every_member_of_a_holder_arrives() {
                 mptcp: Some(false),
             },
         },
+        chose_port: false,
+        accepted: false,
+        of_kernel: false,
+        references: None,
+        taker: None,
     };
     assert_eq!(conflict.holders, [expected]);
     assert_eq!((conflict.total, conflict.truncated), (32, true));

@@ -158,6 +158,11 @@ fn holder(response: &InetResponse, port: u16) -> Option<Holder> {
                 ..SocketOptions::default()
             },
         },
+        chose_port: false,
+        accepted: false,
+        of_kernel: false,
+        references: None,
+        taker: None,
     })
 }
 
@@ -183,6 +188,11 @@ mod tests {
             },
             peer: None,
             socket: Socket::default(),
+            chose_port: false,
+            accepted: false,
+            of_kernel: false,
+            references: None,
+            taker: None,
         }
     }
 

@@ -116,6 +116,7 @@ impl Enricher {
             local,
             peer,
             interface: place.interface.map(|name| (*name).to_owned()),
+            explanation: None,
             missing,
             event,
         }
@@ -232,6 +233,7 @@ pub(crate) mod tests {
                 cgroup: Some(1),
             },
             refused_by_policy: false,
+            bound_port: None,
             conflict: None,
         }
     }

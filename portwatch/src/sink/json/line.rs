@@ -85,6 +85,7 @@ pub(super) fn event(
         local: local_facts,
         peer: peer_facts,
         interface,
+        explanation: _,
         missing,
     } = sighting;
     let Event {
@@ -102,6 +103,7 @@ pub(super) fn event(
         socket,
         task,
         refused_by_policy: _, // a word of `conflict.kind`, which is decided elsewhere
+        bound_port: _,
         conflict,
     } = &**event;
 
@@ -312,6 +314,11 @@ fn holder(part: &mut Object<'_>, holder: &Holder) {
         local,
         peer,
         socket,
+        chose_port: _,
+        accepted: _,
+        of_kernel: _,
+        references: _,
+        taker: _,
     } = holder;
     // The kernel alone has told of it.
     let facts = |endpoint: &Endpoint| PortFacts {

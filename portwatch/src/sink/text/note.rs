@@ -47,6 +47,11 @@ fn holder(note: &mut Vec<u8>, holder: &Holder) {
         local,
         peer,
         socket,
+        chose_port: _,
+        accepted: _,
+        of_kernel: _,
+        references: _,
+        taker: _,
     } = holder;
     digits::endpoint(note, local);
     if let Some(peer) = peer {

@@ -1,0 +1,290 @@
+//! The kernel's rules of sharing a port, for TCP and UDP over IPv4 and IPv6.
+//!
+//! [`clash`] says whether two sockets may have the same port, and by which rule not. [`Port`] adds
+//! what goes beyond pairs: the kernel's memory of who took a port, which lets some sockets pass without
+//! comparing them with each owner. `cargo xtask test` compares both with the running kernel.
+//!
+//! Sources: net/ipv4/inet_connection_sock.c (`inet_rcv_saddr_equal`, `inet_bind_conflict`,
+//! `inet_csk_get_port`, `sk_reuseport_match`, `inet_csk_update_fastreuse`), net/ipv4/udp.c
+//! (`udp_lib_lport_inuse`).
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::event::{Overlap, Reason, TcpState, Transport};
+
+/// A socket on a port, as far as the kernel compares it with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Transport.
+    pub transport: Transport,
+    /// Local address: of an IPv4 socket IPv4, of an IPv6 socket IPv6, v4-mapped ones too.
+    pub address: IpAddr,
+    /// IPV6_V6ONLY as the program has set it; that the kernel sets it too while it binds a specific
+    /// address is known here.
+    pub v6only: bool,
+    /// Index of the interface it is bound to (SO_BINDTODEVICE, or a link-local address' scope).
+    pub device: Option<u32>,
+    /// SO_REUSEADDR
+    pub reuseaddr: bool,
+    /// SO_REUSEPORT
+    pub reuseport: bool,
+    /// Owner.
+    pub uid: u32,
+    /// TCP state; of UDP sockets and of one that only wants to bind, any but LISTEN and TIME_WAIT.
+    pub state: TcpState,
+}
+
+/// That two sockets may not share a port, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clash {
+    /// How their addresses overlap.
+    pub overlap: Overlap,
+    /// What kept them from sharing the port all the same.
+    pub reason: Reason,
+    /// Whether a bound device took part: one of them has one, and it did not keep them apart.
+    pub device: bool,
+}
+
+/// Whether `new`, which binds or listens, may not have the port that `held` has, and why.
+/// `None`: they may share it, or are none of each other's business.
+#[must_use]
+pub fn clash(new: &Claim, held: &Claim) -> Option<Clash> {
+    if new.transport != held.transport || !same_device(new, held) {
+        return None;
+    }
+    let overlap = overlap(new, held)?;
+    let reason = if shares_by_reuseaddr(new, held) || shares_by_reuseport(new, held) {
+        return None;
+    } else {
+        reason(new, held)
+    };
+    Some(Clash {
+        overlap,
+        reason,
+        device: new.device.is_some() || held.device.is_some(),
+    })
+}
+
+/// `inet_bind_conflict`, `udp_lib_lport_inuse`: sockets on two devices never meet; one without a
+/// device is on all.
+fn same_device(new: &Claim, held: &Claim) -> bool {
+    match (new.device, held.device) {
+        (Some(new), Some(held)) => new == held,
+        _ => true,
+    }
+}
+
+/// `inet_bind_conflict`: `sk->sk_reuse && sk2->sk_reuse && sk2->sk_state != TCP_LISTEN`;
+/// `udp_lib_lport_inuse`: `!sk2->sk_reuse || !sk->sk_reuse`.
+fn shares_by_reuseaddr(new: &Claim, held: &Claim) -> bool {
+    new.reuseaddr && held.reuseaddr && !listens(held)
+}
+
+/// `inet_bind_conflict`: both have SO_REUSEPORT, and `sk2->sk_state == TCP_TIME_WAIT ||
+/// uid_eq(uid, sk_uid(sk2))`; `udp_lib_lport_inuse` likewise.
+fn shares_by_reuseport(new: &Claim, held: &Claim) -> bool {
+    new.reuseport && held.reuseport && (held.state == TcpState::TimeWait || new.uid == held.uid)
+}
+
+fn listens(claim: &Claim) -> bool {
+    claim.state == TcpState::Listen
+}
+
+/// What kept two sockets with overlapping addresses from sharing: the least that would have to be
+/// different. Of a listener SO_REUSEADDR never is: it does not count there.
+fn reason(new: &Claim, held: &Claim) -> Reason {
+    let listens = listens(held);
+    match (
+        (new.reuseaddr, new.reuseport),
+        (held.reuseaddr, held.reuseport),
+    ) {
+        ((_, true), (_, true)) => Reason::ReuseportUid,
+        ((true, false), (false, true)) | ((false, true), (true, false)) => Reason::ReuseMismatch,
+        ((_, true), (held_addr, false)) if held_addr || listens || !new.reuseaddr => {
+            Reason::ReuseportMissingHolder
+        }
+        ((new_addr, false), (_, true)) if new_addr || listens || !held.reuseaddr => {
+            Reason::ReuseportMissingSelf
+        }
+        ((false, false), (false, false)) => Reason::NoReuse,
+        _ if listens => Reason::ReuseListening,
+        ((true, _), _) => Reason::ReuseMissingHolder,
+        ((false, _), _) => Reason::ReuseMissingSelf,
+    }
+}
+
+/// How the kernel sees an address of an IPv6 socket (`ipv6_addr_type`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Any,
+    Mapped(Ipv4Addr),
+    Specific(Ipv6Addr),
+}
+
+fn type_of(address: IpAddr) -> Type {
+    match address {
+        IpAddr::V4(v4) => Type::Mapped(v4),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => Type::Mapped(v4),
+            None if v6.is_unspecified() => Type::Any,
+            None => Type::Specific(v6),
+        },
+    }
+}
+
+/// Whether a socket takes no IPv4 packets (`ipv6_only_sock`). The kernel sets the option itself while
+/// it binds a specific address (net/ipv6/af_inet6.c, `__inet6_bind`).
+fn only_ipv6(claim: &Claim) -> bool {
+    match claim.address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(_) => claim.v6only || matches!(type_of(claim.address), Type::Specific(_)),
+    }
+}
+
+/// `inet_rcv_saddr_equal(new, held, true)`, and how.
+fn overlap(new: &Claim, held: &Claim) -> Option<Overlap> {
+    match (new.address, type_of(new.address), type_of(held.address)) {
+        (IpAddr::V4(own), _, other) => match other {
+            // `ipv4_rcv_saddr_equal`
+            _ if only_ipv6(held) => None,
+            Type::Mapped(other) => overlap_v4(own, other),
+            Type::Any => Some(Overlap::DualStack),
+            // `sk_rcv_saddr` of such a socket is LOOPBACK4_IPV6, and it is `only_ipv6`.
+            Type::Specific(_) => None,
+        },
+        // `ipv6_rcv_saddr_equal`
+        (_, Type::Mapped(own), Type::Mapped(other)) => {
+            (!only_ipv6(held)).then(|| overlap_v4(own, other)).flatten()
+        }
+        (_, Type::Any, Type::Any) => Some(Overlap::Exact),
+        (_, Type::Mapped(_), Type::Any) => (!only_ipv6(held)).then_some(Overlap::DualStack),
+        (_, Type::Any, Type::Mapped(_)) => (!only_ipv6(new)).then_some(Overlap::DualStack),
+        (_, Type::Any, Type::Specific(_)) | (_, Type::Specific(_), Type::Any) => {
+            Some(Overlap::Wildcard)
+        }
+        (_, Type::Specific(own), Type::Specific(other)) => (own == other).then_some(Overlap::Exact),
+        (_, Type::Specific(_), Type::Mapped(_)) | (_, Type::Mapped(_), Type::Specific(_)) => None,
+    }
+}
+
+fn overlap_v4(own: Ipv4Addr, other: Ipv4Addr) -> Option<Overlap> {
+    if own == other {
+        Some(Overlap::Exact)
+    } else if own.is_unspecified() || other.is_unspecified() {
+        Some(Overlap::Wildcard)
+    } else {
+        None
+    }
+}
+
+/// A port of a network namespace, and what the kernel remembers of the sockets that took it
+/// (`struct inet_bind_bucket`). Only TCP has such a memory.
+#[derive(Clone, Debug, Default)]
+pub struct Port {
+    /// All took it with SO_REUSEADDR and none has listened since.
+    reuseaddr: bool,
+    reuseport: Group,
+}
+
+/// `fastreuseport`, `fastuid` and `fast_*`.
+#[derive(Clone, Copy, Debug, Default)]
+enum Group {
+    /// The last one to take it had no SO_REUSEPORT.
+    #[default]
+    None,
+    /// All of them had it (FASTREUSEPORT_ANY).
+    All { uid: u32 },
+    /// The last one had it, others not (FASTREUSEPORT_STRICT).
+    Last(Claim),
+}
+
+impl Port {
+    /// Whether `new` may take the port, or listen on it, beside its `owners`, newest first (without
+    /// itself); if not, the places in `owners` of those it clashes with.
+    ///
+    /// # Errors
+    /// The owners in the way; never none.
+    pub fn admits(&self, new: &Claim, owners: &[Claim]) -> Result<(), Vec<(usize, Clash)>> {
+        let clashes: Vec<_> = owners
+            .iter()
+            .enumerate()
+            .filter_map(|(at, held)| Some((at, clash(new, held)?)))
+            .collect();
+        if clashes.is_empty() || self.lets_pass(new, owners) {
+            Ok(())
+        } else {
+            Err(clashes)
+        }
+    }
+
+    /// Whether `new` passes though it may clash with an owner.
+    fn lets_pass(&self, new: &Claim, owners: &[Claim]) -> bool {
+        if new.transport != Transport::Tcp {
+            return passes_udp(new, owners);
+        }
+        // `inet_csk_get_port`: `tb->fastreuse > 0 && reuse`
+        self.reuseaddr && new.reuseaddr && !listens(new) || self.group_takes(new)
+    }
+
+    /// `sk_reuseport_match`
+    fn group_takes(&self, new: &Claim) -> bool {
+        new.reuseport
+            && match self.reuseport {
+                Group::None => false,
+                Group::All { uid } => uid == new.uid,
+                Group::Last(last) => last.uid == new.uid && covers(&last, new),
+            }
+    }
+
+    /// `claim` has taken the port, or listens on it, beside `others` (`inet_csk_update_fastreuse`).
+    pub fn taken(&mut self, claim: &Claim, others: usize) {
+        let reuseaddr = claim.reuseaddr && !listens(claim);
+        if others == 0 {
+            self.reuseaddr = reuseaddr;
+            self.reuseport = if claim.reuseport {
+                Group::All { uid: claim.uid }
+            } else {
+                Group::None
+            };
+            return;
+        }
+        self.reuseaddr &= reuseaddr;
+        if !claim.reuseport {
+            self.reuseport = Group::None;
+        } else if !self.group_takes(claim) {
+            self.reuseport = Group::Last(*claim);
+        }
+    }
+}
+
+/// `udp_lib_lport_inuse` looks no further than the first socket that overlaps without SO_REUSEADDR.
+fn passes_udp(new: &Claim, owners: &[Claim]) -> bool {
+    owners
+        .iter()
+        .find(|held| {
+            same_device(new, held)
+                && !shares_by_reuseaddr(new, held)
+                && overlap(new, held).is_some()
+        })
+        .is_none_or(|held| shares_by_reuseport(new, held))
+}
+
+/// `inet_rcv_saddr_equal` where a wildcard counts only on the side of the one that is remembered.
+fn covers(last: &Claim, new: &Claim) -> bool {
+    match overlap(last, new) {
+        None => false,
+        Some(Overlap::Exact) => true,
+        Some(Overlap::Wildcard | Overlap::DualStack) => is_any(last.address),
+    }
+}
+
+fn is_any(address: IpAddr) -> bool {
+    match type_of(address) {
+        Type::Any => true,
+        Type::Mapped(v4) => v4.is_unspecified(),
+        Type::Specific(_) => false,
+    }
+}

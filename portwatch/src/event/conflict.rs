@@ -1,0 +1,351 @@
+//! What stood in the way of a call: the sockets as the kernel had them, and the verdict on them.
+
+use std::{ops::RangeInclusive, sync::Arc};
+
+use super::{Endpoint, Family, PortFacts, Process, Socket, Task, Time, Transport};
+
+/// A socket found under the port that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Transport.
+    pub transport: Transport,
+    /// Family.
+    pub family: Family,
+    /// TCP state, also of UDP sockets.
+    pub state: TcpState,
+    /// Local end.
+    pub local: Endpoint,
+    /// Peer, of connected sockets.
+    pub peer: Option<Endpoint>,
+    /// Identity and options.
+    pub socket: Socket,
+    /// The program named the port itself in bind(); otherwise the kernel chose it, or a listener
+    /// passed it on.
+    pub chose_port: bool,
+    /// It came out of a listener's queue.
+    pub accepted: bool,
+    /// No process ever had a descriptor of it.
+    pub of_kernel: bool,
+    /// References to its open file at that moment: one for each descriptor table entry, and for
+    /// each system call that is at work on it. `None` where there is no file.
+    pub references: Option<u32>,
+    /// Who got the port for it.
+    pub taker: Option<Taker>,
+}
+
+/// Who got the port for a socket, as the kernel's programs noted it then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taker {
+    /// The process, as it was then.
+    pub task: Task,
+    /// When, CLOCK_BOOTTIME, ns.
+    pub time_boot: u64,
+    /// It still had a descriptor of the socket when the other call was refused.
+    pub has_it: bool,
+}
+
+/// TCP states (include/net/tcp_states.h), named as OpenTelemetry's `network.connection.state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "the states of RFC 9293")]
+pub enum TcpState {
+    Established = 1,
+    SynSent = 2,
+    SynReceived = 3,
+    FinWait1 = 4,
+    FinWait2 = 5,
+    TimeWait = 6,
+    Closed = 7,
+    CloseWait = 8,
+    LastAck = 9,
+    Listen = 10,
+    Closing = 11,
+    NewSynReceived = 12,
+    BoundInactive = 13,
+}
+
+impl TcpState {
+    /// From the kernel's number.
+    #[must_use]
+    pub const fn from_kernel(state: u8) -> Option<Self> {
+        Some(match state {
+            1 => Self::Established,
+            2 => Self::SynSent,
+            3 => Self::SynReceived,
+            4 => Self::FinWait1,
+            5 => Self::FinWait2,
+            6 => Self::TimeWait,
+            7 => Self::Closed,
+            8 => Self::CloseWait,
+            9 => Self::LastAck,
+            10 => Self::Listen,
+            11 => Self::Closing,
+            12 => Self::NewSynReceived,
+            13 => Self::BoundInactive,
+            _ => return None,
+        })
+    }
+
+    /// OpenTelemetry's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::SynSent => "syn_sent",
+            Self::SynReceived | Self::NewSynReceived => "syn_received",
+            Self::FinWait1 => "fin_wait_1",
+            Self::FinWait2 => "fin_wait_2",
+            Self::TimeWait => "time_wait",
+            Self::Closed | Self::BoundInactive => "closed",
+            Self::CloseWait => "close_wait",
+            Self::LastAck => "last_ack",
+            Self::Listen => "listen",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// The owners of a port at the moment a call was refused, as far as the kernel's programs saw them:
+/// not each of them need be in the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conflict {
+    /// Listeners first, then bound, then clients, then the rest.
+    pub holders: Vec<Holder>,
+    /// Owners of the port seen.
+    pub total: u32,
+    /// Whether the walk was cut short.
+    pub truncated: bool,
+}
+
+/// What stood in the way (`conflict.kind`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A socket that listens.
+    Listener,
+    /// One that is bound and does not listen.
+    Bound,
+    /// One whose port is the source of an outgoing connection.
+    Client,
+    /// A connection that came in.
+    Accepted,
+    /// A connection on its way out: FIN_WAIT, CLOSE_WAIT, LAST_ACK and the like.
+    Closing,
+    /// A connection that ended lately (RFC 9293, 3.6.1).
+    TimeWait,
+    /// A socket that no process owns.
+    Kernel,
+    /// The holder had closed by the time it was looked up.
+    Gone,
+    /// No automatic port was left.
+    Exhausted,
+    /// The socket itself is bound already.
+    AlreadyBound,
+    /// The port needs CAP_NET_BIND_SERVICE.
+    Privileged,
+    /// No interface has the address.
+    NotLocal,
+    /// A cgroup program or a security module.
+    Policy,
+    /// Not known.
+    Unknown,
+}
+
+impl Kind {
+    /// The name in the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Bound => "bound",
+            Self::Client => "client",
+            Self::Accepted => "accepted",
+            Self::Closing => "closing",
+            Self::TimeWait => "time_wait",
+            Self::Kernel => "kernel",
+            Self::Gone => "gone",
+            Self::Exhausted => "exhausted",
+            Self::AlreadyBound => "already_bound",
+            Self::Privileged => "privileged",
+            Self::NotLocal => "not_local",
+            Self::Policy => "policy",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How the addresses of two sockets on a port overlap (`conflict.overlap`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Overlap {
+    /// They are the same; a v4-mapped IPv6 address is the IPv4 one.
+    Exact,
+    /// One is the wildcard of the family of the other.
+    Wildcard,
+    /// One is `::` and takes IPv4 too, the other an IPv4 address.
+    DualStack,
+}
+
+impl Overlap {
+    /// The name in the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Wildcard => "wildcard",
+            Self::DualStack => "dual_stack",
+        }
+    }
+}
+
+/// What kept two sockets with overlapping addresses from sharing a port (`conflict.reason`): the least
+/// that would have to be different. "Self" is the socket that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Neither has SO_REUSEADDR or SO_REUSEPORT.
+    NoReuse,
+    /// The holder has SO_REUSEADDR; self would need it too, and that would do.
+    ReuseMissingSelf,
+    /// Self has SO_REUSEADDR; the holder would need it too, and that would do.
+    ReuseMissingHolder,
+    /// One side has only SO_REUSEADDR, the other only SO_REUSEPORT.
+    ReuseMismatch,
+    /// The holder listens, so SO_REUSEADDR of either side does not count.
+    ReuseListening,
+    /// The holder has SO_REUSEPORT, self would need it too.
+    ReuseportMissingSelf,
+    /// Self has SO_REUSEPORT, the holder would need it too.
+    ReuseportMissingHolder,
+    /// Both have SO_REUSEPORT, but belong to different users.
+    ReuseportUid,
+}
+
+impl Reason {
+    /// The name in the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoReuse => "no_reuse",
+            Self::ReuseMissingSelf => "reuse_missing_self",
+            Self::ReuseMissingHolder => "reuse_missing_holder",
+            Self::ReuseMismatch => "reuse_mismatch",
+            Self::ReuseListening => "reuse_listening",
+            Self::ReuseportMissingSelf => "reuseport_missing_self",
+            Self::ReuseportMissingHolder => "reuseport_missing_holder",
+            Self::ReuseportUid => "reuseport_uid",
+        }
+    }
+}
+
+/// Why a call was refused (`conflict`), as far as the event itself tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What stood in the way; of several sockets the first.
+    pub kind: Kind,
+    /// Of the first socket.
+    pub overlap: Option<Overlap>,
+    /// Of the first socket.
+    pub reason: Option<Reason>,
+    /// Whether a bound device took part; `None` where no socket is in the way.
+    pub device: Option<bool>,
+    /// The sockets in the way, in the contract's order.
+    pub culprits: Vec<Culprit>,
+    /// Owners of the port that the kernel's programs saw, in the way or not.
+    pub total: u32,
+    /// Whether they could not look at all of them.
+    pub truncated: bool,
+}
+
+/// A socket in the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Culprit {
+    /// The socket.
+    pub holder: Holder,
+    /// What it is.
+    pub kind: Kind,
+    /// How its address overlaps with the one asked for; `None` where its options are not known.
+    pub overlap: Option<Overlap>,
+    /// By which rule it does not share; `None` where its options are not known.
+    pub reason: Option<Reason>,
+}
+
+/// A [`Verdict`] joined with names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// What stood in the way.
+    pub verdict: Verdict,
+    /// What is known of each of the verdict's culprits, in their order.
+    pub owners: Vec<Owner>,
+    /// Of [`Kind::Exhausted`].
+    pub exhausted: Option<Exhausted>,
+    /// What happened, in one line of words.
+    pub message: String,
+    /// What to do about it, in one line of words.
+    pub hint: Option<String>,
+}
+
+/// Who has a socket.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Owner {
+    /// Since when it has the port.
+    pub since: Option<Time>,
+    /// Every process with a descriptor, creator first, pid 1 last.
+    pub processes: Vec<Occupant>,
+    /// Who got the port for it.
+    pub creator: Option<Creator>,
+    /// Port names and classes of the local end.
+    pub local: PortFacts,
+    /// Port names and classes of the peer.
+    pub peer: PortFacts,
+    /// Name of the bound device.
+    pub interface: Option<String>,
+    /// The unit that the socket belongs to: of pid 1 the `.socket` unit.
+    pub systemd_unit: Option<String>,
+}
+
+/// A process with names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Occupant {
+    /// The process as the kernel has it.
+    pub task: Task,
+    /// The rest.
+    pub process: Arc<Process>,
+}
+
+/// Who got the port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Creator {
+    /// The process.
+    pub occupant: Occupant,
+    /// It is no longer there.
+    pub exited: bool,
+}
+
+/// No automatic port was left (`conflict.exhausted`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exhausted {
+    /// The range that ports are taken from, ends included.
+    pub range: Option<RangeInclusive<u16>>,
+    /// Ports of the range that only those get who name them (`ip_local_reserved_ports`).
+    pub reserved: Option<u32>,
+    /// What has none left.
+    pub scope: Option<Scope>,
+}
+
+/// Of what the ports are used up (`conflict.exhausted.scope`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// A local address: bind, listen, UDP.
+    Address,
+    /// Local address, peer address and peer port: connect.
+    Tuple,
+}
+
+impl Scope {
+    /// The name in the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Tuple => "tuple",
+        }
+    }
+}
