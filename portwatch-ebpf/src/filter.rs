@@ -1,7 +1,10 @@
 //! What the configuration lets pass, decided before anything is reserved.
 
 use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
-use portwatch_ebpf::abi::config::{MAX_CGROUPS, filter, helper};
+use portwatch_ebpf::abi::{
+    config::{MAX_CGROUPS, filter, helper},
+    record::op,
+};
 
 use crate::{
     kernel::{
@@ -15,6 +18,12 @@ use crate::{
 #[inline(always)]
 pub(crate) fn op(op: u8) -> bool {
     config!(ops) >> op & 1 != 0
+}
+
+/// Whether the owners of ports may be asked for: where a bind or listen can be told as refused.
+#[inline(always)]
+pub(crate) fn owners() -> bool {
+    op(op::BIND) || op(op::LISTEN)
 }
 
 /// Whether an outcome is wanted.

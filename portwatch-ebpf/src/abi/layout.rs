@@ -114,6 +114,9 @@ layout! {
     sk_err: Kind::Offset(4), required, ["sock.sk_err"];
     /// The struct socket of the descriptor.
     sk_socket: Kind::Offset(8), required, ["sock.sk_socket"];
+    /// Backlog of listen(); a connection that came in has that of its listener (net/core/sock.c,
+    /// `sk_clone_lock` copies it).
+    sk_max_ack_backlog: Kind::Offset(4), required, ["sock.sk_max_ack_backlog"];
     /// SOCK_BINDADDR_LOCK (4) and SOCK_BINDPORT_LOCK (8): what the caller asked for itself.
     sk_userlocks: Kind::Bits(4), required, ["sock.sk_userlocks"];
 
@@ -132,6 +135,10 @@ layout! {
     inode_mode: Kind::Offset(2), required, ["inode.i_mode"];
     /// Inode of an open file.
     file_inode: Kind::Offset(8), required, ["file.f_inode"];
+    /// References to an open file, before 6.13.
+    file_count: Kind::Place, optional, ["file.f_count"];
+    /// The same less one, since then (include/linux/file_ref.h).
+    file_ref: Kind::Place, optional, ["file.f_ref"];
     /// struct socket of an open socket.
     file_private: Kind::Offset(8), required, ["file.private_data"];
     /// Directory entry of an open file.

@@ -288,11 +288,12 @@ pub struct HolderRecord {
 /// Holders that a record carries at most.
 pub const MAX_HOLDERS: usize = 8;
 
-/// Classes that the walk sorts owners into: listening, bound, client or accepted, the rest.
-pub const HOLDER_CLASSES: usize = 4;
+/// Classes that the walk sorts owners into: listening, bound, client or accepted, the rest, and those
+/// whose address cannot be in the way.
+pub const HOLDER_CLASSES: usize = 5;
 
-/// Words of scratch: eight candidates and a count for each class, and where the walk stands.
-pub const SCRATCH: usize = (MAX_HOLDERS + 1) * HOLDER_CLASSES + 6;
+/// Words of scratch: eight candidates and a count for each class, and where the walks stand.
+pub const SCRATCH: usize = (MAX_HOLDERS + 1) * HOLDER_CLASSES + 10;
 
 /// The owners of a port, sent ahead of the socket record of the refused bind or listen by the same
 /// thread.
@@ -350,5 +351,5 @@ const _: () = assert!(size_of::<Header>() == 8);
 const _: () = assert!(size_of::<TaskRecord>() == 64);
 const _: () = assert!(size_of::<SocketRecord>() == 192);
 const _: () = assert!(size_of::<HolderRecord>() == 152);
-const _: () = assert!(size_of::<OwnersRecord>() == 24 + 8 * 152 + 336);
+const _: () = assert!(size_of::<OwnersRecord>() == 24 + 8 * 152 + 440);
 const _: () = assert!(size_of::<ProcessRecord>() == 8 + 64 + 16 + 32 + 768 + 1024);

@@ -2,7 +2,7 @@
 
 use portwatch_ebpf::abi::record::{flags, op, via};
 
-use super::{Backend, Returned, common, timed};
+use super::{Backend, Returned, common, taken, timed};
 use crate::{
     emit::{self, Entry},
     filter,
@@ -19,16 +19,16 @@ use crate::{
 /// through here too and is told by its own hook.
 #[inline(always)]
 pub(crate) fn returned<B: Backend>(sk: Ptr, returned: Returned) {
-    if !filter::op(op::AUTOBIND) {
-        return;
-    }
     let error = returned.error();
-    if !filter::outcome(error) {
-        return;
-    }
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
         return;
     };
+    if error == 0 {
+        taken::by_caller::<B>(sk);
+    }
+    if !filter::op(op::AUTOBIND) || !filter::outcome(error) {
+        return;
+    }
     if is_of_connect::<B>(sk) {
         return;
     }

@@ -1,8 +1,11 @@
 //! bind().
 
-use portwatch_ebpf::abi::record::{SocketRecord, flags, op, present};
+use portwatch_ebpf::abi::{
+    config::detail,
+    record::{SocketRecord, flags, op, present},
+};
 
-use super::{Backend, Returned, common, timed};
+use super::{Backend, Returned, common, taken, timed};
 use crate::{
     diagnose::{note, say},
     emit::{self, Entry},
@@ -10,7 +13,7 @@ use crate::{
     kernel::{
         generation::Generation as _,
         image,
-        memory::{Ptr, number, set},
+        memory::{Ptr, detailed, number, set},
         request::Request,
         sock::{self, Kind},
         task::Caller,
@@ -28,16 +31,16 @@ pub(crate) fn returned<B: Backend>(
     returned: Returned,
     request: impl FnOnce() -> Option<&'static Request>,
 ) {
-    if !filter::op(op::BIND) {
-        return;
-    }
     let error = returned.error();
-    if !filter::outcome(error) {
-        return;
-    }
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
         return;
     };
+    if error == 0 {
+        taken::by_caller::<B>(sk);
+    }
+    if !filter::op(op::BIND) || !filter::outcome(error) {
+        return;
+    }
     // A bind has no peer.
     if !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) || !filter::no_peer()
     {
@@ -98,7 +101,8 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
         return;
     };
     image::announce::<B::Generation>(&caller);
-    explain::<B>(sk, kind, returned.error(), port);
+    let address = request.words();
+    explain::<B>(sk, kind, returned.error(), port, address);
     let Some(mut entry) = Entry::reserve() else {
         return;
     };
@@ -106,6 +110,10 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
 
     common::<B>(record, op::BIND, sk, kind, &caller);
     record.error = returned.error();
+    record.bound_port = sock::port::<B::Memory>(sk);
+    if !detailed(detail::REST) {
+        sock::shares::<B::Memory>(record, sk);
+    }
     if returned.refused_by_policy {
         set(&mut record.flags, flags::REFUSED_BY_POLICY);
     }
@@ -115,16 +123,17 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
     entry.submit();
 }
 
-/// Sends the owners of the port when it is in use.
+/// Sends the owners of the port when it is in use. `address`: the one asked for, as its two words in
+/// memory, IPv4 in the first half of the first.
 #[inline(always)]
-pub(crate) fn explain<B: Backend>(sk: Ptr, kind: Kind, error: u32, port: u16) {
+pub(crate) fn explain<B: Backend>(sk: Ptr, kind: Kind, error: u32, port: u16, address: [u64; 2]) {
     if error == EADDRINUSE && port != 0 && (kind.is_tcp() || kind.is_udp()) {
-        let net = sock::net::<B::Memory>(sk);
+        let [first, second] = address;
         B::Generation::send_owners(
             number(sk),
-            number(net),
-            u64::from(port),
-            u64::from(kind.is_tcp()),
+            u64::from(port) << 1 | u64::from(kind.is_tcp()),
+            first,
+            second,
         );
         say(note::OWNERS, u64::from(port));
     }

@@ -1,14 +1,17 @@
 //! listen().
 
-use portwatch_ebpf::abi::record::{flags, op, present};
+use portwatch_ebpf::abi::{
+    config::detail,
+    record::{flags, op, present},
+};
 
-use super::{Backend, Returned, bind::explain, common, timed};
+use super::{Backend, Returned, bind::explain, common, taken, timed};
 use crate::{
     emit::{self, Entry},
     filter,
     kernel::{
         image,
-        memory::{Ptr, set},
+        memory::{Ptr, detailed, set},
         sock::{self, Kind},
         task::Caller,
     },
@@ -17,16 +20,16 @@ use crate::{
 /// A listen() has returned. The socket keeps its address also when it was refused.
 #[inline(always)]
 pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
-    if !filter::op(op::LISTEN) {
-        return;
-    }
     let error = returned.error();
-    if !filter::outcome(error) {
-        return;
-    }
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
         return;
     };
+    if error == 0 {
+        taken::unless_noted::<B>(sk);
+    }
+    if !filter::op(op::LISTEN) || !filter::outcome(error) {
+        return;
+    }
     if !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) || !filter::no_peer()
     {
         return;
@@ -40,7 +43,8 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
         return;
     };
     image::announce::<B::Generation>(&caller);
-    explain::<B>(sk, kind, error, port);
+    let address = sock::local_words::<B::Memory>(sk, kind.family);
+    explain::<B>(sk, kind, error, port, address);
     let Some(mut entry) = Entry::reserve() else {
         return;
     };
@@ -49,6 +53,9 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
     common::<B>(record, op::LISTEN, sk, kind, &caller);
     sock::local::<B::Memory>(record, sk, kind.family);
     record.error = error;
+    if error != 0 && !detailed(detail::REST) {
+        sock::shares::<B::Memory>(record, sk);
+    }
     record.backlog = backlog;
     set(&mut record.present, present::BACKLOG);
     if returned.refused_by_policy {

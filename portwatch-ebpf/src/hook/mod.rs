@@ -21,6 +21,7 @@ pub(crate) mod bind;
 pub(crate) mod connect;
 pub(crate) mod listen;
 pub(crate) mod process;
+pub(crate) mod taken;
 
 /// What a way in knows besides the arguments of the call.
 pub(crate) trait Backend {
@@ -136,6 +137,7 @@ pub(crate) fn state_changed<B: Backend>(sk: Ptr, old: u8, new: u8) {
             connect::ends::<B>(sk, new == tcp::ESTABLISHED);
         }
     } else if new == tcp::SYN_SENT {
+        taken::by_connect::<B>(sk);
         connect::begins::<B>(sk);
     }
 }

@@ -17,10 +17,11 @@ use portwatch_ebpf::abi::{
 use super::{
     generation::{Bounded, Casting, Generation, Looped, NO_ROOM, Step},
     memory::{Memory, Ptr, offset, peek, poke, set, zero},
+    request::AF_INET,
     sock::{self, Handle, state},
     task,
 };
-use crate::emit;
+use crate::{emit, state::takers};
 
 /// Words of the record's scratch, behind the candidates and their counts.
 mod word {
@@ -32,55 +33,67 @@ mod word {
     pub(super) const NET: usize = OWN + 1;
     /// The port.
     pub(super) const PORT: usize = OWN + 2;
+    /// The address asked for, as it lies in memory, IPv4 in the first half of the first word; zeros are
+    /// the wildcard.
+    pub(super) const ADDRESS: [usize; 2] = [OWN + 3, OWN + 4];
+    /// Family of that socket.
+    pub(super) const FAMILY: usize = OWN + 5;
     /// The link of a list that comes next.
-    pub(super) const LINK: usize = OWN + 3;
+    pub(super) const LINK: usize = OWN + 6;
     /// The link of the list of lists that comes next.
-    pub(super) const OUTER: usize = OWN + 4;
+    pub(super) const OUTER: usize = OWN + 7;
     /// The bucket that was found.
-    pub(super) const BUCKET: usize = OWN + 5;
+    pub(super) const BUCKET: usize = OWN + 8;
+
+    // Afterwards, over the counts and the list: which of the holders is looked at, the file of it,
+    // the descriptors of its taker that are left.
+    pub(super) const AT: usize = LINK;
+    pub(super) const FILE: usize = OUTER;
+    pub(super) const NEXT: usize = BUCKET;
+    pub(super) const LEFT: usize = OWN + 9;
 }
 
-const _: () = assert!(word::BUCKET < SCRATCH);
+const _: () = assert!(word::LEFT < SCRATCH);
 
 /// Sends the owners of the port that matter most, ahead of the event they explain.
 ///
 /// Global functions: the verifier looks at them once a program, not once for every way to get here.
-/// Their arguments are plain numbers.
+/// Their arguments are plain numbers, `port` shifted by one with a bit for TCP.
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_owners_bounded(
     own: u64,
-    net: u64,
     port: u64,
-    tcp: u64,
+    first: u64,
+    second: u64,
 ) -> i32 {
-    send::<Bounded<NO_ROOM>>(own, net, port, tcp != 0);
+    send::<Bounded<NO_ROOM>>(own, port, [first, second]);
     0
 }
 
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_owners_looped(
     own: u64,
-    net: u64,
     port: u64,
-    tcp: u64,
+    first: u64,
+    second: u64,
 ) -> i32 {
-    send::<Looped<NO_ROOM>>(own, net, port, tcp != 0);
+    send::<Looped<NO_ROOM>>(own, port, [first, second]);
     0
 }
 
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_owners_casting(
     own: u64,
-    net: u64,
     port: u64,
-    tcp: u64,
+    first: u64,
+    second: u64,
 ) -> i32 {
-    send::<Casting<NO_ROOM>>(own, net, port, tcp != 0);
+    send::<Casting<NO_ROOM>>(own, port, [first, second]);
     0
 }
 
 #[inline(always)]
-fn send<G: Generation>(own: u64, net: u64, port: u64, tcp: bool) {
+fn send<G: Generation>(own: u64, port: u64, address: [u64; 2]) {
     let Some(mut entry) = emit::EVENTS.reserve::<OwnersRecord>(0) else {
         // The event itself will tell that they are missing.
         return;
@@ -99,14 +112,22 @@ fn send<G: Generation>(own: u64, net: u64, port: u64, tcp: bool) {
     // SAFETY: words.
     unsafe { zero(&raw mut record.scratch) };
     poke(&mut record.scratch, word::OWN, own);
+    let net = G::Far::fetch::<u64>(own, offset!(skc_net));
     poke(&mut record.scratch, word::NET, net);
-    poke(&mut record.scratch, word::PORT, port);
-    if tcp {
+    poke(&mut record.scratch, word::PORT, port >> 1);
+    let family = G::Far::fetch::<u16>(own, offset!(skc_family));
+    poke(&mut record.scratch, word::FAMILY, u64::from(family));
+    poke(&mut record.scratch, word::ADDRESS[0], address[0]);
+    poke(&mut record.scratch, word::ADDRESS[1], address[1]);
+    if port & 1 != 0 {
         collect_tcp::<G>(record);
     } else {
         collect_udp::<G>(record);
     }
     G::repeat::<Pick<G::Far>>(record);
+    poke(&mut record.scratch, word::AT, 0);
+    poke(&mut record.scratch, word::LEFT, 0);
+    G::repeat::<Search<G::Far>>(record);
     // SAFETY: words.
     unsafe { zero(&raw mut record.scratch) };
     entry.submit(0);
@@ -293,11 +314,44 @@ fn class(state: u8) -> usize {
     }
 }
 
+/// What is on the port at another address comes last of all: a server with an address for each of
+/// its customers would take the place of the one that is in the way.
+const ELSEWHERE: usize = HOLDER_CLASSES - 1;
+
+/// Whether a socket's address and the one asked for are two different ones of a family. User space
+/// judges exactly (`conflict::rules`); this only has to be right where it says yes.
+#[inline(always)]
+fn is_elsewhere<F: Memory>(record: &OwnersRecord, sk: u64) -> bool {
+    let family = peek(&record.scratch, word::FAMILY);
+    if u64::from(F::fetch::<u16>(sk, offset!(skc_family))) != family {
+        return false;
+    }
+    let first = peek(&record.scratch, word::ADDRESS[0]);
+    if family == u64::from(AF_INET) {
+        let address = u64::from(F::fetch::<u32>(sk, offset!(skc_rcv_saddr)));
+        return address != 0 && first != 0 && address != first;
+    }
+    let at = offset!(skc_v6_rcv_saddr);
+    if at == ABSENT {
+        return false;
+    }
+    // All that is not loopback, wildcard or v4-mapped has something in the first half.
+    let address = F::fetch::<u64>(sk, at);
+    address != 0
+        && first != 0
+        && (address != first
+            || F::fetch::<u64>(sk, at + 8) != peek(&record.scratch, word::ADDRESS[1]))
+}
+
 /// Notes an owner, up to eight of each class. The counts lie in the record: the verifier need not
 /// follow them.
 #[inline(always)]
 fn candidate<F: Memory>(record: &mut OwnersRecord, sk: u64) {
-    let class = class(F::fetch::<u8>(sk, offset!(skc_state)));
+    let class = if is_elsewhere::<F>(record, sk) {
+        ELSEWHERE
+    } else {
+        class(F::fetch::<u8>(sk, offset!(skc_state)))
+    };
     record.total = record.total.wrapping_add(1);
     let Some(count) = record.scratch.get_mut(MAX_HOLDERS * HOLDER_CLASSES + class) else {
         return;
@@ -324,7 +378,10 @@ impl<F: Memory> Step for Pick<F> {
 
     #[inline(always)]
     fn step(record: &mut OwnersRecord, round: u32) -> bool {
-        let Some(&address) = record.scratch.get(round as usize & 31) else {
+        if round >= Self::LIMIT {
+            return false;
+        }
+        let Some(&address) = record.scratch.get(round as usize) else {
             return false;
         };
         if address == 0 {
@@ -337,11 +394,13 @@ impl<F: Memory> Step for Pick<F> {
         };
         describe::<F>(holder, address as Ptr);
         record.count = filled + 1;
+        // Where `Search` finds it: the candidates before are done with.
+        if let Some(slot) = record.scratch.get_mut(filled as usize) {
+            *slot = address;
+        }
         true
     }
 }
-
-const _: () = assert!(MAX_HOLDERS * HOLDER_CLASSES == 32);
 
 /// A function of its own: inlined, the compiler carries an uninitialised register through the loop.
 /// It returns a number because the verifier looks at what is left in the register for one.
@@ -381,13 +440,123 @@ fn describe<F: Memory>(holder: &mut HolderRecord, sk: Ptr) -> u32 {
     holder.protocol = F::load(sk, offset!(sk_protocol));
     holder.socket_uid = F::load(sk, offset!(sk_uid));
     set(&mut holder.present, present::SOCKET_UID);
+    if sock::chose_port::<F>(sk) {
+        set(&mut holder.flags, flags::CHOSE_PORT);
+    }
+    if state != state::CLOSE
+        && state != state::LISTEN
+        && F::load::<u32>(sk, offset!(sk_max_ack_backlog)) != 0
+    {
+        set(&mut holder.flags, flags::ACCEPTED);
+    }
     let handle = Handle::of::<F>(sk);
     if handle.sk != sk {
         set(&mut holder.flags, flags::MPTCP);
     }
-    holder.inode = handle.inode::<F, F>();
-    if holder.inode != 0 {
-        set(&mut holder.present, present::INODE);
+    if !handle.has_socket() {
+        return 0;
     }
+    holder.inode = handle.inode::<F, F>();
+    set(&mut holder.present, present::INODE);
+    if handle.is_of_kernel() {
+        set(&mut holder.flags, flags::OF_KERNEL);
+        return 0;
+    }
+    if let Some(references) = sock::references::<F>(handle.file()) {
+        holder.references = references;
+        set(&mut holder.present, present::REFERENCES);
+    }
+    if let Some(taker) = takers::of(holder.inode) {
+        holder.taken = taker.taken;
+        holder.taker = taker.task;
+        set(&mut holder.present, taker.present | present::TAKER);
+    }
+    0
+}
+
+/// The search for the holders' files among the descriptors of those who got the ports for them: whether
+/// they still have them at this moment. One holder after the other, in one flat loop.
+struct Search<F>(PhantomData<F>);
+
+impl<F: Memory> Step for Search<F> {
+    type Record = OwnersRecord;
+    const BOUND: u32 = 128;
+    const LIMIT: u32 = 1 << 15;
+
+    #[inline(always)]
+    fn step(record: &mut OwnersRecord, _round: u32) -> bool {
+        let at = peek(&record.scratch, word::AT);
+        let left = peek(&record.scratch, word::LEFT);
+        if left == 0 {
+            // SAFETY: a member of ours; volatile so that the verifier does not follow the count.
+            let count = unsafe { (&raw const record.count).read_volatile() };
+            if at >= u64::from(count) {
+                return false;
+            }
+            open::<F>(record, at as usize);
+            poke(&mut record.scratch, word::AT, at + 1);
+            return true;
+        }
+        let next = peek(&record.scratch, word::NEXT);
+        if F::fetch::<u64>(next, 0) != peek(&record.scratch, word::FILE) {
+            poke(&mut record.scratch, word::NEXT, next.wrapping_add(8));
+            poke(&mut record.scratch, word::LEFT, left - 1);
+            return true;
+        }
+        if let Some(holder) = record.holders.get_mut((at as usize).wrapping_sub(1)) {
+            set(&mut holder.flags, flags::HAS_IT);
+        }
+        poke(&mut record.scratch, word::LEFT, 0);
+        true
+    }
+}
+
+/// Begins with a holder: its file, and the descriptor table of its taker, if that is the process still
+/// that it was.
+#[inline(never)]
+fn open<F: Memory>(record: &mut OwnersRecord, at: usize) -> u32 {
+    let Some(holder) = record.holders.get_mut(at) else {
+        return 0;
+    };
+    if holder.present & present::TAKER == 0 {
+        return 0;
+    }
+    let Some(taker) = takers::of(holder.inode) else {
+        return 0;
+    };
+    // The memory of a task that is gone is another's, or anything.
+    let leader = taker.leader;
+    let start = F::fetch::<u64>(leader, offset!(task_start_boottime));
+    let tgid = F::fetch::<u32>(leader, offset!(task_tgid));
+    if start != holder.taker.start_time || tgid != holder.taker.tgid {
+        return 0;
+    }
+    // It may have executed something else in the meantime.
+    let exec = F::fetch::<u64>(leader, offset!(task_exec_id));
+    holder.taker.process_key = task::process_key(start, exec, tgid);
+    let at_name = offset!(task_comm);
+    let name = (&raw mut holder.taker.comm).cast::<u64>();
+    // SAFETY: the two halves of sixteen bytes; records keep names aligned.
+    unsafe {
+        name.write_volatile(F::fetch(leader, at_name));
+        name.add(1).write_volatile(F::fetch(leader, at_name + 8));
+    }
+    let Some(&sk) = record.scratch.get(at) else {
+        return 0;
+    };
+    let file = Handle::of::<F>(sk as Ptr).file();
+    let files = F::fetch::<u64>(leader, offset!(task_files));
+    let table = F::fetch::<u64>(files, offset!(files_fdt));
+    let size = F::fetch::<u32>(table, offset!(fdt_max_fds));
+    if file.is_null() || table == 0 {
+        return 0;
+    }
+    poke(&mut record.scratch, word::FILE, file as u64);
+    poke(
+        &mut record.scratch,
+        word::NEXT,
+        F::fetch(table, offset!(fdt_fd)),
+    );
+    poke(&mut record.scratch, word::LEFT, u64::from(size));
     0
 }

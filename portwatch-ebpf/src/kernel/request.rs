@@ -93,6 +93,17 @@ impl Request {
         }
     }
 
+    /// The address as its two words in memory, IPv4 in the first half of the first; zeros, which are the
+    /// wildcard, where there is none.
+    #[inline(always)]
+    pub(crate) fn words(&self) -> [u64; 2] {
+        if self.family == AF_INET6 {
+            self.v6
+        } else {
+            [u64::from(self.v4), 0]
+        }
+    }
+
     /// Writes the address to zeroed memory, IPv4 in the first four bytes, and returns its family;
     /// `None` where there is no address.
     #[inline(always)]

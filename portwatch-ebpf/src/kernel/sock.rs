@@ -187,6 +187,19 @@ impl Handle {
         self.file == 0
     }
 
+    /// The open file, for ways in that follow plain addresses; null when there is none.
+    #[inline(always)]
+    pub(crate) fn file(&self) -> Ptr {
+        self.file as Ptr
+    }
+
+    /// Whether there is a struct socket: not of a connection nobody has accepted, nor of one that its
+    /// program has closed.
+    #[inline(always)]
+    pub(crate) fn has_socket(&self) -> bool {
+        !self.socket.is_null()
+    }
+
     /// Inode of the socket file, 0 when there is none.
     #[inline(always)]
     pub(crate) fn inode<M: Memory, F: Memory>(&self) -> u64 {
@@ -202,6 +215,46 @@ impl Handle {
     }
 }
 
+/// Inode of the socket file, 0 when there is none.
+#[inline(always)]
+pub(crate) fn inode<M: Memory, F: Memory>(sk: Ptr) -> u64 {
+    let socket = M::load::<Ptr>(sk, offset!(sk_socket));
+    if socket.is_null() {
+        return 0;
+    }
+    if !M::PLAIN {
+        // struct socket and its inode are allocated together (include/net/sock.h, SOCK_INODE).
+        return F::load(socket, offset!(socket_alloc_inode) + offset!(inode_ino));
+    }
+    let file = M::load::<Ptr>(socket, offset!(socket_file));
+    if file.is_null() {
+        return 0;
+    }
+    M::load(
+        M::load::<Ptr>(file, offset!(file_inode)),
+        offset!(inode_ino),
+    )
+}
+
+/// References to an open file: one for each entry of a descriptor table, and for each system call that
+/// is at work on it.
+#[inline(always)]
+pub(crate) fn references<F: Memory>(file: Ptr) -> Option<u32> {
+    if offset!(file_count) != ABSENT {
+        return Some(F::load::<u64>(file, offset!(file_count)) as u32);
+    }
+    if offset!(file_ref) == ABSENT {
+        return None;
+    }
+    // The last one is 0, and what is beyond is dead (lib/file_ref.c, include/linux/file_ref.h).
+    let count = F::load::<u64>(file, offset!(file_ref));
+    Some(if count >> 62 == 0 {
+        count as u32 + 1
+    } else {
+        0
+    })
+}
+
 /// Writes the local address and port into the record.
 #[inline(always)]
 pub(crate) fn local<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) {
@@ -212,6 +265,17 @@ pub(crate) fn local<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) 
     }
     record.local_port = port::<M>(sk);
     set(&mut record.present, present::LOCAL_PORT);
+}
+
+/// The local address as its two words in memory, IPv4 in the first half of the first.
+#[inline(always)]
+pub(crate) fn local_words<M: Memory>(sk: Ptr, family: u16) -> [u64; 2] {
+    let v6 = offset!(skc_v6_rcv_saddr);
+    if family == AF_INET6 && v6 != ABSENT {
+        [M::load(sk, v6), M::load(sk, v6 + 8)]
+    } else {
+        [u64::from(M::load::<u32>(sk, offset!(skc_rcv_saddr))), 0]
+    }
 }
 
 /// Peer port, host byte order; 0 when there is none.
@@ -315,17 +379,11 @@ pub(crate) fn describe<M: Memory, F: Memory>(
     record.protocol = kind.protocol;
     set(&mut record.present, present::SOCKET | present::NETNS);
     if detailed(detail::REST) {
-        set(
-            &mut record.present,
-            present::SOCKET_FLAGS | present::DEVICE | present::SOCKET_UID,
-        );
-        set(&mut record.flags, common_flags::<M>(sk));
+        shares::<M>(record, sk);
         if let Some(bits) = inet_flags::<F>(sk) {
             set(&mut record.flags, bits);
             set(&mut record.present, present::INET_FLAGS);
         }
-        record.device = M::load(sk, offset!(skc_bound_dev_if));
-        record.socket_uid = M::load(sk, offset!(sk_uid));
     }
     if kind.is_tcp() {
         if kind.is_mptcp() || handle.sk != sk {
@@ -343,6 +401,18 @@ pub(crate) fn describe<M: Memory, F: Memory>(
             set(&mut record.present, present::INODE);
         }
     }
+}
+
+/// What decides whether the socket may share a port.
+#[inline(always)]
+pub(crate) fn shares<M: Memory>(record: &mut SocketRecord, sk: Ptr) {
+    set(
+        &mut record.present,
+        present::SOCKET_FLAGS | present::DEVICE | present::SOCKET_UID,
+    );
+    set(&mut record.flags, common_flags::<M>(sk));
+    record.device = M::load(sk, offset!(skc_bound_dev_if));
+    record.socket_uid = M::load(sk, offset!(sk_uid));
 }
 
 #[inline(always)]

@@ -183,6 +183,8 @@ struct Identity {
     ids: u64,
     started: u64,
     exec: u64,
+    /// struct task_struct of the main thread.
+    leader: u64,
     /// When the process started.
     start: u64,
     /// Differs from process to process and changes at every exec.
@@ -217,11 +219,17 @@ impl Identity {
             ids: ids.both(),
             started,
             exec,
+            leader: leader as u64,
             start,
-            key: start.rotate_left(8) ^ exec ^ (u64::from(tgid) << 40),
+            key: process_key(start, exec, tgid),
             vpid: u64::from(vpid),
         }
     }
+}
+
+/// Tells processes apart, and what one executes before and after exec.
+pub(crate) fn process_key(start: u64, exec: u64, tgid: u32) -> u64 {
+    start.rotate_left(8) ^ exec ^ (u64::from(tgid) << 40)
 }
 
 /// The thread that each program has last seen on each CPU.
@@ -232,6 +240,8 @@ static LAST: PerCpuArray<Identity> = PerCpuArray::with_max_entries(ROOMS, 0);
 pub(crate) struct Caller<G> {
     pub(crate) task: Current<G>,
     pub(crate) ids: Ids,
+    /// struct task_struct of its main thread.
+    pub(crate) leader: u64,
     start: u64,
     /// Identifies process and executable together.
     pub(crate) key: u64,
@@ -270,6 +280,7 @@ impl<G: Generation> Caller<G> {
         Self {
             task,
             ids,
+            leader: identity.leader,
             start: identity.start,
             key: identity.key,
             vpid: identity.vpid as u32,
@@ -282,6 +293,7 @@ impl<G: Generation> Caller<G> {
         let Self {
             task,
             ids: Ids { tgid, tid },
+            leader: _,
             start,
             key,
             vpid,

@@ -81,6 +81,10 @@ use Way::{BtfTracepoint, FEntry, FExit, KProbe, KRetProbe, RawTracepoint};
 
 const ALL: &[Op] = &Op::ALL;
 
+/// What can be told as refused because of another socket. Whoever gets a port is noted for that, so that
+/// the owner of a port is known also where only the refused calls are wanted.
+const OWNERS: &[Op] = &[Op::Bind, Op::Listen];
+
 /// `struct sockaddr` became `struct sockaddr_unsized` in 7.x.
 const BIND_SK: &[&str] = &[
     "int (struct sock *, struct sockaddr *, int)",
@@ -111,7 +115,7 @@ pub const HOOKS: &[Hook] = &[
                 prototypes: BIND_SOCKET,
             },
         ],
-        when: When::Ops(&[Op::Bind]),
+        when: When::Ops(OWNERS),
         need: Need::Required,
         timing: &[Program("bind4_enter_tracing", FEntry)],
         tracing: &[Program("bind4_tracing", FExit)],
@@ -133,7 +137,7 @@ pub const HOOKS: &[Hook] = &[
                 prototypes: BIND_SOCKET,
             },
         ],
-        when: When::Ops(&[Op::Bind]),
+        when: When::Ops(OWNERS),
         need: Need::Optional,
         timing: &[Program("bind6_enter_tracing", FEntry)],
         tracing: &[Program("bind6_tracing", FExit)],
@@ -171,7 +175,7 @@ pub const HOOKS: &[Hook] = &[
                 prototypes: &["int (struct socket *, int)"],
             },
         ],
-        when: When::Ops(&[Op::Listen]),
+        when: When::Ops(OWNERS),
         need: Need::Required,
         timing: &[Program("listen_enter_tracing", FEntry)],
         tracing: &[Program("listen_tracing", FExit)],
@@ -223,7 +227,7 @@ pub const HOOKS: &[Hook] = &[
                 "int (struct sock *, int, int)",
             ],
         }],
-        when: When::Ops(&[Op::Connect]),
+        when: When::Ops(&[Op::Connect, Op::Bind, Op::Listen]),
         need: Need::Required,
         timing: &[],
         tracing: &[Program("state_tracing", BtfTracepoint)],
@@ -359,7 +363,7 @@ pub const HOOKS: &[Hook] = &[
             name: "inet_autobind",
             prototypes: &["int (struct sock *)"],
         }],
-        when: When::Ops(&[Op::Autobind]),
+        when: When::Ops(&[Op::Autobind, Op::Bind, Op::Listen]),
         need: Need::Required,
         timing: &[Program("autobind_enter_tracing", FEntry)],
         tracing: &[Program("autobind_tracing", FExit)],

@@ -1,0 +1,52 @@
+//! A socket gets a port, or begins to: noted before any filter is asked.
+
+use super::{Backend, Far};
+use crate::{
+    emit, filter,
+    kernel::{memory::Ptr, sock, task::Caller},
+    state::takers,
+};
+
+/// Notes who got the port of a socket, in that process' context.
+#[inline(always)]
+pub(crate) fn by_caller<B: Backend>(sk: Ptr) {
+    if filter::owners() {
+        let inode = sock::inode::<B::Memory, Far<B>>(sk);
+        if inode != 0 {
+            note::<B>(inode);
+        }
+    }
+}
+
+/// The same where the kernel chose the port and nobody may have noted it yet: listen() and connect()
+/// of a datagram socket take one only if bind() did not.
+#[inline(always)]
+pub(crate) fn unless_noted<B: Backend>(sk: Ptr) {
+    if filter::owners() && !sock::chose_port::<B::Memory>(sk) {
+        let inode = sock::inode::<B::Memory, Far<B>>(sk);
+        if inode != 0 && takers::of(inode).is_none() {
+            note::<B>(inode);
+        }
+    }
+}
+
+/// The same of a TCP socket that begins to connect: it gets its port a moment later, unless bind() has
+/// given it one.
+#[inline(always)]
+pub(crate) fn by_connect<B: Backend>(sk: Ptr) {
+    if filter::owners() && sock::port::<B::Memory>(sk) == 0 {
+        by_caller::<B>(sk);
+    }
+}
+
+#[inline(always)]
+fn note<B: Backend>(inode: u64) {
+    let Some(caller) = Caller::<B::Generation>::get() else {
+        return;
+    };
+    takers::note(inode, |taker| {
+        taker.taken = emit::now();
+        taker.leader = caller.leader;
+        caller.describe(&mut taker.task, &mut taker.present);
+    });
+}
