@@ -206,6 +206,7 @@ fn socket(mut bytes: &[u8]) -> Result<(Event, u16, u32), DecodeError> {
         },
         task: task_of(&task, bits),
         refused_by_policy: flag_bits & flags::REFUSED_BY_POLICY != 0,
+        no_port_left: flag_bits & flags::NO_PORT_LEFT != 0,
         bound_port: (bound_port != 0).then_some(bound_port),
         conflict: None,
     };

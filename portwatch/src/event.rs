@@ -381,6 +381,8 @@ pub struct Event {
     pub task: Task,
     /// Refused by an LSM or a cgroup program before the socket layer decided.
     pub refused_by_policy: bool,
+    /// connect() found no port for the socket, neither any other reason to fail.
+    pub no_port_left: bool,
     /// The port that the socket had already when bind() was refused.
     pub bound_port: Option<u16>,
     /// On EADDRINUSE.

@@ -124,6 +124,8 @@ pub mod flags {
     pub const OF_KERNEL: u32 = 1 << 14;
     /// The process that got the port has a descriptor of the socket.
     pub const HAS_IT: u32 = 1 << 15;
+    /// connect() was on its way and found no free port for the socket.
+    pub const NO_PORT_LEFT: u32 = 1 << 16;
 }
 
 /// Why an event was lost: slots of the per-CPU map `LOST`.

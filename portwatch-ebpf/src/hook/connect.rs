@@ -57,6 +57,7 @@ fn end_of<B: Backend, const NOTED: bool>(
     // it. Two ends that connect at once (SYN_RECV) leave none either, and a cgroup program may refuse with
     // such an errno: then the address is left out too.
     end.gone = u32::from(NOTED && is_answer(error));
+    end.found = 0;
     if NOTED && let Some(note) = note::of_call::<B>(sk, started) {
         let Note {
             sk: own,
@@ -67,8 +68,11 @@ fn end_of<B: Backend, const NOTED: bool>(
             outcome,
             error: _,
             gone: _,
+            found: _,
+            reserved: _,
         } = *note;
         if note::forget(note, own) {
+            end.found = 1;
             end.at = at;
             end.began |= began;
             end.address = address;
@@ -306,6 +310,11 @@ fn known<B: Backend, const NOTED: bool>(
     record.error = error;
     if returned.refused_by_policy {
         set(&mut record.flags, flags::REFUSED_BY_POLICY);
+    }
+    // It had come as far as SYN_SENT, where a port is looked for (net/ipv4/tcp_ipv4.c,
+    // `tcp_v4_connect`). IPv6 also says EADDRNOTAVAIL where it has no address to send from.
+    if error == EADDRNOTAVAIL && port == 0 && end.found != 0 {
+        set(&mut record.flags, flags::NO_PORT_LEFT);
     }
     if !sock::chose_port::<B::Memory>(sk) {
         set(&mut record.flags, flags::AUTO_PORT);

@@ -41,6 +41,10 @@ pub(crate) struct Note {
     pub(crate) error: u32,
     /// 1 in a copy: there must have been a note, and it was not found.
     pub(crate) gone: u32,
+    /// 1 in a copy: there was a note.
+    pub(crate) found: u32,
+    /// Must be 0.
+    pub(crate) reserved: u32,
 }
 
 /// What became of the attempt that a [`Note`] is about.

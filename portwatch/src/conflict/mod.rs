@@ -3,3 +3,6 @@
 //! Functions of their arguments: the kernel's programs bring the sockets, `enrich` brings the names.
 
 pub mod rules;
+pub mod verdict;
+
+pub use verdict::{Privilege, judge};

@@ -144,8 +144,9 @@ fn only_ipv6(claim: &Claim) -> bool {
     }
 }
 
-/// `inet_rcv_saddr_equal(new, held, true)`, and how.
-fn overlap(new: &Claim, held: &Claim) -> Option<Overlap> {
+/// Whether the addresses overlap (`inet_rcv_saddr_equal(new, held, true)`), and how.
+#[must_use]
+pub fn overlap(new: &Claim, held: &Claim) -> Option<Overlap> {
     match (new.address, type_of(new.address), type_of(held.address)) {
         (IpAddr::V4(own), _, other) => match other {
             // `ipv4_rcv_saddr_equal`

@@ -211,6 +211,7 @@ fn every_member_of_a_socket_record_arrives() {
             cgroup: Some(13),
         },
         refused_by_policy: false,
+        no_port_left: false,
         bound_port: None,
         conflict: None,
     };

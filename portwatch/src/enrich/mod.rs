@@ -233,6 +233,7 @@ pub(crate) mod tests {
                 cgroup: Some(1),
             },
             refused_by_policy: false,
+            no_port_left: false,
             bound_port: None,
             conflict: None,
         }

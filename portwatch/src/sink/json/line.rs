@@ -103,6 +103,7 @@ pub(super) fn event(
         socket,
         task,
         refused_by_policy: _, // a word of `conflict.kind`, which is decided elsewhere
+        no_port_left: _,
         bound_port: _,
         conflict,
     } = &**event;

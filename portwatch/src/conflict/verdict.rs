@@ -1,0 +1,206 @@
+//! The verdict on a refused call: what was in the way, from the event and the owners that came with it.
+
+#[cfg(test)]
+mod tests;
+
+use super::rules::{Claim, Clash, clash, overlap};
+use crate::event::{
+    Backend, Conflict, Culprit, Errno, Event, Holder, Kind, Op, Outcome, TcpState, Transport,
+    Verdict,
+};
+
+/// What decides about a port that not everybody may bind, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Privilege {
+    /// `net.ipv4.ip_unprivileged_port_start` of the network namespace.
+    pub start: Option<u16>,
+    /// Whether the caller has CAP_NET_BIND_SERVICE.
+    pub held: Option<bool>,
+}
+
+/// Judges a failure that the contract explains; `None` of any other event. `privilege` is asked only
+/// where permission was refused.
+#[must_use]
+pub fn judge(
+    event: &Event,
+    backend: Backend,
+    privilege: impl FnOnce() -> Privilege,
+) -> Option<Verdict> {
+    let Outcome::Failure(Errno(errno)) = event.outcome else {
+        return None;
+    };
+    let kind = match (errno.cast_signed(), event.op) {
+        (libc::EADDRINUSE, Op::Bind | Op::Listen) if event.local.port.is_some() => {
+            return Some(in_use(event));
+        }
+        (libc::EADDRINUSE, Op::Bind | Op::Listen | Op::Autobind) => Kind::Exhausted,
+        (libc::EAGAIN, Op::Autobind) => Kind::Exhausted,
+        // net/ipv4/af_inet.c, `inet_dgram_connect`
+        (libc::EAGAIN, Op::Connect) if event.transport == Transport::Udp && event.auto_port => {
+            Kind::Exhausted
+        }
+        (libc::EADDRNOTAVAIL, Op::Connect) if event.no_port_left => Kind::Exhausted,
+        (libc::EADDRNOTAVAIL, Op::Bind) => Kind::NotLocal,
+        (libc::EINVAL, Op::Bind) if event.bound_port.is_some() => Kind::AlreadyBound,
+        (libc::EACCES, Op::Bind) => forbidden(event, backend, privilege()),
+        (libc::EACCES, _) if event.refused_by_policy => Kind::Policy,
+        // No part of the socket layer says so by itself.
+        (libc::EACCES, Op::Listen) | (libc::EPERM, _) => Kind::Policy,
+        (
+            libc::EADDRINUSE | libc::EAGAIN | libc::EADDRNOTAVAIL | libc::EINVAL | libc::EACCES,
+            _,
+        ) => Kind::Unknown,
+        _ => return None,
+    };
+    Some(without_sockets(kind))
+}
+
+fn without_sockets(kind: Kind) -> Verdict {
+    Verdict {
+        kind,
+        overlap: None,
+        reason: None,
+        device: None,
+        culprits: Vec::new(),
+        total: 0,
+        truncated: false,
+    }
+}
+
+/// bind() was refused with EACCES: by `inet_bind` because of the port (net/ipv4/af_inet.c), by a
+/// security module before that, or by a cgroup program inside, which may choose the errno (5.17).
+fn forbidden(event: &Event, backend: Backend, privilege: Privilege) -> Kind {
+    let Privilege { start, held } = privilege;
+    let (Some(port), false) = (event.local.port, event.refused_by_policy) else {
+        // Port 0 needs no privilege.
+        return Kind::Policy;
+    };
+    match (start.map(|start| port < start), held) {
+        (Some(false), _) | (_, Some(true)) => Kind::Policy,
+        (Some(true), Some(false)) => Kind::Privileged,
+        // Where a module's refusal would have been seen, it was none.
+        (Some(true), None) if backend != Backend::RawTp => Kind::Privileged,
+        _ => Kind::Unknown,
+    }
+}
+
+/// A port was in use: which of its owners were in the way.
+fn in_use(event: &Event) -> Verdict {
+    let Some(conflict) = &event.conflict else {
+        return without_sockets(Kind::Unknown);
+    };
+    let Conflict {
+        holders,
+        total,
+        truncated,
+    } = conflict;
+    let own = claim_of(event);
+    let mut device = false;
+    let mut culprits: Vec<Culprit> = holders
+        .iter()
+        .filter_map(|holder| {
+            let (culprit, by_device) = culprit(own.as_ref(), holder)?;
+            device |= by_device;
+            Some(culprit)
+        })
+        .collect();
+    culprits.sort_by_key(|culprit| (culprit.kind, culprit.holder.socket.cookie));
+    let seen = u32::try_from(holders.len()).unwrap_or(u32::MAX);
+    let kind = match culprits.first() {
+        Some(first) => first.kind,
+        // All that was there is known, and nothing of it is in the way any more.
+        None if own.is_some() && !truncated && *total <= seen => Kind::Gone,
+        None => Kind::Unknown,
+    };
+    Verdict {
+        kind,
+        overlap: culprits.first().and_then(|first| first.overlap),
+        reason: culprits.first().and_then(|first| first.reason),
+        device: (!culprits.is_empty()).then_some(device),
+        total: *total,
+        truncated: *truncated,
+        culprits,
+    }
+}
+
+/// What the refused socket claimed; `None` where that is not known.
+fn claim_of(event: &Event) -> Option<Claim> {
+    let options = &event.socket.options;
+    Some(Claim {
+        transport: event.transport,
+        address: event.local.address?,
+        v6only: options.v6only.unwrap_or_default(),
+        device: event.socket.device,
+        reuseaddr: options.reuseaddr?,
+        reuseport: options.reuseport?,
+        uid: event.socket.uid?,
+        state: TcpState::Closed,
+    })
+}
+
+/// A holder as a culprit, if it is one, and whether a device took part.
+fn culprit(own: Option<&Claim>, holder: &Holder) -> Option<(Culprit, bool)> {
+    let own = own?;
+    let options = &holder.socket.options;
+    let known = options.reuseaddr.zip(options.reuseport);
+    let (reuseaddr, reuseport) = known.unwrap_or_default();
+    let claim = Claim {
+        transport: holder.transport,
+        address: holder.local.address?,
+        v6only: options.v6only.unwrap_or_default(),
+        device: holder.socket.device,
+        reuseaddr,
+        reuseport,
+        // That of TIME_WAIT sockets is not kept, and the kernel does not ask for it.
+        uid: holder.socket.uid.unwrap_or_default(),
+        state: holder.state,
+    };
+    let (overlap, reason, device) = if known.is_some() {
+        let Clash {
+            overlap,
+            reason,
+            device,
+        } = clash(own, &claim)?;
+        (overlap, Some(reason), device)
+    } else {
+        // A listener that only sock_diag knows of: it is in the way whatever its options are, unless
+        // both have SO_REUSEPORT.
+        if own.reuseport || holder.state != TcpState::Listen {
+            return None;
+        }
+        let device = own.device.is_some() || claim.device.is_some();
+        (overlap(own, &claim)?, None, device)
+    };
+    let culprit = Culprit {
+        kind: kind_of(holder),
+        overlap: Some(overlap),
+        reason,
+        holder: holder.clone(),
+    };
+    Some((culprit, device))
+}
+
+/// What a socket on a port is.
+#[must_use]
+pub fn kind_of(holder: &Holder) -> Kind {
+    if holder.of_kernel {
+        return Kind::Kernel;
+    }
+    match holder.state {
+        TcpState::Listen => Kind::Listener,
+        TcpState::Closed | TcpState::BoundInactive => Kind::Bound,
+        // A UDP socket with a peer: a client took its port for that.
+        TcpState::Established if holder.transport != Transport::Tcp && holder.chose_port => {
+            Kind::Bound
+        }
+        TcpState::Established if holder.accepted => Kind::Accepted,
+        TcpState::Established | TcpState::SynSent => Kind::Client,
+        TcpState::SynReceived | TcpState::NewSynReceived => Kind::Accepted,
+        TcpState::TimeWait => Kind::TimeWait,
+        TcpState::FinWait1
+        | TcpState::FinWait2
+        | TcpState::CloseWait
+        | TcpState::LastAck
+        | TcpState::Closing => Kind::Closing,
+    }
+}
