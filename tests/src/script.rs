@@ -569,6 +569,18 @@ impl Script {
                 ) {
                     line.set("conflict", Want::Absent);
                 }
+                match (name, errno) {
+                    (_, Errno::EPERM) => line.judged_alone("policy"),
+                    ("bind", Errno::EADDRNOTAVAIL) => line.judged_alone("not_local"),
+                    ("connect", Errno::EADDRNOTAVAIL) | (_, Errno::EAGAIN) => {
+                        line.judged_alone("exhausted")
+                    }
+                    // Which kind it is the scenario has to say.
+                    (_, Errno::EACCES | Errno::EINVAL | Errno::EADDRINUSE) => {
+                        line.set("conflict.kind", Want::Present)
+                    }
+                    _ => &mut line,
+                };
             }
         }
         self.via(&mut line, "syscall");
@@ -732,6 +744,9 @@ pub(crate) fn set_end(line: &mut Expect, end: &str, address: Option<SocketAddr>)
     );
 }
 
+/// `conflict.kind`, `.overlap` and `.reason`.
+pub(crate) type Judged = (&'static str, &'static str, &'static str);
+
 impl Expect {
     /// The conflict names this socket at this place, and says `state`.
     pub(crate) fn holder(&mut self, index: usize, sock: &Sock, state: &str) -> Result<&mut Self> {
@@ -750,7 +765,39 @@ impl Expect {
         if let Ok(cookie) = sock.cookie() {
             self.set(&at("socket.cookie"), Want::is(hex(cookie)).maybe());
         }
+        // bind() and listen() are seen by every way in, and so is who called them.
+        let noted = match sock.origin.get() {
+            Origin::Caller | Origin::Kernel if state != "established" => {
+                [Want::is(sock.creator), Want::Present]
+            }
+            _ => [Want::is(sock.creator).maybe(), Want::Present.maybe()],
+        };
+        let [creator, since] = noted;
+        self.is(&at("processes.0.pid"), sock.creator)
+            .is(&at("process.pid"), sock.creator)
+            .set(&at("creator.pid"), creator)
+            .set(&at("creator.exited"), Want::Absent)
+            .set(&at("since"), since);
         Ok(self)
+    }
+
+    /// How the conflict is judged: the kind, the overlap and the reason of the first socket in the way,
+    /// which are those of the whole.
+    pub(crate) fn judged(&mut self, (kind, overlap, reason): Judged) -> &mut Self {
+        for at in ["conflict", "conflict.holders.0"] {
+            self.is(&format!("{at}.kind"), kind)
+                .is(&format!("{at}.overlap"), overlap)
+                .is(&format!("{at}.reason"), reason);
+        }
+        self.set("conflict.message", Want::Present)
+    }
+
+    /// The call failed without a socket in the way.
+    pub(crate) fn judged_alone(&mut self, kind: &str) -> &mut Self {
+        self.is("conflict.kind", kind)
+            .set("conflict.overlap", Want::Absent)
+            .set("conflict.reason", Want::Absent)
+            .set("conflict.message", Want::Present)
     }
 
     /// The conflict names a socket that no descriptor leads to, such as one in TIME_WAIT.

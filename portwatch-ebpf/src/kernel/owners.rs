@@ -4,24 +4,24 @@
 //! It runs just after the kernel dropped the bucket's lock, so a socket that closes right then can
 //! be missed; every read is checked by the kernel, so it can be wrong but never harmful.
 
+mod holder;
+mod search;
+
 use core::marker::PhantomData;
 
 use portwatch_ebpf::abi::{
     layout::ABSENT,
-    record::{
-        HOLDER_CLASSES, Header, HolderRecord, MAX_HOLDERS, OwnersRecord, SCRATCH, VERSION, flags,
-        kind, present,
-    },
+    record::{HOLDER_CLASSES, Header, MAX_HOLDERS, OwnersRecord, SCRATCH, VERSION, flags, kind},
 };
 
 use super::{
     generation::{Bounded, Casting, Generation, Looped, NO_ROOM, Step},
     memory::{Memory, Ptr, offset, peek, poke, set, zero},
     request::AF_INET,
-    sock::{self, Handle, state},
+    sock::state,
     task,
 };
-use crate::{emit, state::takers};
+use crate::emit;
 
 /// Words of the record's scratch, behind the candidates and their counts.
 mod word {
@@ -125,9 +125,7 @@ fn send<G: Generation>(own: u64, port: u64, address: [u64; 2]) {
         collect_udp::<G>(record);
     }
     G::repeat::<Pick<G::Far>>(record);
-    poke(&mut record.scratch, word::AT, 0);
-    poke(&mut record.scratch, word::LEFT, 0);
-    G::repeat::<Search<G::Far>>(record);
+    search::search::<G>(record);
     // SAFETY: words.
     unsafe { zero(&raw mut record.scratch) };
     entry.submit(0);
@@ -392,7 +390,7 @@ impl<F: Memory> Step for Pick<F> {
         let Some(holder) = record.holders.get_mut(filled as usize) else {
             return false;
         };
-        describe::<F>(holder, address as Ptr);
+        holder::describe::<F>(holder, address as Ptr);
         record.count = filled + 1;
         // Where `Search` finds it: the candidates before are done with.
         if let Some(slot) = record.scratch.get_mut(filled as usize) {
@@ -400,163 +398,4 @@ impl<F: Memory> Step for Pick<F> {
         }
         true
     }
-}
-
-/// A function of its own: inlined, the compiler carries an uninitialised register through the loop.
-/// It returns a number because the verifier looks at what is left in the register for one.
-#[inline(never)]
-fn describe<F: Memory>(holder: &mut HolderRecord, sk: Ptr) -> u32 {
-    // SAFETY: a record of the ABI: plain integers, a multiple of eight bytes.
-    unsafe { zero(&raw mut *holder) };
-    let family = F::load::<u16>(sk, offset!(skc_family));
-    let state = F::load::<u8>(sk, offset!(skc_state));
-    holder.family = family;
-    holder.state = state;
-    holder.local_port = sock::port::<F>(sk);
-    holder.device = F::load(sk, offset!(skc_bound_dev_if));
-    set(&mut holder.flags, sock::common_flags::<F>(sk));
-    set(
-        &mut holder.present,
-        present::SOCKET | present::LOCAL_PORT | present::SOCKET_FLAGS | present::DEVICE,
-    );
-    let (v4, v6) = (offset!(skc_rcv_saddr), offset!(skc_v6_rcv_saddr));
-    if sock::address::<F>(&raw mut holder.local_address, sk, family, v4, v6) {
-        set(&mut holder.present, present::LOCAL_ADDRESS);
-    }
-    let (v4, v6) = (offset!(skc_daddr), offset!(skc_v6_daddr));
-    let peer_port = F::load::<u16>(sk, offset!(skc_dport));
-    if peer_port != 0 && sock::address::<F>(&raw mut holder.peer_address, sk, family, v4, v6) {
-        holder.peer_port = u16::from_be(peer_port);
-        set(&mut holder.present, present::PEER);
-    }
-    holder.cookie = sock::existing_cookie::<F>(sk);
-    if holder.cookie != 0 {
-        set(&mut holder.present, present::COOKIE);
-    }
-    // TIME_WAIT and embryonic sockets are smaller structs: nothing lies behind sock_common.
-    if state == state::TIME_WAIT || state == state::NEW_SYN_RECV {
-        return 0;
-    }
-    holder.protocol = F::load(sk, offset!(sk_protocol));
-    holder.socket_uid = F::load(sk, offset!(sk_uid));
-    set(&mut holder.present, present::SOCKET_UID);
-    if sock::chose_port::<F>(sk) {
-        set(&mut holder.flags, flags::CHOSE_PORT);
-    }
-    if state != state::CLOSE
-        && state != state::LISTEN
-        && F::load::<u32>(sk, offset!(sk_max_ack_backlog)) != 0
-    {
-        set(&mut holder.flags, flags::ACCEPTED);
-    }
-    let handle = Handle::of::<F>(sk);
-    if handle.sk != sk {
-        set(&mut holder.flags, flags::MPTCP);
-    }
-    if !handle.has_socket() {
-        return 0;
-    }
-    holder.inode = handle.inode::<F, F>();
-    set(&mut holder.present, present::INODE);
-    if handle.is_of_kernel() {
-        set(&mut holder.flags, flags::OF_KERNEL);
-        return 0;
-    }
-    if let Some(references) = sock::references::<F>(handle.file()) {
-        holder.references = references;
-        set(&mut holder.present, present::REFERENCES);
-    }
-    if let Some(taker) = takers::of(holder.inode) {
-        holder.taken = taker.taken;
-        holder.taker = taker.task;
-        set(&mut holder.present, taker.present | present::TAKER);
-    }
-    0
-}
-
-/// The search for the holders' files among the descriptors of those who got the ports for them: whether
-/// they still have them at this moment. One holder after the other, in one flat loop.
-struct Search<F>(PhantomData<F>);
-
-impl<F: Memory> Step for Search<F> {
-    type Record = OwnersRecord;
-    const BOUND: u32 = 128;
-    const LIMIT: u32 = 1 << 15;
-
-    #[inline(always)]
-    fn step(record: &mut OwnersRecord, _round: u32) -> bool {
-        let at = peek(&record.scratch, word::AT);
-        let left = peek(&record.scratch, word::LEFT);
-        if left == 0 {
-            // SAFETY: a member of ours; volatile so that the verifier does not follow the count.
-            let count = unsafe { (&raw const record.count).read_volatile() };
-            if at >= u64::from(count) {
-                return false;
-            }
-            open::<F>(record, at as usize);
-            poke(&mut record.scratch, word::AT, at + 1);
-            return true;
-        }
-        let next = peek(&record.scratch, word::NEXT);
-        if F::fetch::<u64>(next, 0) != peek(&record.scratch, word::FILE) {
-            poke(&mut record.scratch, word::NEXT, next.wrapping_add(8));
-            poke(&mut record.scratch, word::LEFT, left - 1);
-            return true;
-        }
-        if let Some(holder) = record.holders.get_mut((at as usize).wrapping_sub(1)) {
-            set(&mut holder.flags, flags::HAS_IT);
-        }
-        poke(&mut record.scratch, word::LEFT, 0);
-        true
-    }
-}
-
-/// Begins with a holder: its file, and the descriptor table of its taker, if that is the process still
-/// that it was.
-#[inline(never)]
-fn open<F: Memory>(record: &mut OwnersRecord, at: usize) -> u32 {
-    let Some(holder) = record.holders.get_mut(at) else {
-        return 0;
-    };
-    if holder.present & present::TAKER == 0 {
-        return 0;
-    }
-    let Some(taker) = takers::of(holder.inode) else {
-        return 0;
-    };
-    // The memory of a task that is gone is another's, or anything.
-    let leader = taker.leader;
-    let start = F::fetch::<u64>(leader, offset!(task_start_boottime));
-    let tgid = F::fetch::<u32>(leader, offset!(task_tgid));
-    if start != holder.taker.start_time || tgid != holder.taker.tgid {
-        return 0;
-    }
-    // It may have executed something else in the meantime.
-    let exec = F::fetch::<u64>(leader, offset!(task_exec_id));
-    holder.taker.process_key = task::process_key(start, exec, tgid);
-    let at_name = offset!(task_comm);
-    let name = (&raw mut holder.taker.comm).cast::<u64>();
-    // SAFETY: the two halves of sixteen bytes; records keep names aligned.
-    unsafe {
-        name.write_volatile(F::fetch(leader, at_name));
-        name.add(1).write_volatile(F::fetch(leader, at_name + 8));
-    }
-    let Some(&sk) = record.scratch.get(at) else {
-        return 0;
-    };
-    let file = Handle::of::<F>(sk as Ptr).file();
-    let files = F::fetch::<u64>(leader, offset!(task_files));
-    let table = F::fetch::<u64>(files, offset!(files_fdt));
-    let size = F::fetch::<u32>(table, offset!(fdt_max_fds));
-    if file.is_null() || table == 0 {
-        return 0;
-    }
-    poke(&mut record.scratch, word::FILE, file as u64);
-    poke(
-        &mut record.scratch,
-        word::NEXT,
-        F::fetch(table, offset!(fdt_fd)),
-    );
-    poke(&mut record.scratch, word::LEFT, u64::from(size));
-    0
 }

@@ -40,6 +40,42 @@ pub struct Place {
     pub interface: Option<Arc<str>>,
 }
 
+/// What a network namespace says of ports beyond the range: asked only where a call was refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// `ip_local_port_range`.
+    pub range: Option<RangeInclusive<u16>>,
+    /// `ip_local_reserved_ports`: ports that only those get who name them.
+    pub reserved: Option<Vec<RangeInclusive<u16>>>,
+    /// `ip_unprivileged_port_start`: ports below need CAP_NET_BIND_SERVICE.
+    pub unprivileged_start: Option<u16>,
+}
+
+impl Limits {
+    /// Of the namespace that the calling thread is in.
+    fn read() -> Self {
+        Self {
+            range: sysctl("ip_local_port_range").and_then(|text| parse_range(&text)),
+            reserved: sysctl("ip_local_reserved_ports").and_then(|text| parse_list(&text)),
+            // Since 4.11 (Documentation/networking/ip-sysctl.rst).
+            unprivileged_start: sysctl("ip_unprivileged_port_start")
+                .and_then(|text| text.trim().parse().ok()),
+        }
+    }
+
+    /// How many ports of the range are reserved; `None` where either is not known.
+    #[must_use]
+    pub fn reserved_in_range(&self) -> Option<u32> {
+        let range = self.range.as_ref()?;
+        let inside = |list: &RangeInclusive<u16>| {
+            let low = *list.start().max(range.start());
+            let high = *list.end().min(range.end());
+            (u32::from(high) + 1).saturating_sub(low.into())
+        };
+        Some(self.reserved.as_ref()?.iter().map(inside).sum())
+    }
+}
+
 /// The network namespaces seen so far.
 #[derive(Debug)]
 pub struct Namespaces {
@@ -132,6 +168,12 @@ impl Namespaces {
         place
     }
 
+    /// What a namespace says of ports.
+    #[must_use]
+    pub fn limits(&self, netns: u32, task: &Task) -> Limits {
+        self.inside(netns, task, Limits::read).unwrap_or_default()
+    }
+
     /// Does something in a network namespace; `None` where no way leads into it. Not for every
     /// event: it costs a thread.
     pub fn inside<T: Send + 'static>(
@@ -165,9 +207,7 @@ type Found = (Option<RangeInclusive<u16>>, Option<Arc<str>>);
 /// Reads the namespace that the calling thread is in.
 fn read(device: Option<u32>) -> Found {
     (
-        fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
-            .ok()
-            .and_then(|text| parse_range(&text)),
+        sysctl("ip_local_port_range").and_then(|text| parse_range(&text)),
         device
             .and_then(|device| if_indextoname(device).ok())
             // nix 0.31 takes the null of an index without interface for success.
@@ -217,6 +257,26 @@ fn enter(netns: u32, task: &Task) -> Option<File> {
 fn open_if(path: &Path, inode: u32) -> Option<File> {
     let file = File::open(path).ok()?;
     (file.metadata().ok()?.ino() == u64::from(inode)).then_some(file)
+}
+
+/// A variable of the namespace that the calling thread is in.
+fn sysctl(name: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()
+}
+
+/// The list of `ip_local_reserved_ports`, `8080,9000-9100`; an empty line is an empty list. The kernel
+/// writes it sorted, and no port twice.
+fn parse_list(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Some(Vec::new());
+    }
+    text.split(',')
+        .map(|item| {
+            let (low, high) = item.split_once('-').unwrap_or((item, item));
+            Some(low.parse().ok()?..=high.parse().ok()?)
+        })
+        .collect()
 }
 
 /// The two numbers of `ip_local_port_range`.
@@ -280,6 +340,33 @@ mod tests {
             self.0.kill().unwrap();
             self.0.wait().unwrap();
         }
+    }
+
+    #[test]
+    fn reserved_ports_of_the_range_are_counted() {
+        let limits = |range, text| Limits {
+            range: Some(range),
+            reserved: parse_list(text),
+            unprivileged_start: None,
+        };
+        for (text, count) in [
+            ("\n", Some(0)),
+            ("8080\n", Some(0)),
+            ("32768\n", Some(1)),
+            ("1-65535\n", Some(28_232)),
+            ("8080,40000-40009,60999-61010\n", Some(11)),
+            ("what\n", None),
+        ] {
+            assert_eq!(
+                limits(32_768..=60_999, text).reserved_in_range(),
+                count,
+                "{text}"
+            );
+        }
+        assert_eq!(Limits::default().reserved_in_range(), None);
+        let own = Limits::read();
+        assert!(own.range.is_some() && own.unprivileged_start.is_some());
+        assert!(own.reserved_in_range().is_some());
     }
 
     #[test]

@@ -125,7 +125,8 @@ fn bind_v4_mapped_conflict(s: &mut Script) -> Result<()> {
     let late = s.socket(Kind::Tcp6)?;
     s.bind(&late, (LO4.to_ipv6_mapped(), 8080))
         .fails(Errno::EADDRINUSE)?
-        .holder(0, &holder, "listen")?;
+        .holder(0, &holder, "listen")?
+        .judged(("listener", "exact", "no_reuse"));
     Ok(())
 }
 
@@ -195,6 +196,9 @@ fn bind_to_device(s: &mut Script) -> Result<()> {
     s.bind(&plain, (ANY4, 8080))
         .fails(Errno::EADDRINUSE)?
         .holder(0, &bound, "closed")?
+        .judged(("bound", "exact", "no_reuse"))
+        .is("conflict.device", true)
+        .is("conflict.holders.0.network.interface.name", "lo")
         .set("network.interface.name", Want::Absent);
     Ok(())
 }
@@ -241,7 +245,8 @@ fn bind_udplite(s: &mut Script) -> Result<()> {
     let late = s.socket(Kind::UdpLite4)?;
     s.bind(&late, (LO4, 8080))
         .fails(Errno::EADDRINUSE)?
-        .holder(0, &first, "closed")?;
+        .holder(0, &first, "closed")?
+        .judged(("bound", "exact", "no_reuse"));
     // Not the port of the same number that UDP has.
     s.bound(Kind::Udp4, (LO4, 8080)).map(drop)
 }
@@ -250,7 +255,9 @@ fn bind_udplite(s: &mut Script) -> Result<()> {
 fn bind_sctp(s: &mut Script) -> Result<()> {
     let _holder = s.bound(Kind::Sctp4, (LO4, 8080))?;
     let late = s.socket(Kind::Sctp4)?;
-    s.bind(&late, (LO4, 8080)).fails(Errno::EADDRINUSE)?;
+    s.bind(&late, (LO4, 8080))
+        .fails(Errno::EADDRINUSE)?
+        .judged_alone("unknown");
     Ok(())
 }
 
@@ -274,7 +281,9 @@ fn bind_already_bound(s: &mut Script) -> Result<()> {
         (Kind::Udp6, IpAddr::V6(LO6)),
     ] {
         let sock = s.bound(kind, (ip, 8080))?;
-        s.bind(&sock, (ip, 8081)).fails(Errno::EINVAL)?;
+        s.bind(&sock, (ip, 8081))
+            .fails(Errno::EINVAL)?
+            .judged_alone("already_bound");
     }
     Ok(())
 }
@@ -291,6 +300,7 @@ fn bind_privileged_port_as_nobody(s: &mut Script) -> Result<()> {
             let sock = s.socket(kind)?;
             s.bind(&sock, (ip, 81))
                 .fails(Errno::EACCES)?
+                .judged_alone("privileged")
                 .is("process.user.id", 65534)
                 .is("socket.uid", 65534);
         }
@@ -328,10 +338,12 @@ fn bind_not_local(s: &mut Script) -> Result<()> {
 fn bind_short_address(s: &mut Script) -> Result<()> {
     let v4 = s.socket(Kind::Tcp4)?;
     s.bind(&v4, Address::from((LO4, 8080)).cut(8))
-        .fails(Errno::EINVAL)?;
+        .fails(Errno::EINVAL)?
+        .judged_alone("unknown");
     let v6 = s.socket(Kind::Udp6)?;
     s.bind(&v6, Address::from((LO6, 8080)).cut(16))
-        .fails(Errno::EINVAL)?;
+        .fails(Errno::EINVAL)?
+        .judged_alone("unknown");
     Ok(())
 }
 
@@ -354,7 +366,9 @@ fn bind_wrong_family(s: &mut Script) -> Result<()> {
 fn bind_link_local_without_scope(s: &mut Script) -> Result<()> {
     let ip: Ipv6Addr = "fe80::1".parse()?;
     let sock = s.socket(Kind::Tcp6)?;
-    s.bind(&sock, (ip, 8080)).fails(Errno::EINVAL)?;
+    s.bind(&sock, (ip, 8080))
+        .fails(Errno::EINVAL)?
+        .judged_alone("unknown");
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use super::{Scenario, scenarios};
 use crate::{
     expect::Want,
-    script::Script,
+    script::{Judged, Script},
     sys::{
         sock::{Kind, Sock},
         task,
@@ -58,18 +58,21 @@ const LO6: Ipv6Addr = Ipv6Addr::LOCALHOST;
 const ANY4: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const ANY6: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 
-/// A fresh socket is refused because of one holder in this state.
+/// A fresh socket is refused because of one holder in this state, for this reason.
 fn refused(
     s: &mut Script,
     late: &Sock,
     ip: impl Into<IpAddr>,
     holder: &Sock,
     state: &str,
+    judged: Judged,
 ) -> Result<()> {
     let port = holder.local().context("a holder without a port")?.port();
     s.bind(late, (ip.into(), port))
         .fails(Errno::EADDRINUSE)?
         .holder(0, holder, state)?
+        .judged(judged)
+        .set("conflict.holders.1", Want::Absent)
         .holders_total(1);
     Ok(())
 }
@@ -78,7 +81,14 @@ fn conflict_listener(s: &mut Script) -> Result<()> {
     for (kind, ip) in [(Kind::Tcp4, IpAddr::V4(LO4)), (Kind::Tcp6, IpAddr::V6(LO6))] {
         let holder = s.listener(kind, (ip, 8080))?;
         let late = s.socket(kind)?;
-        refused(s, &late, ip, &holder, "listen")?;
+        refused(
+            s,
+            &late,
+            ip,
+            &holder,
+            "listen",
+            ("listener", "exact", "no_reuse"),
+        )?;
     }
     Ok(())
 }
@@ -88,7 +98,14 @@ fn conflict_bound_only(s: &mut Script) -> Result<()> {
     for (kind, ip) in [(Kind::Tcp4, IpAddr::V4(LO4)), (Kind::Tcp6, IpAddr::V6(LO6))] {
         let holder = s.bound(kind, (ip, 8080))?;
         let late = s.socket(kind)?;
-        refused(s, &late, ip, &holder, "closed")?;
+        refused(
+            s,
+            &late,
+            ip,
+            &holder,
+            "closed",
+            ("bound", "exact", "no_reuse"),
+        )?;
     }
     Ok(())
 }
@@ -97,11 +114,25 @@ fn conflict_udp(s: &mut Script) -> Result<()> {
     for (kind, ip) in [(Kind::Udp4, IpAddr::V4(LO4)), (Kind::Udp6, IpAddr::V6(LO6))] {
         let holder = s.bound(kind, (ip, 5353))?;
         let late = s.socket(kind)?;
-        refused(s, &late, ip, &holder, "closed")?;
+        refused(
+            s,
+            &late,
+            ip,
+            &holder,
+            "closed",
+            ("bound", "exact", "no_reuse"),
+        )?;
     }
     let wildcard = s.bound(Kind::Udp4, (ANY4, 5354))?;
     let late = s.socket(Kind::Udp4)?;
-    refused(s, &late, LO4, &wildcard, "closed")?;
+    refused(
+        s,
+        &late,
+        LO4,
+        &wildcard,
+        "closed",
+        ("bound", "wildcard", "no_reuse"),
+    )?;
     Ok(())
 }
 
@@ -109,7 +140,14 @@ fn conflict_udp_connected(s: &mut Script) -> Result<()> {
     let holder = s.bound(Kind::Udp4, (LO4, 5353))?;
     s.connect(&holder, (LO4, 9999)).ok()?;
     let late = s.socket(Kind::Udp4)?;
-    refused(s, &late, LO4, &holder, "established")
+    refused(
+        s,
+        &late,
+        LO4,
+        &holder,
+        "established",
+        ("bound", "exact", "no_reuse"),
+    )
 }
 
 fn conflict_other_address_is_none(s: &mut Script) -> Result<()> {
@@ -127,24 +165,59 @@ fn conflict_other_transport_is_none(s: &mut Script) -> Result<()> {
 fn conflict_specific_vs_wildcard(s: &mut Script) -> Result<()> {
     let holder = s.listener(Kind::Tcp4, (ANY4, 8080))?;
     let late = s.socket(Kind::Tcp4)?;
-    refused(s, &late, LO4, &holder, "listen")?;
+    refused(
+        s,
+        &late,
+        LO4,
+        &holder,
+        "listen",
+        ("listener", "wildcard", "no_reuse"),
+    )?;
     let late = s.socket(Kind::Tcp4)?.reuseaddr()?;
-    refused(s, &late, LO4, &holder, "listen")
+    refused(
+        s,
+        &late,
+        LO4,
+        &holder,
+        "listen",
+        ("listener", "wildcard", "reuse_listening"),
+    )
 }
 
 fn conflict_wildcard_vs_specific(s: &mut Script) -> Result<()> {
     let holder = s.listener(Kind::Tcp4, (LO4, 8080))?;
     let late = s.socket(Kind::Tcp4)?;
-    refused(s, &late, ANY4, &holder, "listen")?;
+    refused(
+        s,
+        &late,
+        ANY4,
+        &holder,
+        "listen",
+        ("listener", "wildcard", "no_reuse"),
+    )?;
     let late = s.socket(Kind::Tcp4)?.reuseaddr()?;
-    refused(s, &late, ANY4, &holder, "listen")
+    refused(
+        s,
+        &late,
+        ANY4,
+        &holder,
+        "listen",
+        ("listener", "wildcard", "reuse_listening"),
+    )
 }
 
 fn conflict_dual_stack(s: &mut Script) -> Result<()> {
     let holder = s.listener(Kind::Tcp6, (ANY6, 8080))?;
     for ip in [ANY4, LO4] {
         let late = s.socket(Kind::Tcp4)?;
-        refused(s, &late, ip, &holder, "listen")?;
+        refused(
+            s,
+            &late,
+            ip,
+            &holder,
+            "listen",
+            ("listener", "dual_stack", "no_reuse"),
+        )?;
     }
     Ok(())
 }
@@ -152,7 +225,14 @@ fn conflict_dual_stack(s: &mut Script) -> Result<()> {
 fn conflict_dual_stack_reverse(s: &mut Script) -> Result<()> {
     let holder = s.listener(Kind::Tcp4, (ANY4, 8080))?;
     let late = s.socket(Kind::Tcp6)?;
-    refused(s, &late, ANY6, &holder, "listen")
+    refused(
+        s,
+        &late,
+        ANY6,
+        &holder,
+        "listen",
+        ("listener", "dual_stack", "no_reuse"),
+    )
 }
 
 fn conflict_dual_stack_v6only_is_none(s: &mut Script) -> Result<()> {
@@ -165,7 +245,14 @@ fn conflict_dual_stack_v6only_is_none(s: &mut Script) -> Result<()> {
 fn conflict_dual_stack_udp(s: &mut Script) -> Result<()> {
     let holder = s.bound(Kind::Udp6, (ANY6, 5353))?;
     let late = s.socket(Kind::Udp4)?;
-    refused(s, &late, ANY4, &holder, "closed")
+    refused(
+        s,
+        &late,
+        ANY4,
+        &holder,
+        "closed",
+        ("bound", "dual_stack", "no_reuse"),
+    )
 }
 
 fn conflict_reuseaddr_bound_both_is_none(s: &mut Script) -> Result<()> {
@@ -180,12 +267,26 @@ fn conflict_reuseaddr_one_sided(s: &mut Script) -> Result<()> {
     let holder = s.socket(Kind::Tcp4)?.reuseaddr()?;
     s.bind(&holder, (LO4, 8080)).ok()?;
     let late = s.socket(Kind::Tcp4)?;
-    refused(s, &late, LO4, &holder, "closed")?;
+    refused(
+        s,
+        &late,
+        LO4,
+        &holder,
+        "closed",
+        ("bound", "exact", "reuse_missing_self"),
+    )?;
     let late = late.reuseaddr()?;
     s.bind(&late, (LO4, 8080)).ok()?;
     let without = s.bound(Kind::Tcp4, (LO4, 8081))?;
     let late = s.socket(Kind::Tcp4)?.reuseaddr()?;
-    refused(s, &late, LO4, &without, "closed")
+    refused(
+        s,
+        &late,
+        LO4,
+        &without,
+        "closed",
+        ("bound", "exact", "reuse_missing_holder"),
+    )
 }
 
 fn conflict_reuseaddr_listening(s: &mut Script) -> Result<()> {
@@ -193,7 +294,14 @@ fn conflict_reuseaddr_listening(s: &mut Script) -> Result<()> {
     s.bind(&holder, (LO4, 8080)).ok()?;
     s.listen(&holder, 5).ok()?;
     let late = s.socket(Kind::Tcp4)?.reuseaddr()?;
-    refused(s, &late, LO4, &holder, "listen")
+    refused(
+        s,
+        &late,
+        LO4,
+        &holder,
+        "listen",
+        ("listener", "exact", "reuse_listening"),
+    )
 }
 
 fn conflict_reuseport_is_none(s: &mut Script) -> Result<()> {
@@ -215,20 +323,37 @@ fn conflict_reuseport_missing(s: &mut Script) -> Result<()> {
     s.bind(&holder, (LO4, 8080)).ok()?;
     s.listen(&holder, 5).ok()?;
     let late = s.socket(Kind::Tcp4)?;
-    refused(s, &late, LO4, &holder, "listen")?;
+    refused(
+        s,
+        &late,
+        LO4,
+        &holder,
+        "listen",
+        ("listener", "exact", "reuseport_missing_self"),
+    )?;
     let late = s.socket(Kind::Tcp4)?.reuseaddr()?;
-    refused(s, &late, LO4, &holder, "listen")
+    refused(
+        s,
+        &late,
+        LO4,
+        &holder,
+        "listen",
+        ("listener", "exact", "reuse_mismatch"),
+    )
 }
 
 fn conflict_reuseport_other_user(s: &mut Script) -> Result<()> {
-    for (kind, state) in [(Kind::Tcp4, "listen"), (Kind::Udp4, "closed")] {
+    for (kind, state, judged) in [
+        (Kind::Tcp4, "listen", ("listener", "exact", "reuseport_uid")),
+        (Kind::Udp4, "closed", ("bound", "exact", "reuseport_uid")),
+    ] {
         let holder = s.socket(kind)?.reuseport()?;
         s.bind(&holder, (LO4, 8080)).ok()?;
         if kind == Kind::Tcp4 {
             s.listen(&holder, 5).ok()?;
         }
         let late = task::with_effective_user(65534, || s.socket(kind))??.reuseport()?;
-        refused(s, &late, LO4, &holder, state)?;
+        refused(s, &late, LO4, &holder, state, judged)?;
     }
     Ok(())
 }
@@ -236,11 +361,25 @@ fn conflict_reuseport_other_user(s: &mut Script) -> Result<()> {
 fn conflict_reuse_mixed_udp(s: &mut Script) -> Result<()> {
     let holder = s.bound(Kind::Udp4, (LO4, 5353))?;
     let late = s.socket(Kind::Udp4)?.reuseaddr()?;
-    refused(s, &late, LO4, &holder, "closed")?;
+    refused(
+        s,
+        &late,
+        LO4,
+        &holder,
+        "closed",
+        ("bound", "exact", "reuse_missing_holder"),
+    )?;
     let holder = s.socket(Kind::Udp4)?.reuseaddr()?;
     s.bind(&holder, (LO4, 5354)).ok()?;
     let late = s.socket(Kind::Udp4)?.reuseport()?;
-    refused(s, &late, LO4, &holder, "closed")
+    refused(
+        s,
+        &late,
+        LO4,
+        &holder,
+        "closed",
+        ("bound", "exact", "reuse_mismatch"),
+    )
 }
 
 /// Leaves the server's port in TIME_WAIT: (local, peer) of that connection.
@@ -264,6 +403,15 @@ fn conflict_time_wait(s: &mut Script) -> Result<()> {
         s.bind(&late, local)
             .fails(Errno::EADDRINUSE)?
             .held(0, Kind::Tcp4, local, Some(peer), "time_wait")
+            .judged((
+                "time_wait",
+                "exact",
+                if reuse {
+                    "reuse_missing_holder"
+                } else {
+                    "no_reuse"
+                },
+            ))
             .set("conflict.holders.0.socket.inode", Want::Absent)
             .holders_total(1);
     }
@@ -279,6 +427,7 @@ fn conflict_time_wait_reuseaddr(s: &mut Script) -> Result<()> {
     s.bind(&late, local)
         .fails(Errno::EADDRINUSE)?
         .held(0, Kind::Tcp4, local, Some(peer), "time_wait")
+        .judged(("time_wait", "exact", "reuse_missing_self"))
         .holders_total(1);
     let late = late.reuseaddr()?;
     s.bind(&late, local).ok()?;
@@ -293,7 +442,20 @@ fn conflict_client_port(s: &mut Script) -> Result<()> {
         for reuse in [false, true] {
             let late = s.socket(Kind::Tcp4)?;
             let late = if reuse { late.reuseaddr()? } else { late };
-            refused(s, &late, ip, &client, "established")?;
+            let overlap = if ip == LO4 { "exact" } else { "wildcard" };
+            let reason = if reuse {
+                "reuse_missing_holder"
+            } else {
+                "no_reuse"
+            };
+            refused(
+                s,
+                &late,
+                ip,
+                &client,
+                "established",
+                ("client", overlap, reason),
+            )?;
         }
     }
     let port = client.local().context("no address")?.port();
@@ -307,7 +469,14 @@ fn conflict_client_explicit_port(s: &mut Script) -> Result<()> {
     s.connect(&client, server.local().context("no address")?)
         .ok()?;
     let late = s.socket(Kind::Tcp4)?;
-    refused(s, &late, LO4, &client, "established")
+    refused(
+        s,
+        &late,
+        LO4,
+        &client,
+        "established",
+        ("client", "exact", "no_reuse"),
+    )
 }
 
 fn conflict_accepted_outlives_listener(s: &mut Script) -> Result<()> {
@@ -317,7 +486,14 @@ fn conflict_accepted_outlives_listener(s: &mut Script) -> Result<()> {
     let (_client, accepted) = s.connected(&server)?;
     drop(server);
     let late = s.socket(Kind::Tcp4)?;
-    refused(s, &late, LO4, &accepted, "established")?;
+    refused(
+        s,
+        &late,
+        LO4,
+        &accepted,
+        "established",
+        ("accepted", "exact", "reuse_missing_self"),
+    )?;
     let late = late.reuseaddr()?;
     s.bind(&late, (LO4, 8080)).ok()?;
     s.listen(&late, 5).ok()?;
@@ -345,11 +521,15 @@ fn children(s: &mut Script, count: usize) -> Result<()> {
         .bind(&late, address)
         .fails(Errno::EADDRINUSE)?
         .holder(0, &server, "listen")?;
+    line.is("conflict.kind", "listener")
+        .is("conflict.overlap", "exact");
     if count < 8 {
         line.holders_total(count as u64 + 1);
     } else {
         // Where the walk is cut short sock_diag names the listener, and knows less of it.
         line.forget("conflict.truncated")
+            .set("conflict.holders.0.creator.pid", Want::Present.maybe())
+            .set("conflict.holders.0.since", Want::Present.maybe())
             .set("conflict.holders.0.socket.reuseaddr", Want::NotTrue)
             .set("conflict.holders.0.socket.reuseport", Want::NotTrue);
         // Asked when the event has arrived: it has to be there still.
@@ -378,7 +558,13 @@ fn conflict_inherited_descriptor(s: &mut Script) -> Result<()> {
     })?;
     let late = s.socket(Kind::Tcp4)?;
     let line = s.bind(&late, (LO4, 8080)).fails(Errno::EADDRINUSE)?;
-    line.holder(0, &holder, "listen")?.holders_total(1);
+    line.holder(0, &holder, "listen")?
+        .judged(("listener", "exact", "no_reuse"))
+        .is("conflict.holders.0.processes.1.pid", child.pid())
+        .holders_total(1);
+    // Both are looked at when the event has arrived: they have to have it still.
+    std::thread::sleep(Duration::from_millis(200));
+    let creator = holder.creator;
     drop(holder);
     let again = s.bind(&late, (LO4, 8080)).result();
     anyhow::ensure!(
@@ -392,8 +578,14 @@ fn conflict_inherited_descriptor(s: &mut Script) -> Result<()> {
         .wanted("conflict.holders.0.socket.inode")
         .cloned();
     if let (Some(inode), Some(last)) = (inode, lines.last_mut()) {
-        last.set("conflict.holders.0.socket.inode", inode);
+        last.set("conflict.holders.0.socket.inode", inode)
+            .judged(("listener", "exact", "no_reuse"))
+            .is("conflict.holders.0.creator.pid", creator)
+            .set("conflict.holders.0.creator.exited", Want::Absent)
+            .is("conflict.holders.0.processes.0.pid", child.pid())
+            .set("conflict.holders.0.processes.1", Want::Absent);
     }
+    std::thread::sleep(Duration::from_millis(200));
     drop(child);
     Ok(())
 }
@@ -403,10 +595,14 @@ fn conflict_of_two_processes(s: &mut Script) -> Result<()> {
     let holder = s.listener(Kind::Tcp4, (ANY4, 8080))?;
     s.forked(|s| {
         let late = s.socket(Kind::Tcp4)?;
+        let own = s.me.pid;
         s.bind(&late, (ANY4, 8080))
             .fails(Errno::EADDRINUSE)?
             .holder(0, &holder, "listen")?
+            .judged(("listener", "exact", "no_reuse"))
+            .is("conflict.holders.0.processes.1.pid", own)
             .holders_total(1);
+        std::thread::sleep(Duration::from_millis(200));
         Ok(())
     })?;
     Ok(())
@@ -416,7 +612,14 @@ fn conflict_of_two_processes(s: &mut Script) -> Result<()> {
 fn conflict_ended_with_the_holder(s: &mut Script) -> Result<()> {
     let holder = s.listener(Kind::Tcp4, (LO4, 8080))?;
     let late = s.socket(Kind::Tcp4)?;
-    refused(s, &late, LO4, &holder, "listen")?;
+    refused(
+        s,
+        &late,
+        LO4,
+        &holder,
+        "listen",
+        ("listener", "exact", "no_reuse"),
+    )?;
     drop(holder);
     s.bind(&late, (LO4, 8080)).ok()?;
     Ok(())

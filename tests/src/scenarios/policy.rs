@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::{Scenario, scenarios};
 use crate::{
-    degraded::{self, Feature},
+    degraded::{self, Backend, Feature},
     expect::Want,
     script::{Script, skip},
     sys::{
@@ -109,20 +109,34 @@ fn policy_landlock(s: &mut Script) -> Result<()> {
         restrict(8080)?;
         let allowed = s.listener(Kind::Tcp4, (LO4, 8080))?;
         let refused = s.socket(Kind::Tcp4)?;
-        s.bind(&refused, (LO4, 8081)).fails(Errno::EACCES)?;
+        s.bind(&refused, (LO4, 8081))
+            .fails(Errno::EACCES)?
+            .judged_alone("policy");
+        // A system call's result alone does not say who refused.
+        let kind = match s.ctx.backend {
+            Backend::RawTp => "unknown",
+            Backend::Tracing | Backend::Kprobe => "policy",
+        };
         let refused = s.socket(Kind::Tcp4)?;
-        s.connect(&refused, (LO4, 8081)).fails(Errno::EACCES)?;
+        s.connect(&refused, (LO4, 8081))
+            .fails(Errno::EACCES)?
+            .judged_alone(kind);
         let nonblocking = s.socket(Kind::Tcp4)?;
         nonblocking.set_nonblocking(true)?;
-        s.connect(&nonblocking, (LO4, 8081)).fails(Errno::EACCES)?;
+        s.connect(&nonblocking, (LO4, 8081))
+            .fails(Errno::EACCES)?
+            .judged_alone(kind);
         // What the connection has left behind is none of the refusals'.
         let (client, _accepted) = s.connected(&allowed)?;
         s.connect(&client, (LO4, 8081))
             .fails(Errno::EACCES)?
+            .judged_alone(kind)
             .forget("network.local.port");
         drop(client);
         let reused = s.socket(Kind::Tcp4)?;
-        s.connect(&reused, (LO4, 8081)).fails(Errno::EACCES)?;
+        s.connect(&reused, (LO4, 8081))
+            .fails(Errno::EACCES)?
+            .judged_alone(kind);
         Ok(())
     })?;
     Ok(())

@@ -68,7 +68,9 @@ fn way_mptcp_conflict(s: &mut Script) -> Result<()> {
         let line = s.bind(&late, (LO4, 8080)).fails(Errno::EADDRINUSE)?;
         line.held(0, Kind::Mptcp4, (LO4, 8080).into(), None, "listen");
         let (inode, _) = holder.inode_and_uid()?;
-        line.is("conflict.holders.0.socket.inode", inode);
+        line.is("conflict.holders.0.socket.inode", inode)
+            .is("conflict.holders.0.processes.0.pid", holder.creator)
+            .judged(("listener", "exact", "no_reuse"));
     }
     Ok(())
 }
@@ -232,7 +234,8 @@ fn way_io_uring_bind_and_listen(s: &mut Script) -> Result<()> {
             ring.bind(late.fd(), &address).unwrap_or(Err(Errno::EIO))
         })
         .fails(Errno::EADDRINUSE)?
-        .holder(0, &sock, "listen")?;
+        .holder(0, &sock, "listen")?
+        .judged(("listener", "exact", "no_reuse"));
         through_ring(s);
     }
     s.control()
@@ -329,7 +332,8 @@ fn thirty_two_bit(
             }
             Err(errno) => {
                 call.fails(errno)?
-                    .is("conflict.holders.0.network.local.port", port);
+                    .is("conflict.holders.0.network.local.port", port)
+                    .judged(("bound", "exact", "no_reuse"));
             }
         }
     }

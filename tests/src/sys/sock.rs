@@ -86,6 +86,8 @@ pub(crate) struct Sock {
     pub(crate) kind: Kind,
     /// Where the port comes from.
     pub(crate) origin: Cell<Origin>,
+    /// The process that made it.
+    pub(crate) creator: u32,
 }
 
 /// `SO_*`, `IP_*` and `IPV6_*` that appear in events.
@@ -116,6 +118,7 @@ impl Sock {
             fd,
             kind,
             origin: Cell::new(origin),
+            creator: std::process::id(),
         }
     }
 
