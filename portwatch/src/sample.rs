@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
+mod conflict;
+
 use std::sync::Arc;
+
+pub(crate) use conflict::*;
 
 use crate::event::*;
 
