@@ -4,10 +4,12 @@
 //! [`Sighting`], and the sinks print that. Recorded and live streams carry the same [`Item`]s.
 
 mod conflict;
+mod name;
 
 use std::{net::IpAddr, sync::Arc};
 
 pub use conflict::*;
+pub use name::name;
 
 /// What the stream consists of, in order.
 #[derive(Clone, Debug, PartialEq)]

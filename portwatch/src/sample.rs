@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
+mod conflict;
+
 use std::sync::Arc;
+
+pub(crate) use conflict::*;
 
 use crate::event::*;
 
@@ -144,53 +148,6 @@ pub(crate) fn connect(local: &str, peer: &str) -> Sighting {
     sighting
 }
 
-/// A failed bind to 0.0.0.0:8080, and `holders` of the `total` sockets in the way.
-pub(crate) fn conflict(holders: usize, total: u32, truncated: bool) -> Sighting {
-    let mut sighting = failed(sighting(Op::Bind, "0.0.0.0:8080"), libc::EADDRINUSE);
-    let listener = Holder {
-        transport: Transport::Tcp,
-        family: Family::Ipv4,
-        state: TcpState::Listen,
-        local: endpoint("127.0.0.1:8080"),
-        peer: None,
-        socket: Socket {
-            cookie: Some(0x2001),
-            inode: Some(12345),
-            netns: Some(4_026_531_840),
-            device: None,
-            uid: Some(0),
-            options: SocketOptions {
-                reuseaddr: Some(true),
-                ..SocketOptions::default()
-            },
-        },
-        chose_port: false,
-        accepted: false,
-        of_kernel: false,
-        references: None,
-        taker: None,
-    };
-    let waiting = Holder {
-        state: TcpState::TimeWait,
-        peer: Some(endpoint("127.0.0.1:40000")),
-        socket: Socket {
-            cookie: Some(0x2002),
-            ..Socket::default()
-        },
-        ..listener.clone()
-    };
-    sighting.event.conflict = Some(Conflict {
-        holders: [listener, waiting]
-            .into_iter()
-            .cycle()
-            .take(holders)
-            .collect(),
-        total,
-        truncated,
-    });
-    sighting
-}
-
 pub(crate) fn event(sighting: Sighting) -> Item {
     Item::Event(Box::new(sighting))
 }
@@ -275,14 +232,12 @@ pub(crate) fn stream() -> Vec<Item> {
     link_local.event.transport = Transport::Udp;
     link_local.interface = Some("eth0".into());
 
-    vec![
+    let before = vec![
         start(),
         event(sighting(Op::Bind, "0.0.0.0:8080")),
         event(sighting(Op::Listen, "[::]:8080")),
-        event(conflict(2, 4, false)),
-        event(conflict(1, 1, false)),
-        event(conflict(8, 8, true)),
-        event(conflict(0, 0, false)),
+    ];
+    let after = vec![
         event(connect("127.0.0.1:43210", "127.0.0.1:443")),
         event(connect("192.168.178.20:43211", "142.250.184.206:443")),
         event(failed(
@@ -301,19 +256,18 @@ pub(crate) fn stream() -> Vec<Item> {
         event(random),
         event(no_port),
         event(link_local),
+        event(failed(sighting(Op::Bind, "0.0.0.0:8080"), libc::EADDRINUSE)),
         event(failed(sighting(Op::Bind, "0.0.0.0:80"), libc::EACCES)),
-        event(failed(
-            sighting(Op::Bind, "192.0.2.1:8080"),
-            libc::EADDRNOTAVAIL,
-        )),
         event(failed(sighting(Op::Bind, "0.0.0.0:82"), 530)),
         event(policy),
         event(bare),
         lost(1204, LostReason::RingFull),
         lost(1, LostReason::Recursion),
         lost(2, LostReason::ReturnMissed),
-        end(22, 11, 1207),
-    ]
+        end(30, 17, 1207),
+    ];
+    let refused = conflicts().into_iter().map(event);
+    before.into_iter().chain(refused).chain(after).collect()
 }
 
 /// What hostile processes call themselves.
@@ -328,13 +282,15 @@ pub(crate) fn hostile() -> Vec<Item> {
         "日本語の名前",
     ]
     .into_iter()
-    .map(|name| {
-        event(by(
-            sighting(Op::Bind, "0.0.0.0:8080"),
-            name,
-            &format!("/tmp/{name}"),
-            &[name, "--like", name],
-        ))
+    .flat_map(|name| {
+        let bind = || sighting(Op::Bind, "0.0.0.0:8080");
+        let path = format!("/tmp/{name}");
+        let args = [name, "--like", name];
+        let holder = held(Kind::Listener, "0.0.0.0:8080").by(occupant(900, name));
+        [
+            event(by(bind(), name, &path, &args)),
+            event(refused_by(bind(), vec![holder])),
+        ]
     })
     .collect()
 }

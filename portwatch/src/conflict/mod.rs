@@ -1,8 +1,9 @@
-//! Why a call was refused: which sockets were in the way, and by which rule of the kernel.
+//! Why a call was refused: which sockets were in the way, by which rule of the kernel, and in words.
 //!
 //! Functions of their arguments: the kernel's programs bring the sockets, `enrich` brings the names.
 
 pub mod rules;
 pub mod verdict;
+pub mod words;
 
 pub use verdict::{Privilege, judge};

@@ -1,6 +1,9 @@
 //! What an event should tell and does not (`missing` in the contract).
 
-use crate::event::{Backend, Event, Family, Op, Outcome, PortFacts, Process, Transport, Via};
+use crate::event::{
+    Backend, Culprit, Event, Explanation, Family, Kind, Op, Outcome, PortFacts, Process, Transport,
+    Via,
+};
 
 /// Everything that decides what is missing.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +14,8 @@ pub struct Facts<'a> {
     pub process: &'a Process,
     /// The local port.
     pub local: &'a PortFacts,
+    /// Why it was refused.
+    pub explanation: Option<&'a Explanation>,
     /// Whether the name of the bound interface is known.
     pub interface: bool,
     /// Arguments are wanted.
@@ -33,6 +38,7 @@ pub fn missing(facts: &Facts<'_>) -> Vec<&'static str> {
         event,
         process,
         local,
+        explanation,
         interface,
         args,
         backend,
@@ -71,6 +77,11 @@ pub fn missing(facts: &Facts<'_>) -> Vec<&'static str> {
         "conflict.holders",
         refused_for_holders,
         event.conflict.is_some(),
+    );
+    rule(
+        "conflict.holders.processes",
+        true,
+        explanation.is_none_or(owners_are_known),
     );
     rule("event.duration", true, event.duration.is_some());
     rule("event.via", backend != Backend::RawTp, event.via.is_some());
@@ -123,6 +134,27 @@ pub fn missing(facts: &Facts<'_>) -> Vec<&'static str> {
     missing
 }
 
+/// Whether each socket in the way that a process must have has one.
+fn owners_are_known(explanation: &Explanation) -> bool {
+    let Explanation {
+        verdict, owners, ..
+    } = explanation;
+    verdict
+        .culprits
+        .iter()
+        .zip(owners)
+        .all(|(culprit, owner)| !owner.processes.is_empty() || !has_process(culprit))
+}
+
+/// A connection that nobody has accepted yet, or that outlives its process, has no file.
+fn has_process(culprit: &Culprit) -> bool {
+    match culprit.kind {
+        Kind::Listener | Kind::Bound | Kind::Client => true,
+        Kind::Accepted | Kind::Closing => culprit.holder.references.is_some(),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -133,6 +165,7 @@ mod tests {
     use crate::{
         enrich::tests::complete,
         event::{Conflict, Endpoint, Errno},
+        sample,
     };
 
     fn process() -> Process {
@@ -154,6 +187,7 @@ mod tests {
             event,
             process,
             local: &local,
+            explanation: None,
             interface: true,
             args: true,
             backend: Backend::Tracing,
@@ -197,6 +231,7 @@ mod tests {
                 event: &event,
                 process: &Process::default(),
                 local: &PortFacts::default(),
+                explanation: None,
                 interface: false,
                 args: true,
                 backend: Backend::Kprobe,
@@ -226,6 +261,7 @@ mod tests {
                     ephemeral: Some(false),
                     ..PortFacts::default()
                 },
+                explanation: None,
                 interface: false,
                 args: true,
                 backend,
@@ -252,6 +288,7 @@ mod tests {
             event: &event,
             process: &process,
             local: &local,
+            explanation: None,
             interface: false,
             args: false,
             backend: Backend::Tracing,
@@ -336,6 +373,44 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_in_the_way_has_processes_unless_it_has_no_file() {
+        for (kind, references, expected) in [
+            (Kind::Listener, Some(1), true),
+            (Kind::Listener, None, true),
+            (Kind::Bound, Some(1), true),
+            (Kind::Client, Some(1), true),
+            (Kind::Accepted, Some(1), true),
+            (Kind::Accepted, None, false),
+            (Kind::Closing, Some(1), true),
+            (Kind::Closing, None, false),
+            (Kind::TimeWait, None, false),
+            (Kind::Kernel, Some(1), false),
+        ] {
+            let holder = sample::held(kind, "127.0.0.1:8080")
+                .holder(|holder| holder.references = references);
+            let missing = |holder| {
+                let refused = sample::refused_by(
+                    sample::sighting(Op::Bind, "127.0.0.1:8080"),
+                    vec![sample::nginx(), holder],
+                );
+                missing(&Facts {
+                    event: &refused.event,
+                    process: &refused.process,
+                    local: &refused.local,
+                    explanation: refused.explanation.as_deref(),
+                    interface: true,
+                    args: true,
+                    backend: Backend::Tracing,
+                })
+            };
+            let found = missing(holder.clone());
+            let paths = ["conflict.holders.processes"];
+            assert_eq!(found, paths[usize::from(!expected)..], "{kind:?}");
+            assert_eq!(missing(holder.by(sample::occupant(7, "a"))), [""; 0]);
+        }
+    }
+
+    #[test]
     fn options_of_the_other_family_and_transport_are_not_expected() {
         let mut event = complete(Op::Bind);
         event.socket.options.v6only = None;
@@ -355,6 +430,7 @@ mod tests {
                 event,
                 process: &process(),
                 local: &PortFacts::default(),
+                explanation: None,
                 interface: true,
                 args: true,
                 backend: Backend::Tracing,
@@ -376,6 +452,7 @@ mod tests {
                 ephemeral: Some(true),
                 ..PortFacts::default()
             },
+            explanation: None,
             interface: false,
             args: true,
             backend: Backend::Tracing,

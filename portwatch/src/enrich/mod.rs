@@ -105,6 +105,7 @@ impl Enricher {
                 event: &event,
                 process: &process,
                 local: &local,
+                explanation: None,
                 interface: device.is_none() || place.interface.is_some(),
                 args: self.options.args,
                 backend: self.options.backend,

@@ -97,7 +97,17 @@ fn the_schema_refuses_what_the_contract_forbids() {
         "socket": {"cookie": "1a", "inode": 7, "auto_port": false},
         "process": {"pid": 1, "comm": "x", "user": {"id": 0}},
         "thread": {"id": 1},
-        "missing": ["process.executable.path"]
+        "conflict": {
+            "kind": "listener", "overlap": "exact", "reason": "no_reuse", "device": false,
+            "holders": [{
+                "kind": "listener",
+                "network": {"transport": "tcp", "type": "ipv4", "connection": {"state": "listen"}},
+                "socket": {}, "since": "2026-11-22T12:03:11.482000000Z", "processes": [],
+                "creator": {"pid": 7, "user": {"id": 0}, "exited": true}
+            }],
+            "holders_total": 1, "truncated": false, "message": "held by x", "hint": "Stop x."
+        },
+        "missing": ["conflict.holders.processes"]
     });
     assert!(accepts(&line));
 
@@ -127,10 +137,27 @@ fn the_schema_refuses_what_the_contract_forbids() {
         ("/process/pid", json!(null)),
         ("/process/comm", json!("")),
         ("/thread", json!({})),
+        ("/conflict/kind", json!("socket")),
+        ("/conflict/kind", json!(null)),
+        ("/conflict/overlap", json!("partial")),
+        ("/conflict/reason", json!("reuse")),
+        ("/conflict/message", json!("two\nlines")),
+        ("/conflict/hint", json!("")),
+        ("/conflict/exhausted", json!({"range": [1, 2]})),
+        ("/conflict/holders/0", json!({})),
+        ("/conflict/holders/0/kind", json!("exhausted")),
+        ("/conflict/holders/0/network/connection", json!(null)),
+        ("/conflict/holders/0/since", json!("2026-11-22T12:03:11Z")),
+        ("/conflict/holders/0/processes", json!([{}])),
+        ("/conflict/holders/0/creator/exited", json!(false)),
         ("/missing", json!([])),
     ] {
         let mut broken = line.clone();
-        *broken.pointer_mut(pointer).unwrap() = wrong.clone();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        match broken.pointer_mut(parent).unwrap() {
+            Value::Array(items) => items[key.parse::<usize>().unwrap()] = wrong.clone(),
+            parent => parent[key] = wrong.clone(),
+        }
         assert!(!accepts(&broken), "{pointer} {wrong}");
     }
 

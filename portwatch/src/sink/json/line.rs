@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use super::object::{Key, Object, key, string};
+use super::{
+    conflict,
+    object::{Object, key, string},
+    process,
+    socket::{identity, network, options, side},
+};
 use crate::{
     errno,
     event::{
-        Conflict, Container, End, Endpoint, Errno, Event, Family, Holder, Lost, Op, Outcome,
-        PortClass, PortFacts, Process, Sighting, Socket, SocketOptions, Start, Task, Transport,
-        UnknownReason, Via,
+        End, Errno, Event, Lost, Op, Outcome, Process, Sighting, Start, Task, UnknownReason, Via,
     },
-    sink::{clock::Clock, digits, kept::Kept},
+    sink::{clock::Clock, kept::Kept},
 };
 
 /// OpenTelemetry's word for an error that has no name of its own.
@@ -85,7 +88,7 @@ pub(super) fn event(
         local: local_facts,
         peer: peer_facts,
         interface,
-        explanation: _,
+        explanation,
         missing,
     } = sighting;
     let Event {
@@ -102,10 +105,10 @@ pub(super) fn event(
         backlog,
         socket,
         task,
-        refused_by_policy: _, // a word of `conflict.kind`, which is decided elsewhere
+        refused_by_policy: _, // said by `conflict.kind`, as are the next two
         no_port_left: _,
         bound_port: _,
-        conflict,
+        conflict: owners,
     } = &**event;
 
     call(line, *op, *outcome, *via, *duration);
@@ -133,8 +136,8 @@ pub(super) fn event(
         0
     });
     line.written(fields);
-    if let Some(conflict) = conflict {
-        self::conflict(line, conflict);
+    if let Some(explanation) = explanation {
+        conflict::write(line, explanation, owners.is_some(), args, clock);
     }
     if !missing.is_empty() {
         line.list(key!("missing"), missing, |out, path| string(out, path));
@@ -164,180 +167,18 @@ fn error(line: &mut Object<'_>, errno: Errno) {
     });
 }
 
-fn network(part: &mut Object<'_>, transport: Transport, family: Family) {
-    part.word(key!("transport"), transport.as_str());
-    part.word(key!("type"), family.as_str());
-}
-
-/// One end of a socket.
-fn side(part: &mut Object<'_>, key: Key, endpoint: &Endpoint, facts: &PortFacts) {
-    let Endpoint { address, port } = *endpoint;
-    let PortFacts {
-        service,
-        class,
-        ephemeral,
-    } = facts;
-    part.object(key, |part| {
-        if let Some(address) = address {
-            part.plain(key!("address"), |out| digits::address(out, address));
-        }
-        // The rest are properties of the port.
-        if let Some(port) = port {
-            part.number(key!("port"), port);
-            part.text(key!("service"), service.as_deref());
-            part.word(key!("port_class"), class.map(PortClass::as_str));
-            part.flag(key!("ephemeral"), *ephemeral);
-        }
-    });
-}
-
-fn identity(part: &mut Object<'_>, socket: &Socket) {
-    if let Some(cookie) = socket.cookie {
-        part.plain(key!("cookie"), |out| digits::hex(out, cookie));
-    }
-    part.maybe_number(key!("inode"), socket.inode);
-    part.maybe_number(key!("netns"), socket.netns);
-}
-
-fn options(part: &mut Object<'_>, socket: &Socket) {
-    let Socket {
-        cookie: _,
-        inode: _,
-        netns: _,
-        device: _, // printed by name, as network.interface
-        uid,
-        options,
-    } = *socket;
-    let SocketOptions {
-        reuseaddr,
-        reuseport,
-        v6only,
-        freebind,
-        transparent,
-        bind_no_port,
-        mptcp,
-    } = options;
-    part.flag(key!("reuseaddr"), reuseaddr);
-    part.flag(key!("reuseport"), reuseport);
-    part.flag(key!("v6only"), v6only);
-    part.flag(key!("freebind"), freebind);
-    part.flag(key!("transparent"), transparent);
-    part.flag(key!("bind_no_port"), bind_no_port);
-    part.flag(key!("mptcp"), mptcp);
-    part.maybe_number(key!("uid"), uid);
-}
-
 /// Who made the call: `process`, `thread`, `container`, `systemd`.
 fn caller(
     line: &mut Object<'_>,
     task: &Task,
     process: &Arc<Process>,
-    with_args: bool,
+    args: bool,
     clock: &mut Clock,
 ) {
-    let Task {
-        pid,
-        tid,
-        parent_pid,
-        vpid,
-        uid,
-        comm,
-        start_boot: _, // printed as creation.time
-        key: _,        // means nothing to others
-        cgroup: _,     // printed by path
-    } = task;
-    let Process {
-        executable_path,
-        args,
-        creation,
-        user_name,
-        cgroup,
-        container,
-        systemd_unit,
-    } = &**process;
     line.object(key!("process"), |part| {
-        part.number(key!("pid"), *pid);
-        part.maybe_number(key!("parent_pid"), *parent_pid);
-        part.maybe_number(key!("vpid"), *vpid);
-        part.text(key!("comm"), comm.as_deref());
-        part.object(key!("executable"), |part| {
-            part.text(key!("name"), process.executable_name());
-            part.text(key!("path"), executable_path.as_deref());
-        });
-        if let Some(args) = args.as_deref().filter(|_| with_args) {
-            part.list(key!("command_args"), args, |out, arg| string(out, arg));
-        }
-        if let Some(creation) = *creation {
-            part.object(key!("creation"), |part| {
-                part.time(key!("time"), clock, creation);
-            });
-        }
-        part.object(key!("user"), |part| {
-            part.number(key!("id"), *uid);
-            part.text(key!("name"), user_name.as_deref());
-        });
-        part.object(key!("linux"), |part| {
-            part.text(key!("cgroup"), cgroup.as_deref());
-        });
+        process::fields(part, task, process, args, clock);
     });
-    line.object(key!("thread"), |part| part.number(key!("id"), *tid));
-    if let Some(Container { id, runtime }) = container {
-        line.object(key!("container"), |part| {
-            part.text(key!("id"), id.as_str());
-            part.object(key!("runtime"), |part| part.word(key!("name"), *runtime));
-        });
-    }
-    line.object(key!("systemd"), |part| {
-        part.text(key!("unit"), systemd_unit.as_deref());
-    });
-}
-
-fn conflict(line: &mut Object<'_>, conflict: &Conflict) {
-    let Conflict {
-        holders,
-        total,
-        truncated,
-    } = conflict;
-    line.object(key!("conflict"), |part| {
-        part.list(key!("holders"), holders, |out, item| {
-            Object::write(out, |part| holder(part, item));
-        });
-        part.number(key!("holders_total"), *total);
-        part.flag(key!("truncated"), *truncated);
-    });
-}
-
-fn holder(part: &mut Object<'_>, holder: &Holder) {
-    let Holder {
-        transport,
-        family,
-        state,
-        local,
-        peer,
-        socket,
-        chose_port: _,
-        accepted: _,
-        of_kernel: _,
-        references: _,
-        taker: _,
-    } = holder;
-    // The kernel alone has told of it.
-    let facts = |endpoint: &Endpoint| PortFacts {
-        class: endpoint.port.map(PortClass::of),
-        ..PortFacts::default()
-    };
-    part.object(key!("network"), |part| {
-        network(part, *transport, *family);
-        part.object(key!("connection"), |part| {
-            part.word(key!("state"), state.as_str());
-        });
-        side(part, key!("local"), local, &facts(local));
-        if let Some(peer) = peer {
-            side(part, key!("peer"), peer, &facts(peer));
-        }
-    });
-    part.object(key!("socket"), |part| {
-        identity(part, socket);
-        options(part, socket);
-    });
+    line.object(key!("thread"), |part| part.number(key!("id"), task.tid));
+    process::container(line, process.container.as_ref());
+    process::unit(line, process.systemd_unit.as_deref());
 }

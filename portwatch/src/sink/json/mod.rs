@@ -1,7 +1,10 @@
 //! JSON Lines for programs: the paths of the schema `portwatch/1`.
 
+mod conflict;
 mod line;
 mod object;
+mod process;
+mod socket;
 #[cfg(test)]
 mod tests;
 

@@ -52,6 +52,8 @@ pub struct Text<W, N> {
 struct Paint {
     failure: String,
     lost: String,
+    /// Who has what the caller wanted.
+    name: String,
     end: String,
 }
 
@@ -69,6 +71,7 @@ impl Paint {
         Self {
             failure: failure.render().to_string(),
             lost: bold(AnsiColor::Yellow).render().to_string(),
+            name: Style::new().effects(Effects::BOLD).render().to_string(),
             end: failure.render_reset().to_string(),
         }
     }

@@ -1,12 +1,9 @@
-//! The line under an event that says what did not fit into it, and what stood in the way.
+//! The line under an event that says what did not fit into it, and why a call was refused.
 
-use std::io::Write as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use super::layout::EVENT;
-use crate::{
-    event::{Conflict, Holder, TcpState},
-    sink::digits,
-};
+use super::{Paint, layout::EVENT};
+use crate::{event::Explanation, sink::escape::Escape};
 
 /// Appends a separator, unless it would be the first thing.
 pub(super) fn separate(note: &mut Vec<u8>, separator: &str) {
@@ -15,83 +12,103 @@ pub(super) fn separate(note: &mut Vec<u8>, separator: &str) {
     }
 }
 
-/// Appends what is known of the sockets in the way: the first, and how many more.
-pub(super) fn holders(note: &mut Vec<u8>, conflict: &Conflict) {
-    let Conflict {
-        holders,
-        total,
-        truncated,
-    } = conflict;
-    let Some(first) = holders.first() else {
-        return;
-    };
-    separate(note, ", ");
-    note.extend_from_slice(b"held by ");
-    holder(note, first);
-    let seen = u32::try_from(holders.len()).unwrap_or(u32::MAX);
-    let more = seen.max(*total) - 1;
-    // Writing to a Vec cannot fail, here and below.
-    let _ = match (more, truncated) {
-        (0, false) => Ok(()),
-        (0, true) => write!(note, " (maybe more)"),
-        (_, false) => write!(note, " (+{more} more)"),
-        (_, true) => write!(note, " (+{more} or more)"),
-    };
-}
-
-fn holder(note: &mut Vec<u8>, holder: &Holder) {
-    let Holder {
-        transport: _, // the one that was asked for
-        family: _,    // the address shows it
-        state,
-        local,
-        peer,
-        socket,
-        chose_port: _,
-        accepted: _,
-        of_kernel: _,
-        references: _,
-        taker: _,
-    } = holder;
-    digits::endpoint(note, local);
-    if let Some(peer) = peer {
-        note.extend_from_slice(" → ".as_bytes());
-        digits::endpoint(note, peer);
-    }
-    note.push(b' ');
-    note.extend_from_slice(
-        match state {
-            TcpState::Listen => "listening",
-            TcpState::Closed | TcpState::BoundInactive => "bound",
-            other => other.as_str(),
-        }
-        .as_bytes(),
-    );
-    if let Some(uid) = socket.uid {
-        let _ = write!(note, ", uid {uid}");
-    }
-    if let Some(inode) = socket.inode {
-        let _ = write!(note, ", inode {inode}");
+/// Appends what happened and what to do about it.
+pub(super) fn explanation(note: &mut Vec<u8>, explanation: &Explanation) {
+    let mut escape = Escape::new(note, usize::MAX);
+    escape.push(&explanation.message);
+    if let Some(hint) = &explanation.hint {
+        escape.push_all(&[". ", hint]);
     }
 }
 
-/// Prints a note under its event, marked by an arrow, wrapped at the width of the terminal.
-pub(super) fn print(out: &mut Vec<u8>, note: &[u8], width: Option<usize>) {
-    const INDENT: usize = EVENT + 2;
+/// Who has the first socket in the way, by the name that stands in the message.
+pub(super) fn holder(explanation: &Explanation) -> Option<&str> {
+    let owner = explanation.owners.first()?;
+    let creator = owner.creator.as_ref().map(|creator| &creator.occupant);
+    owner.processes.first().or(creator)?.name()
+}
+
+/// Prints a note under its event, marked by an arrow, wrapped at the width of the terminal; `name`
+/// stands out where it appears first.
+pub(super) fn print(
+    out: &mut Vec<u8>,
+    note: &[u8],
+    width: Option<usize>,
+    name: Option<&str>,
+    paint: &Paint,
+) {
     out.resize(out.len() + EVENT, b' ');
     out.extend_from_slice("↳".as_bytes());
-    let mut column = INDENT - 1;
+    let mut lines = Lines {
+        out,
+        column: INDENT - 1,
+        // Narrower, nothing could be read.
+        width: width.map_or(usize::MAX, |width| width.max(2 * INDENT)),
+    };
+    let mut name = name;
     for word in String::from_utf8_lossy(note).split(' ') {
-        // Addresses, numbers and our own words: a column for each character.
-        let length = word.chars().count();
-        if column > INDENT && width.is_some_and(|width| column + 1 + length > width) {
-            out.push(b'\n');
-            out.resize(out.len() + INDENT - 1, b' ');
-            column = INDENT - 1;
+        let rest = name.and_then(|name| match word.strip_prefix(name)? {
+            rest @ ("" | "'s") => Some((name, rest)),
+            _ => None,
+        });
+        lines.before(word.width());
+        match rest {
+            None => lines.word(word),
+            Some((found, rest)) => {
+                name = None;
+                lines.out.extend_from_slice(paint.name.as_bytes());
+                lines.word(found);
+                lines.out.extend_from_slice(paint.end.as_bytes());
+                lines.word(rest);
+            }
         }
-        out.push(b' ');
-        out.extend_from_slice(word.as_bytes());
-        column += 1 + length;
     }
     out.push(b'\n');
+}
+
+const INDENT: usize = EVENT + 2;
+
+/// Text that is being wrapped, and the column it has reached.
+struct Lines<'a> {
+    out: &'a mut Vec<u8>,
+    column: usize,
+    width: usize,
+}
+
+impl Lines<'_> {
+    /// A space, or a new line where a word of so many columns would not fit.
+    fn before(&mut self, columns: usize) {
+        if self.column > INDENT && self.column + 1 + columns > self.width {
+            self.wrap();
+        } else {
+            self.out.push(b' ');
+            self.column += 1;
+        }
+    }
+
+    fn word(&mut self, word: &str) {
+        let columns = word.width();
+        if self.column + columns <= self.width {
+            self.out.extend_from_slice(word.as_bytes());
+            self.column += columns;
+            return;
+        }
+        // Longer than a line: names may be.
+        for character in word.chars() {
+            let columns = character.width().unwrap_or(0);
+            if self.column + columns > self.width {
+                self.wrap();
+            }
+            let mut bytes = [0; 4];
+            self.out
+                .extend_from_slice(character.encode_utf8(&mut bytes).as_bytes());
+            self.column += columns;
+        }
+    }
+
+    fn wrap(&mut self) {
+        self.out.push(b'\n');
+        self.out.resize(self.out.len() + INDENT, b' ');
+        self.column = INDENT;
+    }
 }

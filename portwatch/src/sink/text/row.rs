@@ -71,6 +71,7 @@ impl<W: Write, N: Write> Text<W, N> {
             process,
             local: local_facts,
             peer: peer_facts,
+            explanation,
             ..
         } = sighting;
         let mut pid = itoa::Buffer::new();
@@ -169,7 +170,11 @@ impl<W: Write, N: Write> Text<W, N> {
         }
         row.bytes.push(b'\n');
 
-        if peer_below || reason_below || event.conflict.is_some() {
+        // Words that say no more than the errno's are not said twice.
+        let explanation = explanation
+            .as_deref()
+            .filter(|explanation| explanation.message != result.reason);
+        if peer_below || reason_below || explanation.is_some() {
             note.clear();
             if peer_below {
                 note.extend_from_slice(b"to ");
@@ -180,16 +185,19 @@ impl<W: Write, N: Write> Text<W, N> {
                     note.push(b')');
                 }
             }
-            if reason_below {
-                note::separate(note, ": ");
-                note.extend_from_slice(result.reason.as_bytes());
+            match explanation {
+                Some(explanation) => {
+                    note::separate(note, ": ");
+                    note::explanation(note, explanation);
+                }
+                None if reason_below => {
+                    note::separate(note, ": ");
+                    note.extend_from_slice(result.reason.as_bytes());
+                }
+                None => {}
             }
-            if let Some(conflict) = &event.conflict {
-                note::holders(note, conflict);
-            }
-            if !note.is_empty() {
-                note::print(&mut pending.bytes, note, layout.width);
-            }
+            let name = explanation.and_then(note::holder);
+            note::print(&mut pending.bytes, note, layout.width, name, paint);
         }
     }
 }

@@ -1,0 +1,74 @@
+//! A verdict in words: what happened, and what to do about it.
+//!
+//! A message is a phrase without a full stop, a hint is a sentence or two, so that they read as one
+//! text when they are joined by a full stop. Both are one line, harmless for a terminal, and say
+//! nothing that is not known: a case without words of its own gets fewer of them.
+
+mod held;
+mod hint;
+mod message;
+mod owner;
+mod phrase;
+mod refused;
+mod sharing;
+#[cfg(test)]
+mod tests;
+
+use std::sync::LazyLock;
+
+pub use hint::hint;
+pub use message::message;
+
+use crate::event::{Culprit, Event, Exhausted, Explanation, Owner, Process, Verdict};
+
+/// Everything that words are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The call that was refused.
+    pub event: &'a Event,
+    /// The caller.
+    pub process: &'a Process,
+    /// Why it was refused.
+    pub verdict: &'a Verdict,
+    /// Who owns the verdict's culprits, in their order.
+    pub owners: &'a [Owner],
+    /// Of a range without free ports.
+    pub exhausted: Option<&'a Exhausted>,
+}
+
+/// An owner of whom nothing is known.
+static NOBODY: LazyLock<Owner> = LazyLock::new(Owner::default);
+
+impl<'a> Case<'a> {
+    /// The sockets in the way, each with its owner.
+    fn held(&self) -> impl Iterator<Item = (&'a Culprit, &'a Owner)> + use<'a> {
+        let owners = self.owners.iter().chain(std::iter::repeat(&*NOBODY));
+        self.verdict.culprits.iter().zip(owners)
+    }
+}
+
+/// The explanation of a refused call, complete with words.
+#[must_use]
+pub fn explain(
+    event: &Event,
+    process: &Process,
+    verdict: Verdict,
+    owners: Vec<Owner>,
+    exhausted: Option<Exhausted>,
+) -> Explanation {
+    let case = Case {
+        event,
+        process,
+        verdict: &verdict,
+        owners: &owners,
+        exhausted: exhausted.as_ref(),
+    };
+    let (message, hint) = (message(&case), hint(&case));
+    Explanation {
+        verdict,
+        owners,
+        exhausted,
+        message,
+        hint,
+    }
+}

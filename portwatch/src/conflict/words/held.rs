@@ -1,0 +1,362 @@
+//! "held by …": the sockets in the way, who has them, and why they do not share.
+
+use std::time::Duration;
+
+use super::{
+    Case,
+    owner::{
+        Same, called, container, forwards, is_own, is_systemd, others, same_program, short,
+        testator, unit, with_pid,
+    },
+    phrase::{endpoint, lasting},
+    sharing,
+};
+use crate::event::{Culprit, Holder, Kind, Op, Owner, TcpState, Transport};
+
+/// What a phrase says of a socket, and what is left to be said behind the number of others.
+struct Said {
+    who: String,
+    rest: Option<String>,
+}
+
+impl From<String> for Said {
+    fn from(who: String) -> Self {
+        Self { who, rest: None }
+    }
+}
+
+/// The message where sockets are in the way; `None` where none is known.
+pub(super) fn held(case: &Case<'_>) -> Option<String> {
+    let (culprit, owner) = case.held().next()?;
+    let Said { who, rest } = match culprit.kind {
+        Kind::Client => client(case, culprit, owner).into(),
+        Kind::Accepted => accepted(case, culprit, owner).into(),
+        Kind::Closing => closing(case, culprit, owner),
+        Kind::TimeWait => time_wait(case, culprit, owner).into(),
+        Kind::Kernel => kernel(culprit, owner).into(),
+        _ => socket(case, culprit, owner),
+    };
+    let mut clauses = vec![format!("{who}{}", more(case))];
+    clauses.extend(rest);
+    if case.event.op == Op::Listen {
+        clauses.push(
+            match culprit.kind {
+                Kind::Listener => {
+                    "bind() passed, listen() did not: both are bound, only one can listen"
+                }
+                _ => "bind() passed, listen() did not: it looks for conflicts again",
+            }
+            .to_owned(),
+        );
+    }
+    if culprit.kind == Kind::Client
+        && let Some(port) = picked(culprit, owner)
+    {
+        clauses.push(format!("the kernel picked {port} from its automatic range"));
+    }
+    clauses.extend(sharing::overlap(case, culprit, owner));
+    clauses.extend(sharing::reason(case, culprit));
+    Some(clauses.join("; "))
+}
+
+/// ` and 2 more sockets`
+fn more(case: &Case<'_>) -> String {
+    let least = if case.verdict.truncated {
+        "at least "
+    } else {
+        ""
+    };
+    match case.verdict.culprits.len().saturating_sub(1) {
+        0 => String::new(),
+        1 => format!(" and {least}1 more socket"),
+        more => format!(" and {least}{more} more sockets"),
+    }
+}
+
+/// A listener, or a socket that is only bound.
+fn socket(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
+    let place = place(case, culprit, owner);
+    let details = |pid: bool| details(owner, pid, &place);
+    let Some(first) = owner.processes.first() else {
+        return homeless(culprit, owner, &place);
+    };
+    if is_own(case, owner) {
+        return format!("held by this very process ({})", details(true)).into();
+    }
+    if let Some((creator, exited)) = testator(owner).filter(|_| !is_systemd(first)) {
+        let (exited, open) = if exited {
+            (", exited", "still open")
+        } else {
+            ("", "open")
+        };
+        return format!(
+            "bound by {} (pid {}{exited}), {open} in {} ({})",
+            called(creator),
+            creator.task.pid,
+            called(first),
+            details(true)
+        )
+        .into();
+    }
+    let name = called(first);
+    if is_systemd(first)
+        && let Some(unit) = unit(owner)
+    {
+        return format!("held by {name} for {unit} ({})", details(false)).into();
+    }
+    if let Some(target) = forwards(first) {
+        let target = target.unwrap_or_else(|| "a container".to_owned());
+        return format!(
+            "held by {name} ({}), which forwards to {target}",
+            details(true)
+        )
+        .into();
+    }
+    match same_program(case, first) {
+        None => format!("held by {name} ({})", details(true)),
+        Some(Same::Program) => format!("{name} runs already ({})", details(true)),
+        Some(Same::Command) => {
+            format!(
+                "{name} runs already with the same arguments ({})",
+                details(true)
+            )
+        }
+    }
+    .into()
+}
+
+/// A socket of which no process was found.
+fn homeless(culprit: &Culprit, owner: &Owner, place: &str) -> Said {
+    if let Some((creator, exited)) = testator(owner) {
+        let exited = if exited { ", exited" } else { "" };
+        return Said {
+            who: format!(
+                "bound by {} (pid {}{exited}, {place})",
+                called(creator),
+                creator.task.pid
+            ),
+            rest: Some("the process that still has it could not be found".to_owned()),
+        };
+    }
+    Said {
+        who: format!("held by a socket{} ({place})", of_uid(culprit)),
+        rest: Some("its process could not be found".to_owned()),
+    }
+}
+
+fn of_uid(culprit: &Culprit) -> String {
+    culprit
+        .holder
+        .socket
+        .uid
+        .map_or_else(String::new, |uid| format!(" of uid {uid}"))
+}
+
+/// What stands in brackets behind a name: pid, unit, container, and what the caller of this adds.
+fn details(owner: &Owner, with_unit: bool, place: &str) -> String {
+    let mut parts = Vec::new();
+    if let Some(first) = owner.processes.first() {
+        parts.push(format!("pid {}{}", first.task.pid, others(owner)));
+    }
+    if with_unit {
+        parts.extend(unit(owner).map(str::to_owned));
+    }
+    if let Some(container) = container(owner) {
+        let runtime = container.runtime.map_or("", |runtime| runtime);
+        let space = if runtime.is_empty() { "" } else { " " };
+        parts.push(format!("{runtime}{space}container {}", short(container)));
+    }
+    if !place.is_empty() {
+        parts.push(place.to_owned());
+    }
+    parts.join(", ")
+}
+
+/// `listening on 127.0.0.1:8080 for 3 d 2 h`
+fn place(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> String {
+    let Holder {
+        transport, local, ..
+    } = &culprit.holder;
+    let verb = match culprit.kind {
+        Kind::Listener => "listening on",
+        _ => "bound to",
+    };
+    let mut place = format!("{verb} {}", endpoint(local, owner.interface.as_deref()));
+    if let Some(time) = since(case, owner) {
+        place.push(' ');
+        place.push_str(&time);
+    }
+    // Nobody connects to it, and tools that show listeners do not show it.
+    if culprit.kind == Kind::Bound && *transport == Transport::Tcp {
+        place.push_str(", not listening");
+    }
+    place
+}
+
+/// How long it has had the port.
+fn since(case: &Case<'_>, owner: &Owner) -> Option<String> {
+    let since = owner.since?.boot;
+    let time = case.event.time_boot.saturating_sub(since);
+    Some(lasting(Duration::from_nanos(time)))
+}
+
+/// ` to 10.0.0.9:443`, or nothing where the peer is not known.
+fn peer(culprit: &Culprit, word: &str) -> String {
+    culprit.holder.peer.map_or_else(String::new, |peer| {
+        format!(" {word} {}", endpoint(&peer, None))
+    })
+}
+
+/// The source port of an outgoing connection.
+fn client(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> String {
+    let what = match culprit.holder.transport {
+        Transport::Tcp => "connection",
+        _ => "socket",
+    };
+    let to = peer(culprit, "to");
+    let time = since(case, owner).unwrap_or_default();
+    match owner.processes.first() {
+        None => format!(
+            "held as the source port of a {what}{to}{}, whose process could not be found",
+            of_uid(culprit)
+        ),
+        Some(_) if is_own(case, owner) => format!(
+            "held as the source port of this very process's {what}{to} ({})",
+            details(owner, true, &time)
+        ),
+        Some(first) => format!(
+            "held as the source port of {}'s {what}{to} ({})",
+            called(first),
+            details(owner, true, &time)
+        ),
+    }
+}
+
+/// The port of an outgoing connection, if the kernel picked it. Reserving keeps the kernel off a port,
+/// not a program that names it.
+pub(super) fn picked(culprit: &Culprit, owner: &Owner) -> Option<u16> {
+    let by_kernel = !culprit.holder.chose_port && owner.local.ephemeral != Some(false);
+    culprit.holder.local.port.filter(|_| by_kernel)
+}
+
+/// A connection that came in through a listener, which may be gone.
+fn accepted(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> String {
+    let from = peer(culprit, "from");
+    let time = since(case, owner).unwrap_or_default();
+    match owner.processes.first() {
+        None => format!("held by {}", nobodys(culprit, &from, "")),
+        Some(_) if is_own(case, owner) => format!(
+            "held by a connection{from} that this very process has ({})",
+            details(owner, true, &time)
+        ),
+        Some(first) => format!(
+            "held by a connection{from} that {} accepted ({})",
+            called(first),
+            details(owner, true, &time)
+        ),
+    }
+}
+
+/// A connection that no process was found for: without a file, there is none.
+fn nobodys(culprit: &Culprit, peer: &str, state: &str) -> String {
+    match culprit.holder.references {
+        Some(_) => format!(
+            "a connection{peer}{}{state}, whose process could not be found",
+            of_uid(culprit)
+        ),
+        None => format!("a connection{peer}{state} that no process has open"),
+    }
+}
+
+/// A connection on its way out.
+fn closing(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
+    let with = peer(culprit, "with");
+    let name = match owner.processes.first() {
+        _ if is_own(case, owner) => Some("this very process"),
+        first => first.map(called),
+    };
+    let (state, meaning) = match culprit.holder.state {
+        TcpState::CloseWait => (
+            "CLOSE_WAIT",
+            format!(
+                "the peer has closed it and {} has not",
+                name.unwrap_or("this side")
+            ),
+        ),
+        TcpState::FinWait1 => (
+            "FIN_WAIT1",
+            "closed on this side, which the peer has not confirmed".to_owned(),
+        ),
+        TcpState::FinWait2 => (
+            "FIN_WAIT2",
+            "closed on this side, not yet on the peer's".to_owned(),
+        ),
+        TcpState::LastAck => (
+            "LAST_ACK",
+            "closed on both sides, which the peer has not confirmed".to_owned(),
+        ),
+        TcpState::Closing => (
+            "CLOSING",
+            "closed on both sides at once, which the peer has not confirmed".to_owned(),
+        ),
+        _ => ("", String::new()),
+    };
+    let state = if state.is_empty() {
+        "that is being closed".to_owned()
+    } else {
+        format!("in {state}")
+    };
+    let who = match name {
+        Some(name) => format!(
+            "held by a connection{with} of {name} {state} ({})",
+            details(owner, true, "")
+        ),
+        None => format!("held by {}", nobodys(culprit, &with, &format!(" {state}"))),
+    };
+    Said {
+        who,
+        rest: (!meaning.is_empty()).then_some(meaning),
+    }
+}
+
+/// What is left of a connection. It has no process; who had it may be known.
+fn time_wait(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> String {
+    let with = peer(culprit, "with");
+    let of = owner.creator.as_ref().map_or_else(String::new, |creator| {
+        let creator = &creator.occupant;
+        if creator.task.pid == case.event.task.pid {
+            " of this very process".to_owned()
+        } else if same_program(case, creator).is_some() {
+            format!(" of an earlier run of {}", with_pid(creator))
+        } else {
+            format!(" of {}", with_pid(creator))
+        }
+    });
+    format!("a connection{of}{with} ended lately and its port is still in TIME_WAIT (up to 60 s)")
+}
+
+/// A socket that no process ever had.
+fn kernel(culprit: &Culprit, owner: &Owner) -> String {
+    let Holder {
+        transport,
+        state,
+        local,
+        peer,
+        ..
+    } = &culprit.holder;
+    let suspects = match transport {
+        Transport::Udp => "WireGuard, VXLAN, RPC or the like",
+        _ => "NFS, RPC or the like",
+    };
+    let place = match peer {
+        Some(peer) => format!("connected to {}", endpoint(peer, None)),
+        None => {
+            let verb = match state {
+                TcpState::Listen => "listening on",
+                _ => "bound to",
+            };
+            format!("{verb} {}", endpoint(local, owner.interface.as_deref()))
+        }
+    };
+    format!("held by the kernel, no process: {suspects} ({place})")
+}

@@ -1,0 +1,278 @@
+//! What to do about it, in one line.
+
+mod remove;
+
+use super::{
+    Case,
+    held::picked,
+    owner::{called, is_interpreter, is_own, is_systemd, testator},
+    phrase::{either, harmless, is_any, is_wildcard, sentence},
+    refused::scopeless,
+    sharing,
+};
+use crate::event::{Kind, Op, Overlap, Reason, Scope, TcpState, Transport};
+
+/// What the user can do, where that is known.
+#[must_use]
+pub fn hint(case: &Case<'_>) -> Option<String> {
+    let sentences: Vec<String> = match case.verdict.kind {
+        Kind::Listener | Kind::Bound | Kind::Accepted => held(case),
+        Kind::Client => client(case),
+        Kind::Closing => closing(case),
+        Kind::TimeWait => time_wait(case),
+        Kind::Kernel => kernel(case),
+        Kind::Gone => vec!["trying again should work now".to_owned()],
+        Kind::Exhausted => vec![exhausted(case)],
+        Kind::AlreadyBound => vec!["a socket can be bound only once: make a new one".to_owned()],
+        Kind::Privileged => vec![privileged(case)],
+        Kind::NotLocal => not_local(case),
+        Kind::Policy => vec![
+            "look for a denial in the audit log (ausearch -m avc, journalctl -k) and for cgroup programs (bpftool cgroup tree)".to_owned(),
+        ],
+        Kind::Unknown => scopeless(case.event)
+            .map(|_| "set sin6_scope_id, or bind the socket to a device".to_owned())
+            .into_iter()
+            .collect(),
+    };
+    let sentences: Vec<String> = sentences.iter().map(|words| sentence(words)).collect();
+    (!sentences.is_empty()).then(|| harmless(&sentences.join(" ")))
+}
+
+/// Sockets that stay until somebody closes them.
+fn held(case: &Case<'_>) -> Vec<String> {
+    let choices = match case.held().next() {
+        Some((culprit, owner)) if is_own(case, owner) => own(case, culprit.overlap),
+        _ => only_ipv6(case)
+            .into_iter()
+            .chain([elsewhere(case).to_owned()])
+            .chain(remove::choices(case))
+            .collect(),
+    };
+    sharing::advice(case)
+        .into_iter()
+        .chain(either(&choices))
+        .chain(inherited(case))
+        .collect()
+}
+
+/// The caller has the port itself.
+fn own(case: &Case<'_>, overlap: Option<Overlap>) -> Vec<String> {
+    let choices = match overlap {
+        Some(Overlap::DualStack) if is_any(case.event.local.address) => [
+            "set IPV6_V6ONLY on the [::] socket before bind()",
+            "close the other one first",
+        ],
+        Some(Overlap::DualStack) => [
+            "let the [::] socket do for both",
+            "set IPV6_V6ONLY on it before its bind()",
+        ],
+        _ => ["use the socket that has it", "close it first"],
+    };
+    choices.map(str::to_owned).to_vec()
+}
+
+/// A descriptor that has outlived its program in a child.
+fn inherited(case: &Case<'_>) -> Option<String> {
+    let (_, owner) = case.held().next()?;
+    let first = owner.processes.first().filter(|first| !is_systemd(first))?;
+    let (creator, _) = testator(owner).filter(|(_, exited)| *exited)?;
+    let (heir, creator) = (called(first), called(creator));
+    Some(format!(
+        "if {heir} has inherited it by mistake, {creator} lacks SOCK_CLOEXEC"
+    ))
+}
+
+/// Whether the caller asked for all addresses where the others have only some.
+fn is_wider(case: &Case<'_>) -> bool {
+    let asked = case.event.local.address;
+    !case.verdict.truncated
+        && is_wildcard(asked)
+        && case.held().all(|(culprit, _)| {
+            matches!(
+                culprit.overlap,
+                Some(Overlap::Wildcard | Overlap::DualStack)
+            ) && !is_wildcard(culprit.holder.local.address)
+        })
+}
+
+/// Where the caller could go instead.
+fn elsewhere(case: &Case<'_>) -> &'static str {
+    if is_wider(case) {
+        "bind another address"
+    } else {
+        "bind another port"
+    }
+}
+
+/// IPV6_V6ONLY on the side whose `[::]` takes IPv4.
+fn only_ipv6(case: &Case<'_>) -> Option<String> {
+    let dual = |overlap: Option<Overlap>| overlap == Some(Overlap::DualStack);
+    if case.verdict.truncated || !case.held().all(|(culprit, _)| dual(culprit.overlap)) {
+        return None;
+    }
+    let (_, owner) = case.held().next()?;
+    if is_any(case.event.local.address) {
+        return Some("set IPV6_V6ONLY on your socket before bind()".to_owned());
+    }
+    let name = called(owner.processes.first()?);
+    Some(format!("have {name} set IPV6_V6ONLY"))
+}
+
+/// A port that the kernel gave to an outgoing connection.
+fn client(case: &Case<'_>) -> Vec<String> {
+    let mut choices = vec!["try again when that is closed".to_owned()];
+    choices.extend(is_wider(case).then(|| "bind another address".to_owned()));
+    choices.extend(remove::choices(case));
+    let mut sentences: Vec<String> = sharing::advice(case)
+        .into_iter()
+        .chain(either(&choices))
+        .collect();
+    if let Some((culprit, owner)) = case.held().next()
+        && let Some(port) = picked(culprit, owner)
+    {
+        sentences.push(format!(
+            "to keep the kernel from picking {port}: sysctl -w net.ipv4.ip_local_reserved_ports={port} (where ports are reserved already, add {port} to them)"
+        ));
+    }
+    sentences
+}
+
+/// A connection that one side or both have closed.
+fn closing(case: &Case<'_>) -> Vec<String> {
+    let Some((culprit, owner)) = case.held().next() else {
+        return Vec::new();
+    };
+    let mut choices = Vec::new();
+    match (culprit.holder.state, owner.processes.is_empty()) {
+        (TcpState::CloseWait, false) if is_own(case, owner) => {
+            choices.push("close it".to_owned());
+        }
+        (TcpState::CloseWait, _) => {}
+        (TcpState::FinWait2, true) => {
+            choices.push("wait for net.ipv4.tcp_fin_timeout, usually 60 s".to_owned());
+        }
+        _ => {
+            choices.push("wait for the peer's answer or the kernel's timeout".to_owned());
+        }
+    }
+    choices.extend(is_wider(case).then(|| "bind another address".to_owned()));
+    choices.extend(remove::choices(case));
+    sharing::advice(case)
+        .into_iter()
+        .chain(either(&choices))
+        .collect()
+}
+
+fn time_wait(case: &Case<'_>) -> Vec<String> {
+    let wait = "wait up to 60 s";
+    if let Some(advice) = sharing::advice(case) {
+        return vec![advice];
+    }
+    vec![match case.verdict.reason {
+        Some(Reason::NoReuse) => format!("{wait}, and from now on set SO_REUSEADDR before bind()"),
+        _ => wait.to_owned(),
+    }]
+}
+
+fn kernel(case: &Case<'_>) -> Vec<String> {
+    let mut sentences =
+        vec!["bind another port, or stop the kernel service that has it".to_owned()];
+    // xprt.h: RPC_DEF_MIN_RESVPORT, RPC_DEF_MAX_RESVPORT
+    if case.event.transport == Transport::Tcp
+        && case
+            .event
+            .local
+            .port
+            .is_some_and(|port| (665..=1023).contains(&port))
+    {
+        sentences.push(
+            "NFS clients take ports from sunrpc.min_resvport to sunrpc.max_resvport".to_owned(),
+        );
+    }
+    sentences
+}
+
+fn exhausted(case: &Case<'_>) -> String {
+    let event = case.event;
+    let tuple = case.exhausted.and_then(|exhausted| exhausted.scope) == Some(Scope::Tuple);
+    let widen = "widen net.ipv4.ip_local_port_range";
+    if tuple {
+        return format!(
+            "keep connections open and use them again, connect from more addresses, or {widen}"
+        );
+    }
+    match (event.op, event.transport) {
+        (Op::Bind, Transport::Tcp) if !is_wildcard(event.local.address) => format!(
+            "if the socket is to connect, set IP_BIND_ADDRESS_NO_PORT before bind(), and the port is chosen for each destination; else use more addresses, or {widen}"
+        ),
+        (Op::Bind | Op::Listen, Transport::Tcp) => {
+            format!("close idle sockets, name a port outside the range, or {widen}")
+        }
+        _ => format!("close idle sockets, use more local addresses, or {widen}"),
+    }
+}
+
+fn privileged(case: &Case<'_>) -> String {
+    let unit = case
+        .process
+        .systemd_unit
+        .as_deref()
+        .filter(|unit| unit.ends_with(".service"));
+    // A user's systemd has no capabilities to give.
+    let of_user = |cgroup: &str| cgroup.contains("/user@");
+    let unit = unit.filter(|_| !case.process.cgroup.as_deref().is_some_and(of_user));
+    let grant = if case.process.container.is_some() {
+        "give the container the capability NET_BIND_SERVICE".to_owned()
+    } else if let Some(unit) = unit {
+        format!("set AmbientCapabilities=CAP_NET_BIND_SERVICE in {unit}")
+    } else {
+        match case.process.executable_path.as_deref() {
+            // It would give it to all programs that are run with this one.
+            _ if case.process.executable_name().is_some_and(is_interpreter) => {
+                "start it from a unit with AmbientCapabilities=CAP_NET_BIND_SERVICE".to_owned()
+            }
+            Some(path) if is_plain(path) => {
+                format!("run setcap cap_net_bind_service=+ep {path}")
+            }
+            _ => {
+                "give its executable the capability with setcap cap_net_bind_service=+ep".to_owned()
+            }
+        }
+    };
+    match case.event.local.port {
+        Some(port) if port != 0 => format!(
+            "{grant}, or open the ports from {port} on to all users: sysctl -w net.ipv4.ip_unprivileged_port_start={port}"
+        ),
+        _ => grant,
+    }
+}
+
+/// Whether a path can be pasted into a shell as it is.
+fn is_plain(path: &str) -> bool {
+    path.starts_with('/')
+        && path
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"/._+-".contains(&byte))
+}
+
+fn not_local(case: &Case<'_>) -> Vec<String> {
+    let ipv6 = matches!(
+        case.event
+            .local
+            .address
+            .map(|address| address.to_canonical()),
+        Some(std::net::IpAddr::V6(_))
+    );
+    if ipv6 {
+        vec![
+            "check with ip -6 addr: one that is tentative or dadfailed (duplicate address detection) does not count".to_owned(),
+            "to bind an address before it is there, set IPV6_FREEBIND on the socket, or net.ipv6.ip_nonlocal_bind=1".to_owned(),
+        ]
+    } else {
+        vec![
+            "check with ip addr".to_owned(),
+            "to bind an address before it is there, set IP_FREEBIND on the socket, or net.ipv4.ip_nonlocal_bind=1"
+                .to_owned(),
+        ]
+    }
+}

@@ -1,0 +1,26 @@
+//! What happened, in one line.
+
+use super::{Case, held, phrase::harmless, refused};
+use crate::event::Kind;
+
+/// Why the call was refused.
+#[must_use]
+pub fn message(case: &Case<'_>) -> String {
+    let words = match case.verdict.kind {
+        Kind::Listener
+        | Kind::Bound
+        | Kind::Client
+        | Kind::Accepted
+        | Kind::Closing
+        | Kind::TimeWait
+        | Kind::Kernel => held::held(case).unwrap_or_else(|| refused::unknown(case)),
+        Kind::Gone => refused::gone(case.event),
+        Kind::Exhausted => refused::exhausted(case),
+        Kind::AlreadyBound => refused::already_bound(case.event),
+        Kind::Privileged => refused::privileged(case),
+        Kind::NotLocal => refused::not_local(case.event),
+        Kind::Policy => refused::policy(),
+        Kind::Unknown => refused::unknown(case),
+    };
+    harmless(&words)
+}

@@ -1,0 +1,248 @@
+//! Who has a socket, and in which role: that decides how to call them and how to get rid of them.
+
+use super::Case;
+use crate::event::{Container, Occupant, Owner, Process, Task, name};
+
+/// Programs that hold a host's port in order to forward it to a container.
+const FORWARDERS: [&str; 7] = [
+    "docker-proxy",
+    "rootlesskit",
+    "rootlessport",
+    "containerd-rootless",
+    "slirp4netns",
+    "pasta",
+    "gvproxy",
+];
+
+/// Programs that run others: that two processes execute them does not make them the same program.
+const INTERPRETERS: [&str; 20] = [
+    "python", "node", "nodejs", "deno", "bun", "java", "ruby", "perl", "php", "lua", "luajit",
+    "dotnet", "mono", "beam.smp", "busybox", "toybox", "bash", "dash", "sh", "zsh",
+];
+
+/// How a process is called.
+pub(super) fn called(occupant: &Occupant) -> &str {
+    occupant.name().unwrap_or("a process")
+}
+
+/// How the caller is called.
+pub(super) fn caller<'a>(case: &Case<'a>) -> &'a str {
+    let first = case.process.args.as_deref().and_then(<[String]>::first);
+    name(&case.event.task, case.process, first).unwrap_or("the process")
+}
+
+/// Whether the caller itself has the socket.
+pub(super) fn is_own(case: &Case<'_>, owner: &Owner) -> bool {
+    let pid = case.event.task.pid;
+    owner.processes.iter().any(|other| other.task.pid == pid)
+}
+
+/// How two processes run one program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Same {
+    /// They execute the same file.
+    Program,
+    /// They execute an interpreter, with the same arguments.
+    Command,
+}
+
+/// Whether the caller is another process of the same program.
+pub(super) fn same_program(case: &Case<'_>, other: &Occupant) -> Option<Same> {
+    let Case { event, process, .. } = case;
+    if event.task.pid == other.task.pid {
+        return None;
+    }
+    same(process, &other.process)
+}
+
+fn same(process: &Process, other: &Process) -> Option<Same> {
+    let path = process.executable_path.as_deref();
+    if path.is_none() || path != other.executable_path.as_deref() {
+        return None;
+    }
+    if !process.executable_name().is_some_and(is_interpreter) {
+        return Some(Same::Program);
+    }
+    (process.args.is_some() && process.args == other.args).then_some(Same::Command)
+}
+
+/// Whether it is the programs that it runs that matter.
+pub(super) fn is_interpreter(name: &str) -> bool {
+    let version = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-');
+    INTERPRETERS.contains(&name.trim_end_matches(version))
+}
+
+/// The process that got the port and then left the socket to a process of another program.
+pub(super) fn testator(owner: &Owner) -> Option<(&Occupant, bool)> {
+    let creator = owner.creator.as_ref()?;
+    let Occupant { task, process } = &creator.occupant;
+    let still_has_it = owner
+        .processes
+        .iter()
+        .any(|other| other.task.pid == task.pid);
+    // A server that goes into the background binds first and forks then.
+    let heir_is_alike = owner.processes.first().is_some_and(|heir| {
+        let path = process.executable_path.as_deref();
+        path.is_some() && path == heir.process.executable_path.as_deref()
+    });
+    (!still_has_it && !heir_is_alike).then_some((&creator.occupant, creator.exited))
+}
+
+/// Whether a process forwards to a container; if so, and if its arguments tell, where to.
+pub(super) fn forwards(occupant: &Occupant) -> Option<Option<String>> {
+    let names = [
+        occupant.process.executable_name(),
+        occupant.task.comm.as_deref(),
+    ];
+    // The kernel cuts names off, and some have a variant behind a dot or dash (`pasta.avx2`).
+    let is_one = names.iter().flatten().any(|name| {
+        FORWARDERS.iter().any(|known| {
+            name.strip_prefix(known)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-']))
+                || (name.len() == 15 && known.starts_with(name))
+        })
+    });
+    is_one.then(|| target(occupant.process.args.as_deref().unwrap_or_default()))
+}
+
+/// Where docker-proxy forwards to.
+fn target(args: &[String]) -> Option<String> {
+    let value = |name: &str| {
+        let place = args.iter().position(|arg| arg == name)?;
+        args.get(place + 1)
+    };
+    let (address, port) = (value("-container-ip")?, value("-container-port")?);
+    let address: std::net::IpAddr = address.parse().ok()?;
+    Some(std::net::SocketAddr::new(address, port.parse().ok()?).to_string())
+}
+
+/// Whether a process is systemd, of the system or of a user: it opens sockets for others.
+pub(super) fn is_systemd(occupant: &Occupant) -> bool {
+    occupant.process.executable_name() == Some("systemd")
+        || occupant.task.pid == 1 && occupant.task.comm.as_deref() == Some("systemd")
+}
+
+/// The service or socket unit of an owner. Scopes (a login, an application) are no places where
+/// something is started again, and a user's whole manager is not what one would stop.
+pub(super) fn unit(owner: &Owner) -> Option<&str> {
+    owner
+        .systemd_unit
+        .as_deref()
+        .or_else(|| owner.processes.first()?.process.systemd_unit.as_deref())
+        .filter(|unit| unit.ends_with(".service") || unit.ends_with(".socket"))
+        .filter(|unit| !unit.starts_with("user@"))
+}
+
+/// `nginx` of `nginx.service` and `nginx.socket`.
+pub(super) fn stem(unit: &str) -> &str {
+    unit.rsplit_once('.').map_or(unit, |(stem, _)| stem)
+}
+
+/// The container of an owner.
+pub(super) fn container(owner: &Owner) -> Option<&Container> {
+    owner.processes.first()?.process.container.as_ref()
+}
+
+/// The start of a container's id, as the runtimes print it.
+pub(super) fn short(container: &Container) -> String {
+    container.id.chars().take(12).collect()
+}
+
+/// `A (pid 812)`
+pub(super) fn with_pid(occupant: &Occupant) -> String {
+    let Task { pid, .. } = occupant.task;
+    format!("{} (pid {pid})", called(occupant))
+}
+
+/// ` and 4 more`, behind the pid of the first of several processes; systemd, which keeps sockets open
+/// for others, is named.
+pub(super) fn others(owner: &Owner) -> String {
+    let Some((first, rest)) = owner.processes.split_first() else {
+        return String::new();
+    };
+    let by_systemd = !is_systemd(first) && rest.iter().any(is_systemd);
+    let more = rest.len() - usize::from(by_systemd);
+    match (more, by_systemd) {
+        (0, false) => String::new(),
+        (0, true) => " and systemd".to_owned(),
+        (_, false) => format!(" and {more} more"),
+        (_, true) => format!(", {more} more and systemd"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn one_interpreter_runs_many_programs() {
+        let run = |path: &str, args: &[&str]| sample::process(path, args);
+        for (one, other, expected) in [
+            (
+                run("/usr/sbin/nginx", &["nginx"]),
+                run("/usr/sbin/nginx", &["nginx: master"]),
+                Some(Same::Program),
+            ),
+            (
+                run("/usr/sbin/nginx", &["nginx"]),
+                run("/opt/sbin/nginx", &["nginx"]),
+                None,
+            ),
+            (
+                run("/usr/bin/python3.11", &["python3", "a.py"]),
+                run("/usr/bin/python3.11", &["python3", "b.py"]),
+                None,
+            ),
+            (
+                run("/usr/bin/python3.11", &["python3", "a.py"]),
+                run("/usr/bin/python3.11", &["python3", "a.py"]),
+                Some(Same::Command),
+            ),
+            (
+                run("/usr/sbin/php-fpm8.2", &["a"]),
+                run("/usr/sbin/php-fpm8.2", &["b"]),
+                Some(Same::Program),
+            ),
+        ] {
+            assert_eq!(same(&one, &other), expected, "{one:?} {other:?}");
+        }
+        assert_eq!(same(&Process::default(), &Process::default()), None);
+    }
+
+    #[test]
+    fn forwarders_are_known_by_name() {
+        let run = |comm: &str, path: Option<&str>, args: &[&str]| {
+            let mut process = sample::process(path.unwrap_or("/x"), args);
+            process.executable_path = path.map(str::to_owned);
+            forwards(&Occupant {
+                task: Task {
+                    comm: Some(comm.to_owned()),
+                    ..Task::default()
+                },
+                process: process.into(),
+            })
+        };
+        let args = [
+            "/usr/bin/docker-proxy",
+            "-container-ip",
+            "172.17.0.2",
+            "-container-port",
+            "80",
+        ];
+        let target = run("docker-proxy", Some("/usr/bin/docker-proxy"), &args);
+        assert_eq!(target.unwrap().as_deref(), Some("172.17.0.2:80"));
+        for comm in [
+            "rootlessport",
+            "pasta.avx2",
+            "containerd-root",
+            "rootlesskit-doc",
+        ] {
+            assert_eq!(run(comm, None, &[]), Some(None), "{comm}");
+        }
+        for comm in ["pastaship", "docker", "nginx", "containerd"] {
+            assert_eq!(run(comm, None, &[]), None, "{comm}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Building blocks: ends of sockets, lengths of time, alternatives, sentences.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
+
+use crate::{
+    event::{Endpoint, Event},
+    sink::escape::Escape,
+};
+
+/// One line without anything that acts on a terminal: names of processes are what their authors
+/// like.
+pub(super) fn harmless(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    Escape::new(&mut out, usize::MAX).push(text);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// `127.0.0.1:80`, `[::1]:80`, `127.0.0.53%lo:53` as ss prints them.
+pub(super) fn endpoint(end: &Endpoint, device: Option<&str>) -> String {
+    let on = device.map_or_else(String::new, |device| format!("%{device}"));
+    let address = match end.address {
+        Some(IpAddr::V4(address)) => format!("{address}{on}"),
+        Some(IpAddr::V6(address)) => format!("[{address}{on}]"),
+        None => format!("*{on}"),
+    };
+    match end.port {
+        Some(port) => format!("{address}:{port}"),
+        None => address,
+    }
+}
+
+/// `port 80`, or what it is where it has no number.
+pub(super) fn port(event: &Event) -> String {
+    match event.local.port {
+        Some(port) if port != 0 => format!("port {port}"),
+        _ => "the port".to_owned(),
+    }
+}
+
+/// Whether an address is its family's wildcard; of a mapped one, IPv4's.
+pub(super) fn is_wildcard(address: Option<IpAddr>) -> bool {
+    address.is_some_and(|address| address.to_canonical().is_unspecified())
+}
+
+/// Whether an address is `::`, which may take IPv4 too.
+pub(super) fn is_any(address: Option<IpAddr>) -> bool {
+    address == Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+}
+
+/// `for 3 d 2 h`: the two largest units, one below an hour.
+pub(super) fn lasting(time: Duration) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
+    let seconds = time.as_secs();
+    let Some(at) = UNITS.iter().position(|(size, _)| seconds >= *size) else {
+        return "since a moment ago".to_owned();
+    };
+    let (size, unit) = UNITS[at];
+    let count = seconds / size;
+    let (smaller, small_unit) = UNITS[(at + 1).min(3)];
+    match seconds % size / smaller {
+        rest if rest > 0 && size >= 3_600 => format!("for {count} {unit} {rest} {small_unit}"),
+        _ => format!("for {count} {unit}"),
+    }
+}
+
+/// `a`, `a, or b`, `a, b, or c`; `None` of none.
+pub(super) fn either(choices: &[String]) -> Option<String> {
+    let (last, others) = choices.split_last()?;
+    Some(if others.is_empty() {
+        last.clone()
+    } else {
+        format!("{}, or {last}", others.join(", "))
+    })
+}
+
+/// With a capital and a full stop.
+pub(super) fn sentence(words: &str) -> String {
+    let mut characters = words.chars();
+    characters.next().map_or_else(String::new, |first| {
+        format!("{}{}.", first.to_uppercase(), characters.as_str())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time() {
+        const HOUR: u64 = 3_600;
+        for (seconds, words) in [
+            (0, "since a moment ago"),
+            (1, "for 1 s"),
+            (59, "for 59 s"),
+            (60, "for 1 min"),
+            (5 * 60 + 7, "for 5 min"),
+            (HOUR, "for 1 h"),
+            (HOUR + 59, "for 1 h"),
+            (2 * HOUR + 60, "for 2 h 1 min"),
+            (24 * HOUR + 59 * 60, "for 1 d"),
+            (74 * HOUR, "for 3 d 2 h"),
+            (400 * 24 * HOUR, "for 400 d"),
+        ] {
+            assert_eq!(lasting(Duration::from_secs(seconds)), words);
+        }
+        assert_eq!(lasting(Duration::from_millis(999)), "since a moment ago");
+    }
+
+    #[test]
+    fn choices() {
+        let choices = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!(either(&choices[..0]), None);
+        assert_eq!(either(&choices[..1]).as_deref(), Some("a"));
+        assert_eq!(either(&choices[..2]).as_deref(), Some("a, or b"));
+        assert_eq!(either(&choices).as_deref(), Some("a, b, or c"));
+    }
+
+    #[test]
+    fn sentences() {
+        assert_eq!(sentence("stop a (pid 1)"), "Stop a (pid 1).");
+        assert_eq!(sentence(""), "");
+    }
+}

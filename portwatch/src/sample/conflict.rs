@@ -1,0 +1,297 @@
+//! Refused calls, with the sockets in their way.
+
+use super::*;
+use crate::conflict::words::explain;
+
+const SECOND: u64 = 1_000_000_000;
+/// Some days after the machine has started.
+const NOW: u64 = 400_000 * SECOND;
+
+/// A socket in the way.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) culprit: Culprit,
+    pub(crate) owner: Owner,
+}
+
+/// A socket of `kind` without options, of user 0 and nobody known.
+pub(crate) fn held(kind: Kind, local: &str) -> Held {
+    let local = endpoint(local);
+    Held {
+        owner: Owner {
+            local: facts(&local),
+            ..Owner::default()
+        },
+        culprit: Culprit {
+            holder: Holder {
+                transport: Transport::Tcp,
+                family: match local.address {
+                    Some(std::net::IpAddr::V6(_)) => Family::Ipv6,
+                    _ => Family::Ipv4,
+                },
+                state: match kind {
+                    Kind::Listener => TcpState::Listen,
+                    Kind::Bound => TcpState::Closed,
+                    Kind::TimeWait => TcpState::TimeWait,
+                    Kind::Closing => TcpState::CloseWait,
+                    _ => TcpState::Established,
+                },
+                local,
+                peer: None,
+                socket: Socket {
+                    cookie: Some(0x2001),
+                    inode: (kind != Kind::TimeWait).then_some(12345),
+                    netns: Some(4_026_531_840),
+                    device: None,
+                    uid: Some(0),
+                    options: SocketOptions {
+                        reuseaddr: Some(true),
+                        ..SocketOptions::default()
+                    },
+                },
+                chose_port: matches!(kind, Kind::Listener | Kind::Bound),
+                accepted: kind == Kind::Accepted,
+                of_kernel: kind == Kind::Kernel,
+                references: Some(1),
+                taker: None,
+            },
+            kind,
+            overlap: Some(Overlap::Exact),
+            reason: Some(Reason::NoReuse),
+        },
+    }
+}
+
+impl Held {
+    pub(crate) fn rule(mut self, overlap: Overlap, reason: Reason) -> Self {
+        self.culprit.overlap = Some(overlap);
+        self.culprit.reason = Some(reason);
+        self
+    }
+
+    pub(crate) fn holder(mut self, adjust: impl FnOnce(&mut Holder)) -> Self {
+        adjust(&mut self.culprit.holder);
+        self
+    }
+
+    pub(crate) fn to(self, peer: &str) -> Self {
+        let peer = endpoint(peer);
+        let mut held = self.holder(|holder| holder.peer = Some(peer));
+        held.owner.peer = facts(&peer);
+        held
+    }
+
+    /// Another process has it.
+    pub(crate) fn by(mut self, occupant: Occupant) -> Self {
+        self.owner.systemd_unit = self
+            .owner
+            .systemd_unit
+            .or_else(|| occupant.process.systemd_unit.clone());
+        self.owner.processes.push(occupant);
+        self
+    }
+
+    pub(crate) fn created(mut self, occupant: Occupant, exited: bool) -> Self {
+        self.owner.creator = Some(Creator { occupant, exited });
+        self
+    }
+
+    pub(crate) fn unit(mut self, unit: &str) -> Self {
+        self.owner.systemd_unit = Some(unit.to_owned());
+        self
+    }
+
+    pub(crate) fn lasting(mut self, seconds: u64) -> Self {
+        let boot = NOW - seconds * SECOND;
+        self.owner.since = Some(Time {
+            boot,
+            utc: time().utc - std::time::Duration::from_secs(seconds),
+        });
+        self
+    }
+}
+
+/// A process that belongs to no unit and no container, and whose name and executable are `name`.
+pub(crate) fn occupant(pid: u32, name: &str) -> Occupant {
+    Occupant {
+        task: Task {
+            pid,
+            tid: pid,
+            parent_pid: Some(1),
+            vpid: Some(pid),
+            uid: 0,
+            comm: Some(name.into()),
+            ..Task::default()
+        },
+        process: Arc::new(Process {
+            cgroup: Some("/".into()),
+            systemd_unit: None,
+            user_name: Some("root".into()),
+            ..process(&format!("/usr/sbin/{name}"), &[name])
+        }),
+    }
+}
+
+impl Occupant {
+    pub(crate) fn with(mut self, adjust: impl FnOnce(&mut Process)) -> Self {
+        adjust(Arc::make_mut(&mut self.process));
+        self
+    }
+
+    pub(crate) fn of(self, unit: &str) -> Self {
+        self.with(|process| {
+            process.cgroup = Some(format!("/system.slice/{unit}"));
+            process.systemd_unit = Some(unit.to_owned());
+        })
+    }
+}
+
+/// `sighting` is refused because of the sockets in `held`.
+pub(crate) fn refused_by(sighting: Sighting, held: Vec<Held>) -> Sighting {
+    let mut sighting = failed(sighting, libc::EADDRINUSE);
+    let first = held[0].culprit.clone();
+    let (culprits, owners): (Vec<_>, Vec<_>) = held
+        .into_iter()
+        .map(|Held { culprit, owner }| (culprit, owner))
+        .unzip();
+    let holders: Vec<_> = culprits.iter().map(|other| other.holder.clone()).collect();
+    let total = holders.len().try_into().unwrap();
+    sighting.event.conflict = Some(Conflict {
+        holders,
+        total,
+        truncated: false,
+    });
+    let verdict = Verdict {
+        kind: first.kind,
+        overlap: first.overlap,
+        reason: first.reason,
+        device: Some(
+            first.holder.socket.device.is_some() || sighting.event.socket.device.is_some(),
+        ),
+        culprits,
+        total,
+        truncated: false,
+    };
+    explained(sighting, verdict, owners, None)
+}
+
+/// `sighting` is refused for a reason that is no socket.
+pub(crate) fn refused(sighting: Sighting, kind: Kind, errno: i32) -> Sighting {
+    let verdict = Verdict {
+        kind,
+        overlap: None,
+        reason: None,
+        device: None,
+        culprits: Vec::new(),
+        total: 0,
+        truncated: false,
+    };
+    explained(failed(sighting, errno), verdict, Vec::new(), None)
+}
+
+/// No automatic port is left.
+pub(crate) fn exhausted(sighting: Sighting, scope: Scope, errno: i32) -> Sighting {
+    let mut sighting = refused(sighting, Kind::Exhausted, errno);
+    sighting.event.local.port = None;
+    sighting.local = PortFacts::default();
+    let exhausted = Exhausted {
+        range: Some(32768..=60999),
+        reserved: Some(0),
+        scope: Some(scope),
+    };
+    let verdict = sighting.explanation.take().unwrap().verdict;
+    explained(sighting, verdict, Vec::new(), Some(exhausted))
+}
+
+fn explained(
+    mut sighting: Sighting,
+    verdict: Verdict,
+    owners: Vec<Owner>,
+    exhausted: Option<Exhausted>,
+) -> Sighting {
+    sighting.event.time_boot = NOW;
+    sighting.time.boot = NOW;
+    let Sighting { event, process, .. } = &sighting;
+    let explanation = explain(event, process, verdict, owners, exhausted);
+    sighting.explanation = Some(Box::new(explanation));
+    sighting
+}
+
+/// The words anew, after something was changed.
+pub(crate) fn again(sighting: Sighting) -> Sighting {
+    let mut sighting = sighting;
+    let Explanation {
+        verdict,
+        owners,
+        exhausted,
+        ..
+    } = *sighting.explanation.take().unwrap();
+    explained(sighting, verdict, owners, exhausted)
+}
+
+/// nginx of nginx.service, for three days and two hours.
+pub(crate) fn nginx() -> Held {
+    held(Kind::Listener, "127.0.0.1:8080")
+        .rule(Overlap::Wildcard, Reason::ReuseListening)
+        .lasting(74 * 3_600)
+        .by(occupant(812, "nginx").of("nginx.service"))
+}
+
+fn bind() -> Sighting {
+    sighting(Op::Bind, "0.0.0.0:8080")
+}
+
+/// One of each kind, as it may come in a trace.
+pub(crate) fn conflicts() -> Vec<Sighting> {
+    let workers = (813..817).fold(nginx(), |held, pid| {
+        held.by(occupant(pid, "nginx").of("nginx.service"))
+    });
+    let waiting = held(Kind::TimeWait, "127.0.0.1:8080")
+        .rule(Overlap::Wildcard, Reason::ReuseMissingHolder)
+        .to("127.0.0.1:40000");
+    let inherited = held(Kind::Bound, "0.0.0.0:8080")
+        .lasting(7_300)
+        .by(occupant(412, "sh"))
+        .created(occupant(300, "httpd"), true);
+    let curl = held(Kind::Client, "10.0.0.1:43210")
+        .rule(Overlap::Wildcard, Reason::ReuseMissingHolder)
+        .to("10.0.0.9:443")
+        .lasting(12)
+        .by(occupant(4616, "curl"));
+    let mut truncated = refused_by(bind(), vec![nginx(), waiting.clone(), inherited.clone()]);
+    let explanation = truncated.explanation.as_mut().unwrap();
+    explanation.verdict.total = 300;
+    explanation.verdict.truncated = true;
+    let mut again_bound = refused(bind(), Kind::AlreadyBound, libc::EINVAL);
+    again_bound.event.bound_port = Some(8080);
+    let mut policy = sighting(Op::Bind, "0.0.0.0:30539");
+    policy.event.refused_by_policy = true;
+    let mut unknown = sighting(Op::Bind, "0.0.0.0:9090");
+    unknown.event.conflict = Some(Conflict::default());
+    vec![
+        refused_by(bind(), vec![nginx()]),
+        refused_by(sighting(Op::Bind, "127.0.0.1:8080"), vec![workers]),
+        refused_by(bind(), vec![waiting]),
+        refused_by(bind(), vec![inherited]),
+        refused_by(sighting(Op::Bind, "0.0.0.0:43210"), vec![curl]),
+        again(truncated),
+        exhausted(
+            connect("10.0.0.1:1", "10.0.0.9:443"),
+            Scope::Tuple,
+            libc::EADDRNOTAVAIL,
+        ),
+        refused(
+            sighting(Op::Bind, "0.0.0.0:80"),
+            Kind::Privileged,
+            libc::EACCES,
+        ),
+        refused(
+            sighting(Op::Bind, "192.0.2.1:8080"),
+            Kind::NotLocal,
+            libc::EADDRNOTAVAIL,
+        ),
+        refused(policy, Kind::Policy, libc::EPERM),
+        again(again_bound),
+        refused(unknown, Kind::Unknown, libc::EADDRINUSE),
+    ]
+}

@@ -1,0 +1,163 @@
+//! `conflict`: why a call was refused, and who has the sockets in its way.
+
+use super::{
+    object::{Object, key},
+    process,
+    socket::{identity, network, options, side},
+};
+use crate::{
+    event::{
+        Creator, Culprit, Exhausted, Explanation, Holder, Kind, Occupant, Overlap, Owner, Reason,
+        Scope, Verdict,
+    },
+    sink::clock::Clock,
+};
+
+/// Writes the object. `sought`: whether the owners of the port were looked at; then their numbers
+/// are known, be they 0. `args`: with the arguments of processes.
+pub(super) fn write(
+    line: &mut Object<'_>,
+    explanation: &Explanation,
+    sought: bool,
+    args: bool,
+    clock: &mut Clock,
+) {
+    let Explanation {
+        verdict,
+        owners,
+        exhausted,
+        message,
+        hint,
+    } = explanation;
+    let Verdict {
+        kind,
+        overlap,
+        reason,
+        device,
+        culprits,
+        total,
+        truncated,
+    } = verdict;
+    line.object(key!("conflict"), |part| {
+        rule(part, *kind, *overlap, *reason);
+        part.flag(key!("device"), *device);
+        if sought || !culprits.is_empty() {
+            let holders = culprits.iter().zip(owners);
+            part.list(key!("holders"), holders, |out, (culprit, owner)| {
+                Object::write(out, |part| holder(part, culprit, owner, args, clock));
+            });
+        }
+        if sought {
+            part.number(key!("holders_total"), *total);
+            part.flag(key!("truncated"), *truncated);
+        }
+        if let Some(exhausted) = exhausted {
+            self::exhausted(part, exhausted);
+        }
+        part.text(key!("message"), message.as_str());
+        part.text(key!("hint"), hint.as_deref());
+    });
+}
+
+fn rule(part: &mut Object<'_>, kind: Kind, overlap: Option<Overlap>, reason: Option<Reason>) {
+    part.word(key!("kind"), kind.as_str());
+    part.word(key!("overlap"), overlap.map(Overlap::as_str));
+    part.word(key!("reason"), reason.map(Reason::as_str));
+}
+
+fn holder(part: &mut Object<'_>, culprit: &Culprit, owner: &Owner, args: bool, clock: &mut Clock) {
+    let Culprit {
+        holder,
+        kind,
+        overlap,
+        reason,
+    } = culprit;
+    let Holder {
+        transport,
+        family,
+        state,
+        local,
+        peer,
+        socket,
+        // Seen in `kind`, and in who owns it.
+        chose_port: _,
+        accepted: _,
+        of_kernel: _,
+        references: _,
+        taker: _,
+    } = holder;
+    let Owner {
+        since,
+        processes,
+        creator,
+        local: local_facts,
+        peer: peer_facts,
+        interface,
+        systemd_unit,
+    } = owner;
+    let first = processes.first();
+
+    rule(part, *kind, *overlap, *reason);
+    part.object(key!("network"), |part| {
+        network(part, *transport, *family);
+        part.object(key!("connection"), |part| {
+            part.word(key!("state"), state.as_str());
+        });
+        side(part, key!("local"), local, local_facts);
+        if let Some(peer) = peer {
+            side(part, key!("peer"), peer, peer_facts);
+        }
+        part.object(key!("interface"), |part| {
+            part.text(key!("name"), interface.as_deref());
+        });
+    });
+    part.object(key!("socket"), |part| {
+        identity(part, socket);
+        options(part, socket);
+    });
+    if let Some(since) = since {
+        part.time(key!("since"), clock, since.utc);
+    }
+    part.list(key!("processes"), processes, |out, item| {
+        Object::write(out, |part| occupant(part, item, args, clock));
+    });
+    if let Some(first) = first {
+        part.object(key!("process"), |part| occupant(part, first, args, clock));
+    }
+    if let Some(Creator {
+        occupant: creator,
+        exited,
+    }) = creator
+    {
+        part.object(key!("creator"), |part| {
+            occupant(part, creator, args, clock);
+            // A word for what is so; that it is not so goes without saying.
+            part.flag(key!("exited"), exited.then_some(true));
+        });
+    }
+    process::container(
+        part,
+        first.and_then(|first| first.process.container.as_ref()),
+    );
+    process::unit(part, systemd_unit.as_deref());
+}
+
+fn occupant(part: &mut Object<'_>, occupant: &Occupant, args: bool, clock: &mut Clock) {
+    process::fields(part, &occupant.task, &occupant.process, args, clock);
+}
+
+fn exhausted(part: &mut Object<'_>, exhausted: &Exhausted) {
+    let Exhausted {
+        range,
+        reserved,
+        scope,
+    } = exhausted;
+    part.object(key!("exhausted"), |part| {
+        if let Some(range) = range {
+            let ends = [*range.start(), *range.end()];
+            part.list(key!("range"), ends, crate::sink::digits::number);
+        }
+        part.maybe_number(key!("reserved"), *reserved);
+        part.word(key!("scope"), scope.map(Scope::as_str));
+    });
+}
