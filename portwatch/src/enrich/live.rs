@@ -44,6 +44,12 @@ impl<'a> Live<'a> {
             .as_ref()
     }
 
+    /// Whether it is still there.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.process().is_some()
+    }
+
     /// The executable and arguments; `None` where the process is gone, or may have executed
     /// something else since.
     #[must_use]
@@ -88,6 +94,28 @@ impl<'a> Live<'a> {
         let bytes = read(self.process()?, "cgroup")?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
+}
+
+/// A process that is there now, as an event would have it; its cgroup is found by its path.
+#[must_use]
+pub fn task(pid: u32) -> Option<Task> {
+    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+    let stat = process.stat().ok()?;
+    let status = process.status().ok()?;
+    let tick = 1_000_000_000u64.checked_div(procfs::ticks_per_second())?;
+    Some(Task {
+        pid,
+        tid: pid,
+        parent_pid: u32::try_from(stat.ppid).ok(),
+        vpid: status
+            .nspid
+            .and_then(|ids| u32::try_from(*ids.last()?).ok()),
+        uid: status.ruid,
+        comm: Some(stat.comm),
+        start_boot: stat.starttime.checked_mul(tick),
+        key: None,
+        cgroup: None,
+    })
 }
 
 fn read(process: &Process, name: &str) -> Option<Vec<u8>> {

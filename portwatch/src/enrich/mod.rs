@@ -7,21 +7,31 @@ pub mod cache;
 pub mod cgroup;
 pub mod clock;
 pub mod container;
+pub mod descriptors;
 pub mod listeners;
 pub mod live;
 pub mod missing;
 pub mod netns;
+pub mod owners;
 pub mod process;
 pub mod service;
 pub mod unit;
 pub mod user;
 
-use std::io;
+use std::{io, ops::RangeInclusive};
 
-use crate::event::{Backend, Event, PortClass, PortFacts, ProcessImage, Sighting, Time, Transport};
+use crate::{
+    conflict::{self, Privilege, words},
+    event::{
+        Backend, Culprit, Event, Exhausted, Explanation, Kind, Op, Owner, PortClass, PortFacts,
+        Process, ProcessImage, Scope, Sighting, Time, Transport,
+    },
+};
 use clock::Clock;
+use live::Live;
 use missing::{Facts, missing};
-use netns::{Namespaces, Place};
+use netns::{Limits, Namespaces, Place};
+use owners::{Owners, Possession};
 use process::Processes;
 use service::Services;
 
@@ -46,6 +56,7 @@ pub struct Enricher {
     processes: Processes,
     services: Services,
     namespaces: Namespaces,
+    owners: Owners,
 }
 
 impl Enricher {
@@ -65,6 +76,7 @@ impl Enricher {
                 Services::read()
             },
             namespaces: Namespaces::new(),
+            owners: Owners::default(),
         })
     }
 
@@ -78,10 +90,7 @@ impl Enricher {
         let mut event = event.into();
         self.find_listeners(&mut event);
         // The caller was there when its call began; the outcome may have come after its end.
-        let began = event
-            .time_boot
-            .saturating_sub(event.duration.unwrap_or_default());
-        let process = self.processes.of(&event.task, began, &self.clock);
+        let process = self.processes.of(&event.task, began(&event), &self.clock);
         let device = event.socket.device.filter(|&device| device != 0);
         let netns = event.socket.netns.filter(|_| !self.options.brief);
         let place = netns.map_or_else(Place::default, |netns| {
@@ -89,15 +98,11 @@ impl Enricher {
                 .place(netns, &event.task, device, event.time_boot)
         });
         let local = PortFacts {
-            ephemeral: event
-                .local
-                .port
-                .filter(|&port| port != 0)
-                .zip(place.range)
-                .map(|(port, range)| range.contains(&port)),
+            ephemeral: ephemeral(event.local.port, place.range),
             ..self.port(event.transport, event.local.port)
         };
         let peer = self.port(event.transport, event.peer.and_then(|peer| peer.port));
+        let explanation = self.explain(&event, &process).map(Box::new);
         let missing = if self.options.brief {
             Vec::new()
         } else {
@@ -105,7 +110,7 @@ impl Enricher {
                 event: &event,
                 process: &process,
                 local: &local,
-                explanation: None,
+                explanation: explanation.as_deref(),
                 interface: device.is_none() || place.interface.is_some(),
                 args: self.options.args,
                 backend: self.options.backend,
@@ -117,9 +122,83 @@ impl Enricher {
             local,
             peer,
             interface: place.interface.map(|name| (*name).to_owned()),
-            explanation: None,
+            explanation,
             missing,
             event,
+        }
+    }
+
+    /// Why the call was refused, where the contract explains that.
+    fn explain(&mut self, event: &Event, process: &Process) -> Option<Explanation> {
+        let verdict = conflict::judge(event, self.options.backend, || self.privilege(event))?;
+        let possessions = self.owners.of(
+            &verdict.culprits,
+            event.time_boot,
+            &mut self.processes,
+            &self.clock,
+        );
+        let owners = verdict
+            .culprits
+            .iter()
+            .zip(possessions)
+            .map(|(culprit, possession)| self.owner(event, culprit, possession))
+            .collect();
+        let exhausted = (verdict.kind == Kind::Exhausted).then(|| self.exhausted(event));
+        Some(words::explain(event, process, verdict, owners, exhausted))
+    }
+
+    /// What decides about a port below 1024 or so.
+    fn privilege(&self, event: &Event) -> Privilege {
+        Privilege {
+            start: self.limits(event).unprivileged_start,
+            held: Live::new(&event.task, began(event)).may_bind_low_ports(),
+        }
+    }
+
+    fn exhausted(&self, event: &Event) -> Exhausted {
+        let limits = self.limits(event);
+        Exhausted {
+            reserved: limits.reserved_in_range(),
+            range: limits.range,
+            scope: Some(match (event.op, event.transport) {
+                (Op::Connect, Transport::Tcp) => Scope::Tuple,
+                _ => Scope::Address,
+            }),
+        }
+    }
+
+    fn limits(&self, event: &Event) -> Limits {
+        event.socket.netns.map_or_else(Limits::default, |netns| {
+            self.namespaces.limits(netns, &event.task)
+        })
+    }
+
+    fn owner(&mut self, event: &Event, culprit: &Culprit, possession: Possession) -> Owner {
+        let Possession { processes, creator } = possession;
+        let holder = &culprit.holder;
+        let device = holder.socket.device;
+        let place = event.socket.netns.map_or_else(Place::default, |netns| {
+            self.namespaces
+                .place(netns, &event.task, device, event.time_boot)
+        });
+        let facts = |port: Option<u16>, range| PortFacts {
+            ephemeral: ephemeral(port, range),
+            ..self.port(holder.transport, port)
+        };
+        Owner {
+            since: holder
+                .taker
+                .as_ref()
+                .map(|taker| self.clock.time(taker.time_boot)),
+            local: facts(holder.local.port, place.range),
+            peer: facts(holder.peer.and_then(|peer| peer.port), None),
+            interface: place.interface.map(|name| (*name).to_owned()),
+            systemd_unit: processes
+                .first()
+                .filter(|occupant| occupant.task.pid != owners::INIT)
+                .and_then(|occupant| occupant.process.systemd_unit.clone()),
+            processes,
+            creator,
         }
     }
 
@@ -174,6 +253,19 @@ impl Enricher {
     pub fn resample(&mut self) -> io::Result<()> {
         self.clock.resample()
     }
+}
+
+/// When the call began, CLOCK_BOOTTIME, ns: the caller was there then.
+fn began(event: &Event) -> u64 {
+    event
+        .time_boot
+        .saturating_sub(event.duration.unwrap_or_default())
+}
+
+/// Whether a port is one of those that the kernel gives out; 0 is no port.
+fn ephemeral(port: Option<u16>, range: Option<RangeInclusive<u16>>) -> Option<bool> {
+    let (port, range) = port.filter(|&port| port != 0).zip(range)?;
+    Some(range.contains(&port))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod conflict;
 mod connect;
 mod exhausted;
 mod filters;
+mod fire;
 mod lifecycle;
 mod listen;
 mod policy;
@@ -54,10 +55,16 @@ use sessions;
 
 /// Those with a portwatch of their own, in the order they run.
 pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
-    [lifecycle::ALL, command::ALL, refusals::ALL, filters::ALL]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        lifecycle::ALL,
+        command::ALL,
+        refusals::ALL,
+        filters::ALL,
+        fire::ALL,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// A workload by name, those of sessions included.

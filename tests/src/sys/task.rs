@@ -225,6 +225,14 @@ impl Background {
         self.pid.cast_unsigned()
     }
 
+    /// Waits until it ends by itself.
+    pub(crate) fn ended(self) -> Result<Ended> {
+        let ended = wait(self.pid);
+        // Its pid may be another's now.
+        std::mem::forget(self);
+        ended
+    }
+
     /// Waits until it sleeps in a system call that it has made last of all; its pid.
     pub(crate) fn asleep(&self) -> Result<u32> {
         let path = format!("/proc/{}/stat", self.pid);
