@@ -206,6 +206,14 @@ fn socket(mut bytes: &[u8]) -> Result<(Event, u16, u32), DecodeError> {
         },
         task: task_of(&task, bits),
         refused_by_policy: flag_bits & flags::REFUSED_BY_POLICY != 0,
+        may_bind_low: match (
+            flag_bits & flags::MAY_BIND_LOW != 0,
+            flag_bits & flags::MAY_NOT_BIND_LOW != 0,
+        ) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        },
         no_port_left: flag_bits & flags::NO_PORT_LEFT != 0,
         bound_port: (bound_port != 0).then_some(bound_port),
         conflict: None,

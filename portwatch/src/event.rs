@@ -383,6 +383,9 @@ pub struct Event {
     pub task: Task,
     /// Refused by an LSM or a cgroup program before the socket layer decided.
     pub refused_by_policy: bool,
+    /// Where permission was refused: whether the caller has CAP_NET_BIND_SERVICE in the socket's
+    /// network namespace.
+    pub may_bind_low: Option<bool>,
     /// connect() found no port for the socket, neither any other reason to fail.
     pub no_port_left: bool,
     /// The port that the socket had already when bind() was refused.

@@ -96,6 +96,7 @@ pub(crate) fn sighting(op: Op, local: &str) -> Sighting {
                 cgroup: Some(4242),
             },
             refused_by_policy: false,
+            may_bind_low: None,
             no_port_left: false,
             bound_port: None,
             conflict: None,

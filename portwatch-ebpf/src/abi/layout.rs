@@ -177,6 +177,8 @@ layout! {
     // include/net/net_namespace.h, struct net
     /// Inode of the namespace.
     net_inum: Kind::Offset(4), required, ["net.ns.inum"];
+    /// User namespace that the namespace belongs to.
+    net_user_ns: Kind::Offset(8), required, ["net.user_ns"];
     /// Salt of the port hashes.
     net_hash_mix: Kind::Offset(4), required, ["net.hash_mix"];
     /// TCP hash tables.
@@ -241,6 +243,14 @@ layout! {
     task_mm: Kind::Offset(8), required, ["task_struct.mm"];
     /// Open files.
     task_files: Kind::Offset(8), required, ["task_struct.files"];
+    /// Credentials that count.
+    task_cred: Kind::Offset(8), required, ["task_struct.cred"];
+    /// Effective capabilities, bit by bit.
+    cred_cap_effective: Kind::Place, required, ["cred.cap_effective"];
+    /// User namespace that they are of.
+    cred_user_ns: Kind::Offset(8), required, ["cred.user_ns"];
+    /// Depth of a user namespace; the first one has 0.
+    user_ns_level: Kind::Offset(4), required, ["user_namespace.level"];
     /// struct pid.
     task_thread_pid: Kind::Offset(8), required, ["task_struct.thread_pid"];
     /// io_uring context; missing where the kernel has no io_uring.

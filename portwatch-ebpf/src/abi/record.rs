@@ -126,6 +126,10 @@ pub mod flags {
     pub const HAS_IT: u32 = 1 << 15;
     /// connect() was on its way and found no free port for the socket.
     pub const NO_PORT_LEFT: u32 = 1 << 16;
+    /// The caller has CAP_NET_BIND_SERVICE in the socket's network namespace.
+    pub const MAY_BIND_LOW: u32 = 1 << 17;
+    /// It has not. Where neither is set, that is not known.
+    pub const MAY_NOT_BIND_LOW: u32 = 1 << 18;
 }
 
 /// Why an event was lost: slots of the per-CPU map `LOST`.

@@ -5,7 +5,7 @@ use portwatch_ebpf::abi::{
     record::{SocketRecord, flags, op, present},
 };
 
-use super::{Backend, Returned, common, taken, timed};
+use super::{Backend, Far, Returned, common, taken, timed};
 use crate::{
     diagnose::{note, say},
     emit::{self, Entry},
@@ -13,13 +13,15 @@ use crate::{
     kernel::{
         generation::Generation as _,
         image,
-        memory::{Ptr, detailed, number, set},
+        memory::{Memory as _, Ptr, detailed, number, offset, set},
         request::Request,
         sock::{self, Kind},
         task::Caller,
     },
 };
 
+/// EACCES
+const EACCES: u32 = 13;
 /// EADDRINUSE
 pub(crate) const EADDRINUSE: u32 = 98;
 
@@ -111,6 +113,10 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
     common::<B>(record, op::BIND, sk, kind, &caller);
     record.error = returned.error();
     record.bound_port = sock::port::<B::Memory>(sk);
+    if record.error == EACCES {
+        let user_ns = Far::<B>::load(sock::net::<B::Memory>(sk), offset!(net_user_ns));
+        set(&mut record.flags, caller.task.may_bind_low(user_ns));
+    }
     if !detailed(detail::REST) {
         sock::shares::<B::Memory>(record, sk);
     }

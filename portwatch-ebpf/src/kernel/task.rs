@@ -15,7 +15,7 @@ use aya_ebpf::{
 use portwatch_ebpf::abi::{
     config::{detail, helper},
     layout::ABSENT,
-    record::{TaskRecord, present},
+    record::{TaskRecord, flags, present},
 };
 
 use super::{
@@ -23,6 +23,8 @@ use super::{
     memory::{Memory, Ptr, Typed, config, detailed, number, offset, set},
 };
 
+/// include/uapi/linux/capability.h
+const CAP_NET_BIND_SERVICE: u32 = 10;
 /// include/linux/sched.h
 const PF_IO_WORKER: u32 = 0x0000_0010;
 /// include/linux/sched.h
@@ -150,6 +152,24 @@ impl<G: Generation> Current<G> {
             stack,
             THREAD_SIZE - offset!(pt_regs_size) + offset!(regs_orig_ax),
         )
+    }
+
+    /// Whether the task has CAP_NET_BIND_SERVICE in the user namespace that a network namespace belongs
+    /// to, as a bit of `flags`; 0 where that is not told by the task's own namespace
+    /// (security/commoncap.c, `cap_capable`).
+    #[inline(always)]
+    pub(crate) fn may_bind_low(self, net_user_ns: Ptr) -> u32 {
+        let cred = self.pointer(offset!(task_cred));
+        let effective = G::Far::load::<u32>(cred, offset!(cred_cap_effective));
+        if effective >> CAP_NET_BIND_SERVICE & 1 == 0 {
+            return flags::MAY_NOT_BIND_LOW;
+        }
+        let own = G::Far::load::<Ptr>(cred, offset!(cred_user_ns));
+        if own == net_user_ns || G::Far::load::<u32>(own, offset!(user_ns_level)) == 0 {
+            flags::MAY_BIND_LOW
+        } else {
+            0
+        }
     }
 
     /// The task name.

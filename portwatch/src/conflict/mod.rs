@@ -6,4 +6,4 @@ pub mod rules;
 pub mod verdict;
 pub mod words;
 
-pub use verdict::{Privilege, judge};
+pub use verdict::judge;

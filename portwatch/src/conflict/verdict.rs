@@ -9,22 +9,14 @@ use crate::event::{
     Verdict,
 };
 
-/// What decides about a port that not everybody may bind, as far as it is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Privilege {
-    /// `net.ipv4.ip_unprivileged_port_start` of the network namespace.
-    pub start: Option<u16>,
-    /// Whether the caller has CAP_NET_BIND_SERVICE.
-    pub held: Option<bool>,
-}
-
-/// Judges a failure that the contract explains; `None` of any other event. `privilege` is asked only
-/// where permission was refused.
+/// Judges a failure that the contract explains; `None` of any other event. `unprivileged_start` is
+/// `net.ipv4.ip_unprivileged_port_start` of the network namespace, and asked only where permission was
+/// refused.
 #[must_use]
 pub fn judge(
     event: &Event,
     backend: Backend,
-    privilege: impl FnOnce() -> Privilege,
+    unprivileged_start: impl FnOnce() -> Option<u16>,
 ) -> Option<Verdict> {
     let Outcome::Failure(Errno(errno)) = event.outcome else {
         return None;
@@ -42,7 +34,7 @@ pub fn judge(
         (libc::EADDRNOTAVAIL, Op::Connect) if event.no_port_left => Kind::Exhausted,
         (libc::EADDRNOTAVAIL, Op::Bind) => Kind::NotLocal,
         (libc::EINVAL, Op::Bind) if event.bound_port.is_some() => Kind::AlreadyBound,
-        (libc::EACCES, Op::Bind) => forbidden(event, backend, privilege()),
+        (libc::EACCES, Op::Bind) => forbidden(event, backend, unprivileged_start()),
         (libc::EACCES, _) if event.refused_by_policy => Kind::Policy,
         // No part of the socket layer says so by itself.
         (libc::EACCES, Op::Listen) | (libc::EPERM, _) => Kind::Policy,
@@ -69,13 +61,12 @@ fn without_sockets(kind: Kind) -> Verdict {
 
 /// bind() was refused with EACCES: by `inet_bind` because of the port (net/ipv4/af_inet.c), by a
 /// security module before that, or by a cgroup program inside, which may choose the errno (5.17).
-fn forbidden(event: &Event, backend: Backend, privilege: Privilege) -> Kind {
-    let Privilege { start, held } = privilege;
+fn forbidden(event: &Event, backend: Backend, start: Option<u16>) -> Kind {
     let (Some(port), false) = (event.local.port, event.refused_by_policy) else {
         // Port 0 needs no privilege.
         return Kind::Policy;
     };
-    match (start.map(|start| port < start), held) {
+    match (start.map(|start| port < start), event.may_bind_low) {
         (Some(false), _) | (_, Some(true)) => Kind::Policy,
         (Some(true), Some(false)) => Kind::Privileged,
         // Where a module's refusal would have been seen, it was none.

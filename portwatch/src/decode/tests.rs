@@ -84,7 +84,7 @@ fn holder_record(port: u16) -> HolderRecord {
         cookie: 21,
         inode: 22,
         present: u32::MAX,
-        flags: flags::REUSEADDR,
+        flags: flags::REUSEADDR | flags::CHOSE_PORT | flags::HAS_IT,
         socket_uid: 23,
         device: 24,
         local_address: ADDRESS,
@@ -95,8 +95,8 @@ fn holder_record(port: u16) -> HolderRecord {
         protocol: 6,
         state: 10,
         reserved: [0; 3],
-        references: 0,
-        taken: 0,
+        references: 25,
+        taken: 26,
         taker: task_record(),
     }
 }
@@ -211,6 +211,7 @@ fn every_member_of_a_socket_record_arrives() {
             cgroup: Some(13),
         },
         refused_by_policy: false,
+        may_bind_low: None,
         no_port_left: false,
         bound_port: None,
         conflict: None,
@@ -517,11 +518,15 @@ fn every_member_of_a_holder_arrives() {
                 mptcp: Some(false),
             },
         },
-        chose_port: false,
+        chose_port: true,
         accepted: false,
         of_kernel: false,
-        references: None,
-        taker: None,
+        references: Some(25),
+        taker: Some(Taker {
+            task: event(&socket_record()).task,
+            time_boot: 26,
+            has_it: true,
+        }),
     };
     assert_eq!(conflict.holders, [expected]);
     assert_eq!((conflict.total, conflict.truncated), (32, true));

@@ -1,14 +1,11 @@
 //! A look at a process that is still there, certain to be the one an event is about.
 
-use std::{cell::OnceCell, ffi::OsStr, io::Read};
+use std::{cell::OnceCell, io::Read};
 
 use procfs::process::Process;
 
 use super::process::Identity;
-use crate::{event::Task, host::namespaces};
-
-/// include/uapi/linux/capability.h
-const CAP_NET_BIND_SERVICE: u32 = 10;
+use crate::event::Task;
 
 /// Arguments are read up to here, bytes: what is longer belongs into a file, not on a line.
 const ARGS_LIMIT: u64 = 32 * 1024;
@@ -72,20 +69,6 @@ impl<'a> Live<'a> {
         let comm = read(process, &format!("task/{}/comm", self.task.tid))?;
         let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
         (*String::from_utf8_lossy(comm) == *self.task.comm.as_ref()?).then_some(identity)
-    }
-
-    /// Whether the process has a capability where a port is concerned: in the first user namespace,
-    /// to which network namespaces belong as a rule. `None` where that does not tell: the process is
-    /// gone, or in a user namespace of its own, where capabilities may count or not.
-    #[must_use]
-    pub fn may_bind_low_ports(&self) -> Option<bool> {
-        let status = self.process()?.status().ok()?;
-        if status.capeff >> CAP_NET_BIND_SERVICE & 1 == 0 {
-            return Some(false);
-        }
-        let namespace = self.process()?.namespaces().ok()?;
-        let user = namespace.0.get(OsStr::new("user"))?.identifier;
-        (user == namespaces::INITIAL_USER).then_some(true)
     }
 
     /// The text of `/proc/PID/cgroup`.
@@ -198,19 +181,6 @@ mod tests {
         assert_eq!(identity.args, Some(args));
         assert!(live.cgroup().unwrap().contains(':'));
         assert_eq!(live.identity(false).unwrap().args, None);
-    }
-
-    #[test]
-    fn root_may_bind_low_ports() {
-        let task = own_task();
-        let effective = Process::myself().unwrap().status().unwrap().capeff;
-        let expected = effective >> CAP_NET_BIND_SERVICE & 1 == 1;
-        let held = Live::new(&task, u64::MAX).may_bind_low_ports();
-        if namespaces::is_initial(namespaces::Kind::User) == Some(true) || !expected {
-            assert_eq!(held, Some(expected));
-        } else {
-            assert_eq!(held, None);
-        }
     }
 
     #[test]

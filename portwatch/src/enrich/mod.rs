@@ -21,14 +21,13 @@ pub mod user;
 use std::{io, ops::RangeInclusive};
 
 use crate::{
-    conflict::{self, Privilege, words},
+    conflict::{self, words},
     event::{
         Backend, Culprit, Event, Exhausted, Explanation, Kind, Op, Owner, PortClass, PortFacts,
         Process, ProcessImage, Scope, Sighting, Time, Transport,
     },
 };
 use clock::Clock;
-use live::Live;
 use missing::{Facts, missing};
 use netns::{Limits, Namespaces, Place};
 use owners::{Owners, Possession};
@@ -130,7 +129,9 @@ impl Enricher {
 
     /// Why the call was refused, where the contract explains that.
     fn explain(&mut self, event: &Event, process: &Process) -> Option<Explanation> {
-        let verdict = conflict::judge(event, self.options.backend, || self.privilege(event))?;
+        let verdict = conflict::judge(event, self.options.backend, || {
+            self.limits(event).unprivileged_start
+        })?;
         let possessions = self.owners.of(
             &verdict.culprits,
             event.time_boot,
@@ -145,14 +146,6 @@ impl Enricher {
             .collect();
         let exhausted = (verdict.kind == Kind::Exhausted).then(|| self.exhausted(event));
         Some(words::explain(event, process, verdict, owners, exhausted))
-    }
-
-    /// What decides about a port below 1024 or so.
-    fn privilege(&self, event: &Event) -> Privilege {
-        Privilege {
-            start: self.limits(event).unprivileged_start,
-            held: Live::new(&event.task, began(event)).may_bind_low_ports(),
-        }
     }
 
     fn exhausted(&self, event: &Event) -> Exhausted {
@@ -326,6 +319,7 @@ pub(crate) mod tests {
                 cgroup: Some(1),
             },
             refused_by_policy: false,
+            may_bind_low: None,
             no_port_left: false,
             bound_port: None,
             conflict: None,

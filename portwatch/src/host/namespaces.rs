@@ -33,14 +33,11 @@ impl Kind {
         match self {
             Self::Cgroup => Some(0xEFFF_FFFB),
             Self::Pid => Some(0xEFFF_FFFC),
-            Self::User => Some(INITIAL_USER),
+            Self::User => Some(0xEFFF_FFFD),
             Self::Net => None,
         }
     }
 }
-
-/// Inode of the first user namespace (include/linux/proc_ns.h, PROC_USER_INIT_INO).
-pub const INITIAL_USER: u64 = 0xEFFF_FFFD;
 
 /// Inode of this process' namespace of that kind.
 #[must_use]

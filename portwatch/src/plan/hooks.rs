@@ -41,6 +41,9 @@ pub struct Program(pub &'static str, pub Way);
 pub enum When {
     /// If one of these is wanted.
     Ops(&'static [Op]),
+    /// If one of these is wanted; and where a bind or listen can be told as refused, to note who gets a
+    /// port: a filter must not change what a conflict names.
+    OpsAndOwners(&'static [Op]),
     /// If a command and its descendants are followed.
     Descendants,
 }
@@ -81,10 +84,6 @@ use Way::{BtfTracepoint, FEntry, FExit, KProbe, KRetProbe, RawTracepoint};
 
 const ALL: &[Op] = &Op::ALL;
 
-/// What can be told as refused because of another socket. Whoever gets a port is noted for that, so that
-/// the owner of a port is known also where only the refused calls are wanted.
-const OWNERS: &[Op] = &[Op::Bind, Op::Listen];
-
 /// `struct sockaddr` became `struct sockaddr_unsized` in 7.x.
 const BIND_SK: &[&str] = &[
     "int (struct sock *, struct sockaddr *, int)",
@@ -115,7 +114,7 @@ pub const HOOKS: &[Hook] = &[
                 prototypes: BIND_SOCKET,
             },
         ],
-        when: When::Ops(OWNERS),
+        when: When::OpsAndOwners(&[Op::Bind]),
         need: Need::Required,
         timing: &[Program("bind4_enter_tracing", FEntry)],
         tracing: &[Program("bind4_tracing", FExit)],
@@ -137,7 +136,7 @@ pub const HOOKS: &[Hook] = &[
                 prototypes: BIND_SOCKET,
             },
         ],
-        when: When::Ops(OWNERS),
+        when: When::OpsAndOwners(&[Op::Bind]),
         need: Need::Optional,
         timing: &[Program("bind6_enter_tracing", FEntry)],
         tracing: &[Program("bind6_tracing", FExit)],
@@ -175,7 +174,7 @@ pub const HOOKS: &[Hook] = &[
                 prototypes: &["int (struct socket *, int)"],
             },
         ],
-        when: When::Ops(OWNERS),
+        when: When::OpsAndOwners(&[Op::Listen]),
         need: Need::Required,
         timing: &[Program("listen_enter_tracing", FEntry)],
         tracing: &[Program("listen_tracing", FExit)],
@@ -227,7 +226,7 @@ pub const HOOKS: &[Hook] = &[
                 "int (struct sock *, int, int)",
             ],
         }],
-        when: When::Ops(&[Op::Connect, Op::Bind, Op::Listen]),
+        when: When::OpsAndOwners(&[Op::Connect]),
         need: Need::Required,
         timing: &[],
         tracing: &[Program("state_tracing", BtfTracepoint)],
@@ -363,7 +362,7 @@ pub const HOOKS: &[Hook] = &[
             name: "inet_autobind",
             prototypes: &["int (struct sock *)"],
         }],
-        when: When::Ops(&[Op::Autobind, Op::Bind, Op::Listen]),
+        when: When::OpsAndOwners(&[Op::Autobind]),
         need: Need::Required,
         timing: &[Program("autobind_enter_tracing", FEntry)],
         tracing: &[Program("autobind_tracing", FExit)],

@@ -175,13 +175,28 @@ pub fn programs(hook: &Hook, backend: Backend) -> &'static [Program] {
     }
 }
 
-/// Whether a selection needs a hook.
+/// What a selection needs a hook for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// To tell of events.
+    Events,
+    /// To note who gets a port, and nothing else.
+    Owners,
+}
+
+/// Whether a selection needs a hook, and for what.
 #[must_use]
-pub fn needed(hook: &Hook, selection: &Selection) -> bool {
-    match hook.when {
-        When::Ops(ops) => ops.iter().any(|op| selection.events.contains(op)),
+pub fn needed(hook: &Hook, selection: &Selection) -> Option<Use> {
+    let any_of = |ops: &[Op]| ops.iter().any(|op| selection.events.contains(op));
+    let wanted = match hook.when {
+        When::Ops(ops) | When::OpsAndOwners(ops) => any_of(ops),
         When::Descendants => selection.descendants,
+    };
+    if wanted {
+        return Some(Use::Events);
     }
+    let for_owners = matches!(hook.when, When::OpsAndOwners(_));
+    (for_owners && any_of(&[Op::Bind, Op::Listen])).then_some(Use::Owners)
 }
 
 /// The function a hook uses on this kernel.
@@ -237,13 +252,18 @@ fn attachments(
     let mut without = Vec::new();
     for hook in HOOKS {
         let mut programs = programs(hook, backend).to_vec();
-        if programs.is_empty() || !needed(hook, selection) {
+        let Some(purpose) = needed(hook, selection).filter(|_| !programs.is_empty()) else {
             continue;
-        }
-        if backend == Backend::Tracing && !selection.brief {
+        };
+        if backend == Backend::Tracing && !selection.brief && purpose == Use::Events {
             programs.extend(hook.timing);
         }
-        match resolve(hook, &facts.prototypes)? {
+        let target = match resolve(hook, &facts.prototypes) {
+            // An owner that was not noted is found by its socket's inode.
+            Err(_) if purpose == Use::Owners => continue,
+            target => target?,
+        };
+        match target {
             Some(target) => {
                 list.extend(
                     programs
@@ -256,7 +276,9 @@ fn attachments(
                         }),
                 );
             }
-            None if hook.need == Need::Optional => without.push(hook.purpose),
+            None if hook.need == Need::Optional && purpose == Use::Events => {
+                without.push(hook.purpose)
+            }
             None => {}
         }
     }

@@ -105,10 +105,15 @@ fn one_kind_of_event_attaches_what_it_needs_and_no_more() {
         (
             Backend::Tracing,
             &[Op::Listen][..],
+            // Also whoever gets a port.
             &[
+                "bind4_tracing",
+                "bind6_tracing",
                 "listen_tracing",
                 "listen_early_tracing",
                 "listen_refused_tracing",
+                "state_tracing",
+                "autobind_tracing",
                 "listen_enter_tracing",
             ][..],
         ),
@@ -126,15 +131,26 @@ fn one_kind_of_event_attaches_what_it_needs_and_no_more() {
             Backend::Kprobe,
             &[Op::Listen],
             &[
+                "bind4_kprobe",
+                "bind6_kprobe",
                 "listen_kprobe",
                 "listen_early_kprobe",
                 "listen_refused_kprobe",
+                "state_raw",
+                "autobind_kprobe",
+                "bind4_enter_kprobe",
+                "bind6_enter_kprobe",
                 "listen_enter_kprobe",
                 "listen_early_enter_kprobe",
                 "listen_refused_enter_kprobe",
+                "autobind_enter_kprobe",
             ],
         ),
-        (Backend::RawTp, &[Op::Listen], &["sys_exit_raw"]),
+        (
+            Backend::RawTp,
+            &[Op::Listen],
+            &["state_raw", "sys_exit_raw"],
+        ),
         (
             Backend::RawTp,
             &[Op::Connect],
@@ -263,7 +279,16 @@ fn an_optional_function_that_is_missing_is_told() {
         plan.without,
         ["bind, IPv6", "bind refused by a security module"]
     );
-    assert_eq!(programs_of(&plan), ["bind4_tracing", "bind4_enter_tracing"]);
+    assert_eq!(
+        programs_of(&plan),
+        [
+            "bind4_tracing",
+            "listen_tracing",
+            "state_tracing",
+            "autobind_tracing",
+            "bind4_enter_tracing"
+        ]
+    );
 }
 
 #[test]

@@ -497,6 +497,8 @@ fn conflict_accepted_outlives_listener(s: &mut Script) -> Result<()> {
     let late = late.reuseaddr()?;
     s.bind(&late, (LO4, 8080)).ok()?;
     s.listen(&late, 5).ok()?;
+    // Nobody saw who accepted it: looked for when the event has arrived.
+    std::thread::sleep(Duration::from_millis(200));
     Ok(())
 }
 

@@ -139,7 +139,10 @@ fn failed_at_once(s: &mut Script, sent: bool) {
         line.is("event.outcome", "unknown")
             .is("event.reason", "closed")
             .set("error.type", Want::Absent)
-            .set("error.code", Want::Absent);
+            .set("error.code", Want::Absent)
+            .forget("conflict.kind")
+            .forget("conflict.message")
+            .set("conflict", Want::Absent);
     } else {
         line.optional(why);
     }

@@ -63,13 +63,13 @@ fn judged(local: &str, holders: Vec<Holder>, total: u32, truncated: bool) -> Ver
 }
 
 fn verdict_of(event: &Event) -> Verdict {
-    judge(event, Backend::Tracing, Privilege::default).unwrap()
+    judge(event, Backend::Tracing, || None).unwrap()
 }
 
 #[test]
 fn what_is_no_failure_or_not_about_a_port_has_no_verdict() {
     let event = *sighting(Op::Bind, "127.0.0.1:80").event;
-    assert_eq!(judge(&event, Backend::Tracing, Privilege::default), None);
+    assert_eq!(judge(&event, Backend::Tracing, || None), None);
     for errno in [
         libc::ECONNREFUSED,
         libc::ETIMEDOUT,
@@ -77,7 +77,7 @@ fn what_is_no_failure_or_not_about_a_port_has_no_verdict() {
         libc::EFAULT,
     ] {
         let event = failed(Op::Connect, "127.0.0.1:80", errno);
-        assert_eq!(judge(&event, Backend::Tracing, Privilege::default), None);
+        assert_eq!(judge(&event, Backend::Tracing, || None), None);
     }
 }
 
@@ -265,7 +265,8 @@ fn a_port_that_needs_a_privilege() {
     ] {
         let mut event = failed(Op::Bind, "127.0.0.1:80", libc::EACCES);
         event.refused_by_policy = by_policy;
-        let verdict = judge(&event, backend, || Privilege { start, held }).unwrap();
+        event.may_bind_low = held;
+        let verdict = judge(&event, backend, || start).unwrap();
         assert_eq!(verdict.kind, kind, "{start:?} {held:?} {backend:?}");
     }
     let mut event = failed(Op::Bind, "127.0.0.1:80", libc::EACCES);

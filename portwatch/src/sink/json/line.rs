@@ -105,7 +105,8 @@ pub(super) fn event(
         backlog,
         socket,
         task,
-        refused_by_policy: _, // said by `conflict.kind`, as are the next two
+        refused_by_policy: _, // said by `conflict.kind`, as are the next three
+        may_bind_low: _,
         no_port_left: _,
         bound_port: _,
         conflict: owners,
