@@ -7,6 +7,7 @@ pub mod cache;
 pub mod cgroup;
 pub mod clock;
 pub mod container;
+pub mod descriptors;
 pub mod listeners;
 pub mod live;
 pub mod missing;
