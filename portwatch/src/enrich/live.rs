@@ -4,7 +4,7 @@ use std::{cell::OnceCell, io::Read};
 
 use procfs::process::Process;
 
-use super::process::Identity;
+use super::{clock, process::Identity};
 use crate::event::Task;
 
 /// Arguments are read up to here, bytes: what is longer belongs into a file, not on a line.
@@ -36,7 +36,10 @@ impl<'a> Live<'a> {
                 let process = Process::new(i32::try_from(self.task.pid).ok()?).ok()?;
                 let ticks = process.stat().ok()?.starttime;
                 let hertz = procfs::ticks_per_second();
-                same_start(self.task.start_boot, ticks, hertz, self.seen).then_some(process)
+                // `/proc` counts in this process' time namespace, the kernel's programs do not.
+                let here = |time: u64| time.saturating_add_signed(clock::own_boottime_offset());
+                let start = self.task.start_boot.map(here);
+                same_start(start, ticks, hertz, here(self.seen)).then_some(process)
             })
             .as_ref()
     }

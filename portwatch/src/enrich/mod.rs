@@ -14,6 +14,7 @@ pub mod missing;
 pub mod netns;
 pub mod process;
 pub mod service;
+pub mod task;
 pub mod unit;
 pub mod user;
 
