@@ -7,6 +7,7 @@
 use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd, RawFd},
+    sync::OnceLock,
 };
 
 use jiff::Timestamp;
@@ -42,8 +43,7 @@ impl Clock {
     pub fn new() -> io::Result<Self> {
         let mut clock = Self {
             offset: 0,
-            namespace: fs::read_to_string("/proc/self/timens_offsets")
-                .map_or(0, |text| boottime_offset(&text)),
+            namespace: own_boottime_offset(),
         };
         clock.resample()?;
         Ok(clock)
@@ -118,6 +118,16 @@ fn sample() -> io::Result<Sample> {
 
 fn read(clock: ClockId) -> io::Result<i64> {
     Ok(clock_gettime(clock)?.num_nanoseconds())
+}
+
+/// What this process' time namespace adds to CLOCK_BOOTTIME (time_namespaces(7)), ns. No process can
+/// leave its own once it runs on several threads, so that it stays what it is.
+#[must_use]
+pub fn own_boottime_offset() -> i64 {
+    static OFFSET: OnceLock<i64> = OnceLock::new();
+    *OFFSET.get_or_init(|| {
+        fs::read_to_string("/proc/self/timens_offsets").map_or(0, |text| boottime_offset(&text))
+    })
 }
 
 /// The offset of CLOCK_BOOTTIME in `/proc/PID/timens_offsets`, ns; 0 where there is none.

@@ -4,7 +4,7 @@ use std::{cell::OnceCell, io::Read};
 
 use procfs::process::Process;
 
-use super::process::Identity;
+use super::{clock, process::Identity};
 use crate::event::Task;
 
 /// Arguments are read up to here, bytes: what is longer belongs into a file, not on a line.
@@ -36,7 +36,10 @@ impl<'a> Live<'a> {
                 let process = Process::new(i32::try_from(self.task.pid).ok()?).ok()?;
                 let ticks = process.stat().ok()?.starttime;
                 let hertz = procfs::ticks_per_second();
-                same_start(self.task.start_boot, ticks, hertz, self.seen).then_some(process)
+                // `/proc` counts in this process' time namespace, the kernel's programs do not.
+                let here = |time: u64| time.saturating_add_signed(clock::own_boottime_offset());
+                let start = self.task.start_boot.map(here);
+                same_start(start, ticks, hertz, here(self.seen)).then_some(process)
             })
             .as_ref()
     }
@@ -77,28 +80,6 @@ impl<'a> Live<'a> {
         let bytes = read(self.process()?, "cgroup")?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
-}
-
-/// A process that is there now, as an event would have it; its cgroup is found by its path.
-#[must_use]
-pub fn task(pid: u32) -> Option<Task> {
-    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
-    let stat = process.stat().ok()?;
-    let status = process.status().ok()?;
-    let tick = 1_000_000_000u64.checked_div(procfs::ticks_per_second())?;
-    Some(Task {
-        pid,
-        tid: pid,
-        parent_pid: u32::try_from(stat.ppid).ok(),
-        vpid: status
-            .nspid
-            .and_then(|ids| u32::try_from(*ids.last()?).ok()),
-        uid: status.ruid,
-        comm: Some(stat.comm),
-        start_boot: stat.starttime.checked_mul(tick),
-        key: None,
-        cgroup: None,
-    })
 }
 
 fn read(process: &Process, name: &str) -> Option<Vec<u8>> {

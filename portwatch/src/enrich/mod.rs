@@ -15,6 +15,8 @@ pub mod netns;
 pub mod owners;
 pub mod process;
 pub mod service;
+pub mod socket_unit;
+pub mod task;
 pub mod unit;
 pub mod user;
 
@@ -186,10 +188,14 @@ impl Enricher {
             local: facts(holder.local.port, place.range),
             peer: facts(holder.peer.and_then(|peer| peer.port), None),
             interface: place.interface.map(|name| (*name).to_owned()),
-            systemd_unit: processes
-                .first()
-                .filter(|occupant| occupant.task.pid != owners::INIT)
-                .and_then(|occupant| occupant.process.systemd_unit.clone()),
+            // Where pid 1 has it alone, it has it for a unit that is to be started.
+            systemd_unit: processes.first().and_then(|occupant| {
+                if occupant.task.pid == owners::INIT {
+                    socket_unit::of(holder)
+                } else {
+                    occupant.process.systemd_unit.clone()
+                }
+            }),
             processes,
             creator,
         }

@@ -8,8 +8,9 @@
 use super::{
     clock::Clock,
     descriptors::{Descriptors, Found, Wanted},
-    live::{self, Live},
+    live::Live,
     process::Processes,
+    task,
 };
 use crate::event::{Creator, Culprit, Holder, Kind, Occupant, Taker, Task};
 
@@ -40,7 +41,7 @@ impl Owners {
         processes: &mut Processes,
         clock: &Clock,
     ) -> Vec<Possession> {
-        let wanted: Vec<Wanted> = culprits.iter().map(|culprit| search_for(culprit)).collect();
+        let wanted: Vec<Wanted> = culprits.iter().map(search_for).collect();
         let found = self.descriptors.of(&wanted);
         culprits
             .iter()
@@ -106,7 +107,7 @@ fn possession(
     });
     others.sort_by_key(|&pid| (pid == INIT, pid));
     for pid in others {
-        if let Some(task) = live::task(pid) {
+        if let Some(task) = task::of(pid) {
             processes.push(name(task, u64::MAX));
         }
     }

@@ -192,7 +192,13 @@ impl Processes {
     }
 
     /// The process of a task that was there at `seen` (CLOCK_BOOTTIME, ns).
+    ///
+    /// One without key and cgroup id was found in `/proc` (see [`super::task`]) and is read from there
+    /// each time: nothing in it would tell that it has executed something else or moved.
     pub fn of(&mut self, task: &Task, seen: u64, clock: &Clock) -> Arc<Process> {
+        if task.key.is_none() && task.cgroup.is_none() {
+            return Arc::new(self.build(task, seen, clock, Identity::default()));
+        }
         let key = Key::of(task);
         if let Some(Slot::Known(known)) = key.and_then(|key| self.slots.get(&key))
             && known.uid == task.uid

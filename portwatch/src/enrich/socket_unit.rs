@@ -158,7 +158,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sample;
+    use crate::{event::Kind, sample};
+
+    fn held(local: &str) -> Holder {
+        sample::held(Kind::Listener, local).culprit.holder
+    }
 
     #[test]
     fn addresses_as_systemd_writes_them() {
@@ -188,10 +192,13 @@ mod tests {
         };
         let found = |local: &str| {
             let directories = ["etc", "lib"].map(|name| root.path().join(name));
-            among(directories.into_iter(), &sample::holder(local))
+            among(directories.into_iter(), &held(local))
         };
         write("lib/ssh.socket", "[Socket]\nListenStream=22\nAccept=no\n");
-        write("lib/knxd.socket", "[Socket]\nListenStream = 6720\nListenStream=/run/knx\n");
+        write(
+            "lib/knxd.socket",
+            "[Socket]\nListenStream = 6720\nListenStream=/run/knx\n",
+        );
         write("lib/tftp.socket", "[Socket]\nListenDatagram=69\n");
         assert_eq!(found("0.0.0.0:22").as_deref(), Some("ssh.socket"));
         assert_eq!(found("[::]:6720").as_deref(), Some("knxd.socket"));

@@ -277,7 +277,7 @@ fn attachments(
                 );
             }
             None if hook.need == Need::Optional && purpose == Use::Events => {
-                without.push(hook.purpose)
+                without.push(hook.purpose);
             }
             None => {}
         }

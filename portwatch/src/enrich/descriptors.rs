@@ -1,0 +1,195 @@
+//! Which processes have a descriptor of a socket, now: links like `/proc/PID/fd/3 -> socket:[INODE]`
+//! (proc_pid_fd(5)).
+//!
+//! The kernel keeps no way back from a socket to its processes, so `/proc` is searched, the cheapest
+//! way first: where the socket was seen before, then the process that probably has it, then all.
+//! Nothing is answered from memory: pids and inodes are given out again, so that every answer has
+//! been read from a link during the call. The search ends early where the references to the open
+//! file are all found; running system calls hold references too, and then it goes through to its end.
+//!
+//! Three things it cannot see: a descriptor that moves during the search from a process still to come
+//! to one that has been looked at; after an early end, a process that shares its descriptor table
+//! (`clone(CLONE_FILES)`) with one that was found; and, where another process was found, a thread
+//! with a table of its own.
+
+mod link;
+mod memory;
+mod scan;
+mod table;
+mod targets;
+#[cfg(test)]
+mod tests;
+mod threads;
+
+use std::{
+    collections::BTreeSet,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use memory::{Entry, Memory};
+use rustix::fs::{CWD, Mode, openat};
+use scan::Scan;
+use table::{Limits, Look};
+use targets::Targets;
+
+use crate::host::namespaces::{Kind, is_initial};
+
+/// After this a search ends unfinished: nobody waits longer for the line, and events pile up
+/// meanwhile. At 3 µs a descriptor, enough for 300,000 of them on one CPU.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Threads of a search: the kernel's share of the work runs in parallel. Each costs a stack.
+const WORKERS: usize = 4;
+
+/// A socket to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Inode of its file; 0 for a socket without one.
+    pub inode: u64,
+    /// References to its open file, if known: the search may stop when as many entries of
+    /// descriptor tables were found. Too few of them hide processes.
+    pub references: Option<u32>,
+    /// The pid of who probably has it: looked at before the others.
+    pub likely: Option<u32>,
+}
+
+/// Who has a socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Processes (thread groups) with a descriptor of it, by the pids of `/proc`, in order of pid.
+    pub pids: Vec<u32>,
+    /// Whether these are all: every reference was found, or every process could be looked at.
+    /// Otherwise some were hidden (`hidepid`), closed to this user or in another pid namespace, or
+    /// there was no time for them.
+    pub complete: bool,
+}
+
+/// Finds the processes of sockets. Remembers where it saw them, in up to 1.6 MB (100,000 entries of
+/// descriptor tables).
+#[derive(Debug)]
+pub struct Descriptors {
+    proc: PathBuf,
+    /// `/proc` shows every process of the machine.
+    whole: bool,
+    workers: usize,
+    patience: Duration,
+    memory: Memory,
+}
+
+impl Default for Descriptors {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Descriptors {
+    /// Over `/proc`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            // Elsewhere, `/proc` shows the processes of the namespace and those below it.
+            whole: is_initial(Kind::Pid) == Some(true),
+            ..Self::at(Path::new("/proc"))
+        }
+    }
+
+    /// Over a directory like `/proc`, which is taken to show every process.
+    #[must_use]
+    pub fn at(proc: &Path) -> Self {
+        Self {
+            proc: proc.to_owned(),
+            whole: true,
+            workers: thread::available_parallelism().map_or(1, |cpus| cpus.get().min(WORKERS)),
+            patience: PATIENCE,
+            memory: Memory::default(),
+        }
+    }
+
+    /// Remembers where all sockets are, so that those are found at once that were there before
+    /// portwatch. Takes as long as a whole search.
+    pub fn prime(&mut self) {
+        if let Some(proc) = open(&self.proc) {
+            let limits = Limits::new(Instant::now(), self.patience);
+            self.scan(proc.as_fd(), &mut Targets::new(&[]), &limits);
+        }
+    }
+
+    /// The processes with a descriptor of each, in the order asked for.
+    pub fn of(&mut self, wanted: &[Wanted]) -> Vec<Found> {
+        let mut targets = Targets::new(wanted);
+        if !targets.settled() {
+            match open(&self.proc) {
+                Some(proc) => self.search(proc.as_fd(), &mut targets),
+                None => targets.close(false),
+            }
+        }
+        wanted.iter().map(|wanted| targets.found(wanted)).collect()
+    }
+
+    fn search(&mut self, proc: BorrowedFd<'_>, targets: &mut Targets) {
+        let limits = Limits::new(Instant::now(), self.patience);
+        self.recall(proc, targets);
+        if targets.settle(table::distinct) {
+            return;
+        }
+        self.ask_likely(proc, targets, &limits);
+        if targets.settle(table::distinct) {
+            return;
+        }
+        targets.forget();
+        let whole = self.scan(proc, targets, &limits);
+        if targets.settle(table::distinct) {
+            return;
+        }
+        let whole = threads::ask(proc, targets, &limits) && whole;
+        targets.close(whole && self.whole);
+    }
+
+    /// Reads the links again where the sockets were seen before.
+    fn recall(&self, proc: BorrowedFd<'_>, targets: &mut Targets) {
+        for inode in targets.open() {
+            for &Entry { pid, fd, .. } in self.memory.of(inode) {
+                if table::inode(proc, pid, fd) == Some(inode) {
+                    targets.hit(inode, pid);
+                }
+            }
+        }
+    }
+
+    fn ask_likely(&mut self, proc: BorrowedFd<'_>, targets: &mut Targets, limits: &Limits) {
+        let likely: BTreeSet<u32> = targets.likely().collect();
+        for pid in likely {
+            // Counted anew, more completely than from memory.
+            targets.forget_process(pid);
+            let memory = &mut self.memory;
+            // What could not be read is looked at again, with everything else.
+            let _: Look = table::sockets(proc, &format!("{pid}/fd"), limits, |fd, inode| {
+                if targets.hit(inode, pid) {
+                    memory.put(Entry { inode, pid, fd });
+                }
+            });
+        }
+    }
+
+    /// Looks at all processes; returns whether it could.
+    fn scan(&mut self, proc: BorrowedFd<'_>, targets: &mut Targets, limits: &Limits) -> bool {
+        let scan::Outcome {
+            entries,
+            whole,
+            stopped,
+        } = Scan::new(proc, targets, limits).run(self.workers);
+        if stopped || limits.late() {
+            self.memory.add(entries);
+        } else {
+            self.memory.replace(entries);
+        }
+        whole
+    }
+}
+
+fn open(proc: &Path) -> Option<OwnedFd> {
+    openat(CWD, proc, table::DIRECTORY, Mode::empty()).ok()
+}

@@ -1,0 +1,51 @@
+//! Threads with a descriptor table of their own. `/proc/PID/fd` is the table of the first thread
+//! only, which the others nearly always share; and after the first thread has ended, it is empty
+//! while the others run on.
+
+use std::os::fd::BorrowedFd;
+
+use super::{
+    scan,
+    table::{self, Limits, Look},
+    targets::Targets,
+};
+
+/// Looks at the tables of a process that are not that of its first thread; returns how far it got.
+pub(super) fn sockets(
+    proc: BorrowedFd<'_>,
+    pid: u32,
+    limits: &Limits,
+    mut found: impl FnMut(u64),
+) -> Look {
+    let mut whole = true;
+    // Where the first thread is gone, the others share a table with each other.
+    let mut known = pid;
+    let look = table::numbers(proc, &format!("{pid}/task"), limits, |_, _, tid| {
+        if tid != pid && !table::shared(known, tid) {
+            let path = format!("{pid}/task/{tid}/fd");
+            whole &= table::sockets(proc, &path, limits, |_, inode| found(inode)).is_complete();
+            known = tid;
+        }
+        Ok(())
+    });
+    if whole { look } else { Look::Part }
+}
+
+/// Looks at the threads of all processes, for what was not found anywhere else; returns whether it
+/// could.
+pub(super) fn ask(proc: BorrowedFd<'_>, targets: &mut Targets, limits: &Limits) -> bool {
+    let nowhere = targets.nowhere();
+    if nowhere.is_empty() {
+        return true;
+    }
+    let (pids, mut whole) = scan::processes(proc, limits);
+    for pid in pids {
+        let look = sockets(proc, pid, limits, |inode| {
+            if nowhere.binary_search(&inode).is_ok() {
+                targets.hit(inode, pid);
+            }
+        });
+        whole &= look.is_complete();
+    }
+    whole
+}
