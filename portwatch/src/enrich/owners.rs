@@ -102,7 +102,8 @@ fn possession(
         }
         Creator {
             occupant,
-            exited: !alive,
+            // One that is gone by now had it still when the other call was refused.
+            exited: !alive && !taker.has_it,
         }
     });
     others.sort_by_key(|&pid| (pid == INIT, pid));
