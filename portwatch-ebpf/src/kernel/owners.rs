@@ -44,16 +44,9 @@ mod word {
     pub(super) const OUTER: usize = OWN + 7;
     /// The bucket that was found.
     pub(super) const BUCKET: usize = OWN + 8;
-
-    // Afterwards, over the counts and the list: which of the holders is looked at, the file of it,
-    // the descriptors of its taker that are left.
-    pub(super) const AT: usize = LINK;
-    pub(super) const FILE: usize = OUTER;
-    pub(super) const NEXT: usize = BUCKET;
-    pub(super) const LEFT: usize = OWN + 9;
 }
 
-const _: () = assert!(word::LEFT < SCRATCH);
+const _: () = assert!(word::BUCKET < SCRATCH);
 
 /// Sends the owners of the port that matter most, ahead of the event they explain.
 ///
@@ -124,7 +117,8 @@ fn send<G: Generation>(own: u64, port: u64, address: [u64; 2]) {
     } else {
         collect_udp::<G>(record);
     }
-    G::repeat::<Pick<G::Far>>(record);
+    G::repeat::<Pick>(record);
+    G::repeat::<Describe<G::Far>>(record);
     search::search::<G>(record);
     // SAFETY: words.
     unsafe { zero(&raw mut record.scratch) };
@@ -366,10 +360,10 @@ fn candidate<F: Memory>(record: &mut OwnersRecord, sk: u64) {
     }
 }
 
-/// The choice of the first eight candidates, class by class.
-struct Pick<F>(PhantomData<F>);
+/// The choice of the first eight candidates, class by class: moved to the front of the scratch.
+struct Pick;
 
-impl<F: Memory> Step for Pick<F> {
+impl Step for Pick {
     type Record = OwnersRecord;
     const BOUND: u32 = (MAX_HOLDERS * HOLDER_CLASSES) as u32;
     const LIMIT: u32 = Self::BOUND;
@@ -385,17 +379,46 @@ impl<F: Memory> Step for Pick<F> {
         if address == 0 {
             return true;
         }
-        // SAFETY: a member of ours; volatile so that the verifier does not follow the count.
-        let filled = unsafe { (&raw const record.count).read_volatile() };
-        let Some(holder) = record.holders.get_mut(filled as usize) else {
+        let filled = count(record);
+        if filled >= MAX_HOLDERS {
+            return false;
+        }
+        let Some(slot) = record.scratch.get_mut(filled) else {
+            return false;
+        };
+        *slot = address;
+        record.count = filled as u32 + 1;
+        true
+    }
+}
+
+/// How many holders there are, as something the verifier does not follow.
+#[inline(always)]
+fn count(record: &OwnersRecord) -> usize {
+    // SAFETY: a member of ours.
+    (unsafe { (&raw const record.count).read_volatile() }) as usize
+}
+
+/// The description of the chosen ones.
+struct Describe<F>(PhantomData<F>);
+
+impl<F: Memory> Step for Describe<F> {
+    type Record = OwnersRecord;
+    const BOUND: u32 = MAX_HOLDERS as u32;
+    const LIMIT: u32 = Self::BOUND;
+
+    #[inline(always)]
+    fn step(record: &mut OwnersRecord, round: u32) -> bool {
+        let at = round as usize;
+        if at >= count(record) {
+            return false;
+        }
+        let (Some(holder), Some(&address)) = (record.holders.get_mut(at), record.scratch.get(at))
+        else {
             return false;
         };
         holder::describe::<F>(holder, address as Ptr);
-        record.count = filled + 1;
-        // Where `Search` finds it: the candidates before are done with.
-        if let Some(slot) = record.scratch.get_mut(filled as usize) {
-            *slot = address;
-        }
+        search::open::<F>(record, at);
         true
     }
 }

@@ -81,6 +81,11 @@ impl Enricher {
         })
     }
 
+    /// Looks where all sockets are, before the first of them is in the way of another.
+    pub fn look_around(&mut self) {
+        self.owners.prime();
+    }
+
     /// Takes what the kernel sends ahead of a process' first event.
     pub fn image(&mut self, image: ProcessImage) {
         self.processes.announce(image);

@@ -33,6 +33,12 @@ pub struct Owners {
 }
 
 impl Owners {
+    /// Remembers where all sockets are now: those that were there before the trace are then found at
+    /// once.
+    pub fn prime(&mut self) {
+        self.descriptors.prime();
+    }
+
     /// Who has each of the sockets; `seen` is when the call was refused (CLOCK_BOOTTIME, ns).
     pub fn of(
         &mut self,

@@ -2,9 +2,10 @@
 
 use core::marker::PhantomData;
 
-use portwatch_ebpf::abi::record::{OwnersRecord, flags, present};
+use portwatch_ebpf::abi::record::{
+    HOLDER_CLASSES, MAX_HOLDERS, OwnersRecord, SCRATCH, flags, present,
+};
 
-use super::word;
 use crate::{
     kernel::{
         generation::{Generation, Step},
@@ -15,11 +16,27 @@ use crate::{
     state::takers,
 };
 
-/// Looks for each holder.
+/// Words of the record's scratch, behind the chosen holders and over the other candidates: three for
+/// each holder, and where the search stands.
+mod word {
+    use super::MAX_HOLDERS;
+
+    /// The holder's open file.
+    pub(super) const FILE: usize = MAX_HOLDERS;
+    /// The next entry of the descriptor table that is looked through.
+    pub(super) const NEXT: usize = FILE + MAX_HOLDERS;
+    /// How many are left.
+    pub(super) const LEFT: usize = NEXT + MAX_HOLDERS;
+    /// The holder that is looked for.
+    pub(super) const AT: usize = LEFT + MAX_HOLDERS;
+}
+
+const _: () = assert!(word::AT < MAX_HOLDERS * HOLDER_CLASSES && word::AT < SCRATCH);
+
+/// Looks for each holder, after [`open`].
 #[inline(always)]
 pub(super) fn search<G: Generation>(record: &mut OwnersRecord) {
     poke(&mut record.scratch, word::AT, 0);
-    poke(&mut record.scratch, word::LEFT, 0);
     G::repeat::<Search<G::Far>>(record);
 }
 
@@ -34,36 +51,46 @@ impl<F: Memory> Step for Search<F> {
 
     #[inline(always)]
     fn step(record: &mut OwnersRecord, _round: u32) -> bool {
-        let at = peek(&record.scratch, word::AT);
-        let left = peek(&record.scratch, word::LEFT);
+        let at = peek(&record.scratch, word::AT) as usize;
+        if at >= super::count(record) || at >= MAX_HOLDERS {
+            return false;
+        }
+        let Some(&left) = record.scratch.get(word::LEFT + at) else {
+            return false;
+        };
         if left == 0 {
-            // SAFETY: a member of ours; volatile so that the verifier does not follow the count.
-            let count = unsafe { (&raw const record.count).read_volatile() };
-            if at >= u64::from(count) {
-                return false;
-            }
-            open::<F>(record, at as usize);
-            poke(&mut record.scratch, word::AT, at + 1);
+            poke(&mut record.scratch, word::AT, at as u64 + 1);
             return true;
         }
-        let next = peek(&record.scratch, word::NEXT);
-        if F::fetch::<u64>(next, 0) != peek(&record.scratch, word::FILE) {
-            poke(&mut record.scratch, word::NEXT, next.wrapping_add(8));
-            poke(&mut record.scratch, word::LEFT, left - 1);
-            return true;
+        let Some(&file) = record.scratch.get(word::FILE + at) else {
+            return false;
+        };
+        let Some(next) = record.scratch.get_mut(word::NEXT + at) else {
+            return false;
+        };
+        let entry = *next;
+        *next = entry.wrapping_add(8);
+        let found = F::fetch::<u64>(entry, 0) == file;
+        if let Some(slot) = record.scratch.get_mut(word::LEFT + at) {
+            *slot = if found { 0 } else { left - 1 };
         }
-        if let Some(holder) = record.holders.get_mut((at as usize).wrapping_sub(1)) {
+        if found && let Some(holder) = record.holders.get_mut(at) {
             set(&mut holder.flags, flags::HAS_IT);
         }
-        poke(&mut record.scratch, word::LEFT, 0);
         true
     }
 }
 
-/// Begins with a holder: its file, and the descriptor table of its taker, if that is the process still
-/// that it was.
+/// Prepares the search for a holder: its file, and the descriptor table of its taker, if that is the
+/// process still that it was.
 #[inline(never)]
-fn open<F: Memory>(record: &mut OwnersRecord, at: usize) -> u32 {
+pub(super) fn open<F: Memory>(record: &mut OwnersRecord, at: usize) -> u32 {
+    if at >= MAX_HOLDERS {
+        return 0;
+    }
+    if let Some(left) = record.scratch.get_mut(word::LEFT + at) {
+        *left = 0;
+    }
     let Some(holder) = record.holders.get_mut(at) else {
         return 0;
     };
@@ -97,15 +124,18 @@ fn open<F: Memory>(record: &mut OwnersRecord, at: usize) -> u32 {
     let files = F::fetch::<u64>(leader, offset!(task_files));
     let table = F::fetch::<u64>(files, offset!(files_fdt));
     let size = F::fetch::<u32>(table, offset!(fdt_max_fds));
+    let first = F::fetch::<u64>(table, offset!(fdt_fd));
     if file.is_null() || table == 0 {
         return 0;
     }
-    poke(&mut record.scratch, word::FILE, file as u64);
-    poke(
-        &mut record.scratch,
-        word::NEXT,
-        F::fetch(table, offset!(fdt_fd)),
-    );
-    poke(&mut record.scratch, word::LEFT, u64::from(size));
+    for (word, value) in [
+        (word::FILE, file as u64),
+        (word::NEXT, first),
+        (word::LEFT, u64::from(size)),
+    ] {
+        if let Some(slot) = record.scratch.get_mut(word + at) {
+            *slot = value;
+        }
+    }
     0
 }

@@ -6,7 +6,7 @@ use std::io;
 use crate::{
     decode::{self, Record},
     enrich::Enricher,
-    event::{Backend, End, Event, Item, Lost, LostReason, Outcome, Start, UnknownReason},
+    event::{Backend, End, Event, Item, Lost, LostReason, Op, Outcome, Start, UnknownReason},
     filter,
     host::kernel,
     plan::blind,
@@ -14,6 +14,9 @@ use crate::{
     sink::Sink,
     source::assemble::{Assembled, Assembler},
 };
+
+/// What may be refused because of another socket.
+const OWNED: [Op; 2] = [Op::Bind, Op::Listen];
 
 /// Losses since the last time, by reason.
 pub(super) type News = Vec<(LostReason, u64)>;
@@ -68,7 +71,12 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
             degraded: blind::of(backend).map(ToString::to_string).collect(),
             time,
         }))?;
-        self.sink.flush()
+        self.sink.flush()?;
+        if self.selection.events.iter().any(|op| OWNED.contains(op)) {
+            // The hooks are attached: what happens meanwhile waits in the ring.
+            self.enricher.look_around();
+        }
+        Ok(())
     }
 
     /// Whether all the events that were asked for are printed.
