@@ -22,8 +22,8 @@ pub struct Claim {
     pub transport: Transport,
     /// Local address: of an IPv4 socket IPv4, of an IPv6 socket IPv6, v4-mapped ones too.
     pub address: IpAddr,
-    /// IPV6_V6ONLY as the program has set it; that the kernel sets it too while it binds a specific
-    /// address is known here.
+    /// IPV6_V6ONLY as getsockopt() says. That bind() of a specific address sets it is known here, of
+    /// connections it is not: one that was accepted at `::` has a specific address without it.
     pub v6only: bool,
     /// Index of the interface it is bound to (SO_BINDTODEVICE, or a link-local address' scope).
     pub device: Option<u32>,
@@ -31,7 +31,8 @@ pub struct Claim {
     pub reuseaddr: bool,
     /// SO_REUSEPORT
     pub reuseport: bool,
-    /// Owner.
+    /// Owner. Before Linux 6.17 that of the file, and root where there is none: of connections that
+    /// nobody has accepted yet and of those that are closed and still end (`sock_i_uid`, `sk_uid`).
     pub uid: u32,
     /// TCP state; of UDP sockets and of one that only wants to bind, any but LISTEN and TIME_WAIT.
     pub state: TcpState,
@@ -135,13 +136,14 @@ fn type_of(address: IpAddr) -> Type {
     }
 }
 
-/// Whether a socket takes no IPv4 packets (`ipv6_only_sock`). The kernel sets the option itself while
-/// it binds a specific address (net/ipv6/af_inet6.c, `__inet6_bind`).
+/// Whether a socket takes no IPv4 packets (`ipv6_only_sock`). The kernel sets the option itself when
+/// it binds a specific address (net/ipv6/af_inet6.c, `__inet6_bind`), not when it connects from one.
 fn only_ipv6(claim: &Claim) -> bool {
-    match claim.address {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(_) => claim.v6only || matches!(type_of(claim.address), Type::Specific(_)),
-    }
+    let by_bind = || {
+        matches!(claim.state, TcpState::Closed | TcpState::Listen)
+            && matches!(type_of(claim.address), Type::Specific(_))
+    };
+    claim.address.is_ipv6() && (claim.v6only || by_bind())
 }
 
 /// `inet_rcv_saddr_equal(new, held, true)`, and how.
@@ -152,8 +154,9 @@ fn overlap(new: &Claim, held: &Claim) -> Option<Overlap> {
             _ if only_ipv6(held) => None,
             Type::Mapped(other) => overlap_v4(own, other),
             Type::Any => Some(Overlap::DualStack),
-            // `sk_rcv_saddr` of such a socket is LOOPBACK4_IPV6, and it is `only_ipv6`.
-            Type::Specific(_) => None,
+            // A connection. Its `sk_rcv_saddr` is LOOPBACK4_IPV6, 127.0.0.6, which 0.0.0.0 covers;
+            // 127.0.0.6 itself is left out: since 6.1 the kernel does not look there (`bhash2`).
+            Type::Specific(_) => own.is_unspecified().then_some(Overlap::DualStack),
         },
         // `ipv6_rcv_saddr_equal`
         (_, Type::Mapped(own), Type::Mapped(other)) => {

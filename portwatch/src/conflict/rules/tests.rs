@@ -227,6 +227,21 @@ fn of_udp_sockets_the_newest_that_overlaps_decides() {
     assert_eq!(refused[0].0, 0);
 }
 
+/// A connection to `::` has the local address ::1, but takes no part in what bind() does for such an
+/// address: it stays open to IPv4.
+#[test]
+fn a_connection_of_a_dual_stack_socket_is_in_the_way_of_ipv4() {
+    for held in [tcp("::1"), udp("::1")] {
+        let new = claim(held.transport, "0.0.0.0");
+        let held = held.is(TcpState::Established);
+        assert_eq!(refused(new, held), (Overlap::DualStack, Reason::NoReuse));
+        share(new, held.only());
+        share(claim(held.transport, "127.0.0.1"), held);
+        share(claim(held.transport, "::ffff:0.0.0.0"), held);
+    }
+    share(tcp("0.0.0.0"), tcp("::1").listens());
+}
+
 fn any_claim() -> impl Strategy<Value = Claim> {
     let address = prop_oneof![
         Just("0.0.0.0"),
@@ -269,6 +284,9 @@ proptest! {
     /// Whether addresses overlap does not depend on who came first.
     #[test]
     fn overlap_has_two_sides(a in any_claim(), b in any_claim()) {
+        // A connection never comes second.
+        let a = a.is(TcpState::Closed);
+        let b = b.is(TcpState::Closed);
         let (there, back) = (overlap(&a, &b), overlap(&b, &a));
         prop_assert_eq!(there, back, "{:?} {:?}", a, b);
     }
@@ -276,6 +294,7 @@ proptest! {
     /// Where one option alone is said to be missing, adding it makes them share.
     #[test]
     fn a_reason_names_what_would_help(new in any_claim(), held in any_claim()) {
+        let new = if new.state == TcpState::Established { new.is(TcpState::Closed) } else { new };
         let Some(found) = clash(&new, &held) else {
             return Ok(());
         };
