@@ -185,23 +185,17 @@ fn overlap_v4(own: Ipv4Addr, other: Ipv4Addr) -> Option<Overlap> {
 
 /// A port of a network namespace, and what the kernel remembers of the sockets that took it
 /// (`struct inet_bind_bucket`). Only TCP has such a memory.
+///
+/// `fastreuse` is not here: where it lets a socket pass, the pairs do too. Nor is FASTREUSEPORT_ANY,
+/// which no port has since Linux 6.8: to `inet_csk_update_fastreuse` even the first socket is not alone,
+/// because `tb->bhash2` has it already. Before, it let in a socket that only clashes with a connection
+/// accepted by another user.
 #[derive(Clone, Debug, Default)]
 pub struct Port {
-    /// All took it with SO_REUSEADDR and none has listened since.
-    reuseaddr: bool,
-    reuseport: Group,
-}
-
-/// `fastreuseport`, `fastuid` and `fast_*`.
-#[derive(Clone, Copy, Debug, Default)]
-enum Group {
-    /// The last one to take it had no SO_REUSEPORT.
-    #[default]
-    None,
-    /// All of them had it (FASTREUSEPORT_ANY).
-    All { uid: u32 },
-    /// The last one had it, others not (FASTREUSEPORT_STRICT).
-    Last(Claim),
+    /// The socket to which others with SO_REUSEPORT are compared before all owners are
+    /// (FASTREUSEPORT_STRICT, `fastuid`, `fast_*`); none if the last one to take the port had no
+    /// SO_REUSEPORT.
+    group: Option<Claim>,
 }
 
 impl Port {
@@ -228,45 +222,34 @@ impl Port {
         if new.transport != Transport::Tcp {
             return passes_udp(new, owners);
         }
-        // `inet_csk_get_port`: `tb->fastreuse > 0 && reuse`
-        self.reuseaddr && new.reuseaddr && !listens(new) || self.group_takes(new)
+        self.group_takes(new)
     }
 
     /// `sk_reuseport_match`
     fn group_takes(&self, new: &Claim) -> bool {
         new.reuseport
-            && match self.reuseport {
-                Group::None => false,
-                Group::All { uid } => uid == new.uid,
-                Group::Last(last) => last.uid == new.uid && covers(&last, new),
-            }
+            && self
+                .group
+                .is_some_and(|last| last.uid == new.uid && covers(&last, new))
     }
 
     /// `claim` has taken the port, or listens on it, beside `others` (`inet_csk_update_fastreuse`).
     pub fn taken(&mut self, claim: &Claim, others: usize) {
-        let reuseaddr = claim.reuseaddr && !listens(claim);
-        if others == 0 {
-            self.reuseaddr = reuseaddr;
-            self.reuseport = if claim.reuseport {
-                Group::All { uid: claim.uid }
-            } else {
-                Group::None
-            };
-            return;
-        }
-        self.reuseaddr &= reuseaddr;
+        // One that listens has the port already.
+        let fresh = others == 0 && !listens(claim);
         if !claim.reuseport {
-            self.reuseport = Group::None;
-        } else if !self.group_takes(claim) {
-            self.reuseport = Group::Last(*claim);
+            self.group = None;
+        } else if fresh || !self.group_takes(claim) {
+            self.group = Some(*claim);
         }
     }
 }
 
 /// `udp_lib_lport_inuse` looks no further than the first socket that overlaps without SO_REUSEADDR.
+/// With more than ten sockets in its slot the kernel looks at shorter lists (`udp_lib_lport_inuse2`),
+/// one for each address, which is not followed here.
 fn passes_udp(new: &Claim, owners: &[Claim]) -> bool {
-    owners
-        .iter()
+    in_slot(owners)
         .find(|held| {
             same_device(new, held)
                 && !shares_by_reuseaddr(new, held)
@@ -275,13 +258,31 @@ fn passes_udp(new: &Claim, owners: &[Claim]) -> bool {
         .is_none_or(|held| shares_by_reuseport(new, held))
 }
 
-/// `inet_rcv_saddr_equal` where a wildcard counts only on the side of the one that is remembered.
+/// UDP sockets in the order of their hash slot, from newest first: IPv6 sockets with SO_REUSEPORT are
+/// added at its end, all others at its head (include/net/sock.h, `sk_add_node_rcu`).
+fn in_slot(owners: &[Claim]) -> impl Iterator<Item = &Claim> {
+    let at_end = |held: &&Claim| held.reuseport && held.address.is_ipv6();
+    let head = owners.iter().filter(move |held| !at_end(held));
+    head.chain(owners.iter().rev().filter(at_end))
+}
+
+/// `sk_reuseport_match`: addresses overlap as ever, but a wildcard counts only on the side of the one
+/// that is remembered.
 fn covers(last: &Claim, new: &Claim) -> bool {
     match overlap(last, new) {
         None => false,
         Some(Overlap::Exact) => true,
-        Some(Overlap::Wildcard | Overlap::DualStack) => is_any(last.address),
+        // ::ffff:0.0.0.0 is the wildcard of IPv4, and of nothing to `ipv6_rcv_saddr_equal`; 0.0.0.0
+        // equals the IPv4 address that `::` has.
+        Some(Overlap::Wildcard | Overlap::DualStack) => {
+            is_any(last.address)
+                && !(is_mapped(last.address) && matches!(type_of(new.address), Type::Any))
+        }
     }
+}
+
+fn is_mapped(address: IpAddr) -> bool {
+    address.is_ipv6() && matches!(type_of(address), Type::Mapped(_))
 }
 
 fn is_any(address: IpAddr) -> bool {
