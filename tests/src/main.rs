@@ -9,6 +9,7 @@ mod cost;
 mod degraded;
 mod expect;
 mod helper;
+mod rules;
 mod runner;
 mod scenarios;
 mod script;
@@ -77,6 +78,8 @@ enum Verb {
         #[arg(long)]
         paused: bool,
     },
+    /// Compares portwatch's rules of sharing a port with the running kernel. Needs root.
+    Rules(rules::Options),
     /// Measures portwatch and its neighbours; see `cargo xtask bench`.
     #[command(subcommand)]
     Cost(cost::Cost),
@@ -122,6 +125,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             long,
             paused,
         } => runner::child(&name, attach, long, paused),
+        Verb::Rules(options) => rules::run(&options),
         Verb::Cost(cost) => cost::run(cost),
         Verb::Helper(helper) => helper::run(helper),
     }

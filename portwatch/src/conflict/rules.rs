@@ -22,8 +22,8 @@ pub struct Claim {
     pub transport: Transport,
     /// Local address: of an IPv4 socket IPv4, of an IPv6 socket IPv6, v4-mapped ones too.
     pub address: IpAddr,
-    /// IPV6_V6ONLY as the program has set it; that the kernel sets it too while it binds a specific
-    /// address is known here.
+    /// IPV6_V6ONLY as getsockopt() says. That bind() of a specific address sets it is known here, of
+    /// connections it is not: one that was accepted at `::` has a specific address without it.
     pub v6only: bool,
     /// Index of the interface it is bound to (SO_BINDTODEVICE, or a link-local address' scope).
     pub device: Option<u32>,
@@ -31,7 +31,8 @@ pub struct Claim {
     pub reuseaddr: bool,
     /// SO_REUSEPORT
     pub reuseport: bool,
-    /// Owner.
+    /// Owner. Before Linux 6.17 that of the file, and root where there is none: of connections that
+    /// nobody has accepted yet and of those that are closed and still end (`sock_i_uid`, `sk_uid`).
     pub uid: u32,
     /// TCP state; of UDP sockets and of one that only wants to bind, any but LISTEN and TIME_WAIT.
     pub state: TcpState,
@@ -135,13 +136,14 @@ fn type_of(address: IpAddr) -> Type {
     }
 }
 
-/// Whether a socket takes no IPv4 packets (`ipv6_only_sock`). The kernel sets the option itself while
-/// it binds a specific address (net/ipv6/af_inet6.c, `__inet6_bind`).
+/// Whether a socket takes no IPv4 packets (`ipv6_only_sock`). The kernel sets the option itself when
+/// it binds a specific address (net/ipv6/af_inet6.c, `__inet6_bind`), not when it connects from one.
 fn only_ipv6(claim: &Claim) -> bool {
-    match claim.address {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(_) => claim.v6only || matches!(type_of(claim.address), Type::Specific(_)),
-    }
+    let by_bind = || {
+        matches!(claim.state, TcpState::Closed | TcpState::Listen)
+            && matches!(type_of(claim.address), Type::Specific(_))
+    };
+    claim.address.is_ipv6() && (claim.v6only || by_bind())
 }
 
 /// Whether the addresses overlap (`inet_rcv_saddr_equal(new, held, true)`), and how.
@@ -153,8 +155,9 @@ pub fn overlap(new: &Claim, held: &Claim) -> Option<Overlap> {
             _ if only_ipv6(held) => None,
             Type::Mapped(other) => overlap_v4(own, other),
             Type::Any => Some(Overlap::DualStack),
-            // `sk_rcv_saddr` of such a socket is LOOPBACK4_IPV6, and it is `only_ipv6`.
-            Type::Specific(_) => None,
+            // A connection. Its `sk_rcv_saddr` is LOOPBACK4_IPV6, 127.0.0.6, which 0.0.0.0 covers;
+            // 127.0.0.6 itself is left out: since 6.1 the kernel does not look there (`bhash2`).
+            Type::Specific(_) => own.is_unspecified().then_some(Overlap::DualStack),
         },
         // `ipv6_rcv_saddr_equal`
         (_, Type::Mapped(own), Type::Mapped(other)) => {
@@ -183,23 +186,17 @@ fn overlap_v4(own: Ipv4Addr, other: Ipv4Addr) -> Option<Overlap> {
 
 /// A port of a network namespace, and what the kernel remembers of the sockets that took it
 /// (`struct inet_bind_bucket`). Only TCP has such a memory.
+///
+/// `fastreuse` is not here: where it lets a socket pass, the pairs do too. Nor is FASTREUSEPORT_ANY,
+/// which no port has since Linux 6.8: to `inet_csk_update_fastreuse` even the first socket is not alone,
+/// because `tb->bhash2` has it already. Before, it let in a socket that only clashes with a connection
+/// accepted by another user.
 #[derive(Clone, Debug, Default)]
 pub struct Port {
-    /// All took it with SO_REUSEADDR and none has listened since.
-    reuseaddr: bool,
-    reuseport: Group,
-}
-
-/// `fastreuseport`, `fastuid` and `fast_*`.
-#[derive(Clone, Copy, Debug, Default)]
-enum Group {
-    /// The last one to take it had no SO_REUSEPORT.
-    #[default]
-    None,
-    /// All of them had it (FASTREUSEPORT_ANY).
-    All { uid: u32 },
-    /// The last one had it, others not (FASTREUSEPORT_STRICT).
-    Last(Claim),
+    /// The socket to which others with SO_REUSEPORT are compared before all owners are
+    /// (FASTREUSEPORT_STRICT, `fastuid`, `fast_*`); none if the last one to take the port had no
+    /// SO_REUSEPORT.
+    group: Option<Claim>,
 }
 
 impl Port {
@@ -226,45 +223,34 @@ impl Port {
         if new.transport != Transport::Tcp {
             return passes_udp(new, owners);
         }
-        // `inet_csk_get_port`: `tb->fastreuse > 0 && reuse`
-        self.reuseaddr && new.reuseaddr && !listens(new) || self.group_takes(new)
+        self.group_takes(new)
     }
 
     /// `sk_reuseport_match`
     fn group_takes(&self, new: &Claim) -> bool {
         new.reuseport
-            && match self.reuseport {
-                Group::None => false,
-                Group::All { uid } => uid == new.uid,
-                Group::Last(last) => last.uid == new.uid && covers(&last, new),
-            }
+            && self
+                .group
+                .is_some_and(|last| last.uid == new.uid && covers(&last, new))
     }
 
     /// `claim` has taken the port, or listens on it, beside `others` (`inet_csk_update_fastreuse`).
     pub fn taken(&mut self, claim: &Claim, others: usize) {
-        let reuseaddr = claim.reuseaddr && !listens(claim);
-        if others == 0 {
-            self.reuseaddr = reuseaddr;
-            self.reuseport = if claim.reuseport {
-                Group::All { uid: claim.uid }
-            } else {
-                Group::None
-            };
-            return;
-        }
-        self.reuseaddr &= reuseaddr;
+        // One that listens has the port already.
+        let fresh = others == 0 && !listens(claim);
         if !claim.reuseport {
-            self.reuseport = Group::None;
-        } else if !self.group_takes(claim) {
-            self.reuseport = Group::Last(*claim);
+            self.group = None;
+        } else if fresh || !self.group_takes(claim) {
+            self.group = Some(*claim);
         }
     }
 }
 
 /// `udp_lib_lport_inuse` looks no further than the first socket that overlaps without SO_REUSEADDR.
+/// With more than ten sockets in its slot the kernel looks at shorter lists (`udp_lib_lport_inuse2`),
+/// one for each address, which is not followed here.
 fn passes_udp(new: &Claim, owners: &[Claim]) -> bool {
-    owners
-        .iter()
+    in_slot(owners)
         .find(|held| {
             same_device(new, held)
                 && !shares_by_reuseaddr(new, held)
@@ -273,13 +259,31 @@ fn passes_udp(new: &Claim, owners: &[Claim]) -> bool {
         .is_none_or(|held| shares_by_reuseport(new, held))
 }
 
-/// `inet_rcv_saddr_equal` where a wildcard counts only on the side of the one that is remembered.
+/// UDP sockets in the order of their hash slot, from newest first: IPv6 sockets with SO_REUSEPORT are
+/// added at its end, all others at its head (include/net/sock.h, `sk_add_node_rcu`).
+fn in_slot(owners: &[Claim]) -> impl Iterator<Item = &Claim> {
+    let at_end = |held: &&Claim| held.reuseport && held.address.is_ipv6();
+    let head = owners.iter().filter(move |held| !at_end(held));
+    head.chain(owners.iter().rev().filter(at_end))
+}
+
+/// `sk_reuseport_match`: addresses overlap as ever, but a wildcard counts only on the side of the one
+/// that is remembered.
 fn covers(last: &Claim, new: &Claim) -> bool {
     match overlap(last, new) {
         None => false,
         Some(Overlap::Exact) => true,
-        Some(Overlap::Wildcard | Overlap::DualStack) => is_any(last.address),
+        // ::ffff:0.0.0.0 is the wildcard of IPv4, and of nothing to `ipv6_rcv_saddr_equal`; 0.0.0.0
+        // equals the IPv4 address that `::` has.
+        Some(Overlap::Wildcard | Overlap::DualStack) => {
+            is_any(last.address)
+                && !(is_mapped(last.address) && matches!(type_of(new.address), Type::Any))
+        }
     }
+}
+
+fn is_mapped(address: IpAddr) -> bool {
+    address.is_ipv6() && matches!(type_of(address), Type::Mapped(_))
 }
 
 fn is_any(address: IpAddr) -> bool {

@@ -18,6 +18,8 @@ use super::{
 const IPPROTO_MPTCP: i32 = 262;
 /// IP_LOCAL_PORT_RANGE (include/uapi/linux/in.h), Linux 6.3.
 pub(crate) const IP_LOCAL_PORT_RANGE: i32 = 51;
+/// TCP_CLOSE (include/net/tcp_states.h).
+pub(crate) const TCP_CLOSE: u8 = 7;
 
 /// A kind of socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,11 +181,48 @@ impl Sock {
         if ret < 0 { Err(Errno::last()) } else { Ok(()) }
     }
 
+    /// send() with `MSG_NOSIGNAL`; how much of it fitted.
+    pub(crate) fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        // SAFETY: the buffer is as long as said.
+        let sent = unsafe {
+            libc::send(
+                self.fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_NOSIGNAL,
+            )
+        };
+        usize::try_from(sent).map_err(|_| Errno::last())
+    }
+
+    /// shutdown() of this side's direction.
+    pub(crate) fn shutdown_write(&self) -> Result<(), Errno> {
+        // SAFETY: takes integers.
+        check(unsafe { libc::shutdown(self.fd(), libc::SHUT_WR) }).map(drop)
+    }
+
+    /// `tcpi_state`: the first byte of what TCP_INFO gives.
+    pub(crate) fn tcp_state(&self) -> Result<u8, Errno> {
+        let [state, ..] = self
+            .option(libc::IPPROTO_TCP, libc::TCP_INFO)?
+            .to_ne_bytes();
+        Ok(state)
+    }
+
     /// Waits until the socket is writable or in error; `false` on timeout.
     pub(crate) fn wait_writable(&self, timeout: Duration) -> bool {
+        self.wait(libc::POLLOUT, timeout)
+    }
+
+    /// Waits until there is something to read or accept, or an error; `false` on timeout.
+    pub(crate) fn wait_readable(&self, timeout: Duration) -> bool {
+        self.wait(libc::POLLIN, timeout)
+    }
+
+    fn wait(&self, events: i16, timeout: Duration) -> bool {
         let mut poll = libc::pollfd {
             fd: self.fd(),
-            events: libc::POLLOUT,
+            events,
             revents: 0,
         };
         let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
@@ -266,8 +305,17 @@ impl Sock {
 
     /// SO_LINGER with 0 s: close() resets the connection, and nothing stays in TIME_WAIT.
     pub(crate) fn reset_on_close(&self) -> Result<(), Errno> {
+        self.set_linger(true)
+    }
+
+    /// No SO_LINGER: the kernel ends the connection in good order after close().
+    pub(crate) fn end_on_close(&self) -> Result<(), Errno> {
+        self.set_linger(false)
+    }
+
+    fn set_linger(&self, on: bool) -> Result<(), Errno> {
         let linger = libc::linger {
-            l_onoff: 1,
+            l_onoff: on.into(),
             l_linger: 0,
         };
         // SAFETY: a valid struct linger of that size.

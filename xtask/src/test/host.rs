@@ -1,15 +1,15 @@
-//! The scenarios on this machine's own kernel.
+//! The scenarios, and the rules of sharing a port, on this machine's own kernel.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 
 use super::Selection;
-use super::scenario;
 use super::tier::{Counts, Tier};
+use super::{rules, scenario};
 use crate::cargo::{self, Built};
 use crate::exec::{output, shown};
 use crate::privilege;
@@ -25,17 +25,34 @@ pub(crate) fn run(selection: &Selection, portwatch: &Built) -> Vec<Tier> {
             ))
         })];
     }
-    let prepared = cargo::build("portwatch-tests", "dev", None).and_then(|runner| {
-        let runner = runner.executable("portwatch-tests")?.to_path_buf();
-        let backends = backends(selection, &runner, portwatch.executable("portwatch")?)?;
-        Ok((runner, backends))
-    });
-    match prepared {
-        Ok((runner, backends)) => backends
+    let runner = cargo::build("portwatch-tests", "dev", None)
+        .and_then(|built| Ok(built.executable("portwatch-tests")?.to_path_buf()));
+    let runner = match runner {
+        Ok(runner) => runner,
+        Err(error) => return vec![Tier::time("host", || Err(error))],
+    };
+    let mut tiers = Vec::new();
+    if rules::wants_scenarios(selection) {
+        tiers.extend(of_backends(selection, &runner, portwatch));
+    }
+    if let Some(argv) = rules::argv(selection) {
+        tiers.push(Tier::time(&format!("host/{}", rules::ID), || {
+            run_runner(privilege::as_root(&runner)?.args(argv))
+        }));
+    }
+    tiers
+}
+
+fn of_backends(selection: &Selection, runner: &Path, portwatch: &Built) -> Vec<Tier> {
+    let listed = portwatch
+        .executable("portwatch")
+        .and_then(|portwatch| backends(selection, runner, portwatch));
+    match listed {
+        Ok(backends) => backends
             .iter()
             .map(|backend| {
                 Tier::time(&format!("host/{backend}"), || {
-                    scenarios(selection, &runner, portwatch, backend)
+                    scenarios(selection, runner, portwatch, backend)
                 })
             })
             .collect(),
@@ -70,12 +87,15 @@ fn scenarios(
         .arg("--portwatch")
         .arg(portwatch.executable("portwatch")?)
         .args(["--attach", backend]);
-    command.args(selection.scenario_options());
+    run_runner(command.args(selection.scenario_options()))
+}
+
+fn run_runner(command: &mut Command) -> Result<Counts> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot run `{}`", shown(&command)))?;
+        .with_context(|| format!("cannot run `{}`", shown(command)))?;
     let mut output = scenario::Output::default();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
@@ -87,7 +107,7 @@ fn scenarios(
     }
     let status = child
         .wait()
-        .with_context(|| format!("cannot wait for `{}`", shown(&command)))?;
+        .with_context(|| format!("cannot wait for `{}`", shown(command)))?;
     Ok(output.finish(&ending(status)))
 }
 

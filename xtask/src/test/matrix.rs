@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::Selection;
-use super::scenario;
 use super::tier::{Counts, Failure, Tier, chain, printable};
+use super::{rules, scenario};
 use crate::cargo;
 use crate::say::{Step, duration, say};
 use crate::toolchain::{self, GUEST_TARGET};
@@ -137,7 +137,8 @@ fn boot(
     ))
 }
 
-/// What PID 1 is to run: the backends that were asked for, else those that the runner lists there.
+/// What PID 1 is to run: the rules of sharing a port, and the scenarios with the backends that were
+/// asked for, else those that the runner lists there.
 fn jobs(selection: &Selection) -> Vec<Job> {
     let words = |words: &[&str]| {
         words
@@ -159,6 +160,18 @@ fn jobs(selection: &Selection) -> Vec<Job> {
     };
     let limit = selection.limit();
     let mut jobs = Vec::new();
+    if let Some(of_rules) = rules::argv(selection) {
+        let mut argv = words(&["/bin/portwatch-tests"]);
+        argv.extend(of_rules);
+        jobs.push(Job::Run {
+            id: rules::ID.into(),
+            limit,
+            argv,
+        });
+    }
+    if !rules::wants_scenarios(selection) {
+        return jobs;
+    }
     if selection.attach.is_empty() {
         let list = words(&[
             "/bin/portwatch-tests",
@@ -388,6 +401,24 @@ mod tests {
             collector.line(&Line::parse(line), Instant::now());
         }
         collector.finish(trouble.map(String::from))
+    }
+
+    #[test]
+    fn the_rules_run_once_a_kernel() {
+        let count = |filter: Option<&str>| {
+            let selection = Selection {
+                kernels: Vec::new(),
+                attach: vec!["tracing".into(), "kprobe".into()],
+                long: false,
+                filter: filter.map(String::from),
+            };
+            let jobs = jobs(&selection);
+            let is_rules = |job: &&Job| matches!(job, Job::Run { id, .. } if id == rules::ID);
+            (jobs.iter().filter(is_rules).count(), jobs.len())
+        };
+        assert_eq!(count(None), (1, 4));
+        assert_eq!(count(Some("bind_v4")), (0, 2));
+        assert_eq!(count(Some("rules_random")), (1, 1));
     }
 
     #[test]

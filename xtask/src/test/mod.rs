@@ -5,6 +5,7 @@ mod libtest;
 mod matrix;
 mod object;
 mod report;
+mod rules;
 mod scenario;
 mod skips;
 mod sources;
@@ -27,7 +28,9 @@ use crate::{cargo, toolchain, workspace};
 /// Without options everything runs, in this order: format, clippy (host code, eBPF code), unit
 /// (with documentation and command line tests), the eBPF object, the scenarios on this machine's
 /// kernel as root, and the scenarios in virtual machines with Debian's kernels 5.10, 6.1, 6.12 and
-/// the newest (7.x), for every backend that the kernel offers.
+/// the newest (7.x), for every backend that the kernel offers. On each kernel 5,000 random cases (with
+/// --long 100,000) also compare the rules of sharing a port with what bind() and listen() do; the seed
+/// is printed.
 ///
 /// The VMs need no installation: QEMU (36 MB) and the kernels (20 to 35 MB each) are fetched as
 /// Debian packages from this machine's own mirror and unpacked into the cache, which is
@@ -42,7 +45,8 @@ use crate::{cargo, toolchain, workspace};
   cargo xtask test --unit                               what needs neither root nor network
   cargo xtask test --unit decode                        of that, tests with `decode` in their names
   cargo xtask test --vm --kernel 6.1 --attach kprobe    one kernel, one backend
-  cargo xtask test --host --vm bind_v4                  scenarios with `bind_v4` in their names")]
+  cargo xtask test --host --vm bind_v4                  scenarios with `bind_v4` in their names
+  cargo xtask test --host --vm --long rules_            the rules of sharing a port, at length")]
 pub(crate) struct Test {
     /// The tiers that need neither root nor network: format, clippy, unit and CLI tests, object
     #[arg(long)]

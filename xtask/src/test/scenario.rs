@@ -1,10 +1,12 @@
-//! What the scenario runner (`portwatch-tests run`) prints:
+//! What the scenario runner (`portwatch-tests run`) prints, and the comparison of the rules of sharing
+//! a port with the kernel (`portwatch-tests rules`):
 //!
 //! ```text
 //! ok NAME (123 ms)
 //! FAILED NAME: one line why
 //!     more lines, indented
 //! skip: NAME: REASON
+//! note: what a person should know
 //! N passed, N failed, N skipped
 //! ```
 
@@ -47,6 +49,8 @@ impl Output {
                 name: name.into(),
                 reason: reason.into(),
             });
+        } else if line.starts_with("note: ") {
+            return Some(line);
         } else if line.contains(" passed, ") && line.ends_with(" skipped") {
             self.totals = Some(line);
         }
@@ -128,6 +132,15 @@ mod tests {
                 skips: vec![skip]
             }
         );
+    }
+
+    #[test]
+    fn notes_are_for_people() {
+        let mut output = Output::default();
+        let note = "note: 5000 random cases, seed 1";
+        assert_eq!(output.line(note).as_deref(), Some(note));
+        assert_eq!(output.line("ok a (1 ms)"), None);
+        assert_eq!(output.counts, Counts::one_passed());
     }
 
     #[test]

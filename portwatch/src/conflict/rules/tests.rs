@@ -227,6 +227,84 @@ fn of_udp_sockets_the_newest_that_overlaps_decides() {
     assert_eq!(refused[0].0, 0);
 }
 
+/// A connection to `::` has the local address ::1, but takes no part in what bind() does for such an
+/// address: it stays open to IPv4.
+#[test]
+fn a_connection_of_a_dual_stack_socket_is_in_the_way_of_ipv4() {
+    for held in [tcp("::1"), udp("::1")] {
+        let new = claim(held.transport, "0.0.0.0");
+        let held = held.is(TcpState::Established);
+        assert_eq!(refused(new, held), (Overlap::DualStack, Reason::NoReuse));
+        share(new, held.only());
+        share(claim(held.transport, "127.0.0.1"), held);
+        share(claim(held.transport, "::ffff:0.0.0.0"), held);
+    }
+    share(tcp("0.0.0.0"), tcp("::1").listens());
+}
+
+/// `::ffff:0.0.0.0` is remembered as an address of IPv6, which `::` is not equal to.
+#[test]
+fn a_group_at_the_mapped_wildcard_does_not_cover_all() {
+    let first = tcp("0.0.0.0").addr();
+    let second = tcp("::ffff:0.0.0.0").addr().port();
+    let mut port = Port::default();
+    port.taken(&first, 0);
+    port.taken(&second, 1);
+    let owners = [second, first];
+    assert!(port.admits(&tcp("::").port(), &owners).is_err());
+    assert_eq!(port.admits(&tcp("0.0.0.0").port(), &owners), Ok(()));
+    // An IPv4 socket is remembered with 0.0.0.0, which `::` has as its address of IPv4.
+    let mut port = Port::default();
+    port.taken(&first, 0);
+    port.taken(&tcp("0.0.0.0").addr().port(), 1);
+    assert_eq!(port.admits(&tcp("::").port(), &owners), Ok(()));
+}
+
+/// Since 6.8 a group is compared with its last member from the start.
+#[test]
+fn a_group_of_one_user_is_not_open_to_all_addresses() {
+    let listener = tcp("127.0.0.1").port().listens();
+    let accepted = tcp("127.0.0.1").port().user(1000).is(TcpState::Established);
+    let mut port = Port::default();
+    port.taken(&tcp("127.0.0.1").port(), 0);
+    port.taken(&listener, 0);
+    let owners = [accepted, listener];
+    assert_eq!(port.admits(&tcp("127.0.0.1").port(), &owners), Ok(()));
+    let refused = port.admits(&tcp("0.0.0.0").port(), &owners).unwrap_err();
+    assert_eq!((refused.len(), refused[0].0), (1, 0));
+}
+
+#[test]
+fn one_that_listens_alone_does_not_begin_anew() {
+    let first = tcp("127.0.0.1").port();
+    let gone = tcp("::").port();
+    let mut port = Port::default();
+    port.taken(&first, 0);
+    port.taken(&gone, 1);
+    port.taken(&first.listens(), 0);
+    let accepted = first.user(1000).is(TcpState::Established);
+    let new = tcp("0.0.0.0").port();
+    assert_eq!(port.admits(&new, &[accepted, first.listens()]), Ok(()));
+    // A socket that comes to a free port does.
+    port.taken(&first, 0);
+    assert!(port.admits(&new, &[accepted, first]).is_err());
+}
+
+#[test]
+fn udp_sockets_of_an_ipv6_group_are_looked_at_last() {
+    let port = Port::default();
+    let group = udp("::ffff:0.0.0.0").on(2).port();
+    let old = udp("::").on(1).addr();
+    let new = udp("::ffff:127.0.0.1").port();
+    assert_eq!(port.admits(&new, &[group, old]).unwrap_err()[0].0, 1);
+    let of_ipv4 = udp("0.0.0.0").on(2).port();
+    assert_eq!(port.admits(&new, &[of_ipv4, old]), Ok(()));
+    // Among themselves the oldest comes first.
+    let other = udp("::").port().user(1000);
+    assert_eq!(port.admits(&new, &[other, group]), Ok(()));
+    assert!(port.admits(&new, &[group, other]).is_err());
+}
+
 fn any_claim() -> impl Strategy<Value = Claim> {
     let address = prop_oneof![
         Just("0.0.0.0"),
@@ -269,6 +347,9 @@ proptest! {
     /// Whether addresses overlap does not depend on who came first.
     #[test]
     fn overlap_has_two_sides(a in any_claim(), b in any_claim()) {
+        // A connection never comes second.
+        let a = a.is(TcpState::Closed);
+        let b = b.is(TcpState::Closed);
         let (there, back) = (overlap(&a, &b), overlap(&b, &a));
         prop_assert_eq!(there, back, "{:?} {:?}", a, b);
     }
@@ -276,6 +357,7 @@ proptest! {
     /// Where one option alone is said to be missing, adding it makes them share.
     #[test]
     fn a_reason_names_what_would_help(new in any_claim(), held in any_claim()) {
+        let new = if new.state == TcpState::Established { new.is(TcpState::Closed) } else { new };
         let Some(found) = clash(&new, &held) else {
             return Ok(());
         };
