@@ -235,6 +235,7 @@ fn options(bits: u32, flag_bits: u32, family: Family) -> SocketOptions {
     }
 }
 
+#[derive(Clone, Copy)]
 struct RawTask {
     start_time: u64,
     key: u64,
@@ -272,7 +273,9 @@ fn task_of(raw: &RawTask, bits: u32) -> Task {
         parent_pid: when(bits, present::PARENT, raw.parent),
         vpid: when(bits, present::VPID, raw.vpid),
         uid: raw.uid,
-        comm: when(bits, present::COMM, ()).map(|()| text(&raw.comm)),
+        comm: when(bits, present::COMM, ())
+            .map(|()| text(&raw.comm))
+            .filter(|name| !name.is_empty()),
         start_boot: when(bits, present::START_TIME, raw.start_time),
         key: when(bits, present::START_TIME, raw.key),
         cgroup: (raw.cgroup != 0).then_some(raw.cgroup),
@@ -302,6 +305,7 @@ fn owners(mut bytes: &[u8]) -> Result<Record, DecodeError> {
             holders,
             total,
             truncated,
+            connect_only: flag_bits & flags::CONNECT_ONLY != 0,
         },
     })
 }
@@ -343,6 +347,15 @@ fn holder(mut bytes: &[u8]) -> Result<Holder, DecodeError> {
     let references = b.try_get_u32_ne()?;
     let taken = b.try_get_u64_ne()?;
     let taker = task(b)?;
+    let now = RawTask {
+        key: b.try_get_u64_ne()?,
+        uid: b.try_get_u32_ne()?,
+        parent: b.try_get_u32_ne()?,
+        comm: address_bytes(b)?,
+        // Of a process it is the main thread that is looked at.
+        tid: taker.tgid,
+        ..taker
+    };
     Ok(Holder {
         // Sockets in TIME_WAIT have no protocol field; only TCP has that state.
         transport: if protocol == 0 {
@@ -379,7 +392,8 @@ fn holder(mut bytes: &[u8]) -> Result<Holder, DecodeError> {
         taker: when(bits, present::TAKER, ()).map(|()| Taker {
             task: task_of(&taker, bits),
             time_boot: taken,
-            has_it: flag_bits & flags::HAS_IT != 0,
+            has_it: when(flag_bits, flags::HAS_IT, ())
+                .map(|()| task_of(&now, bits | present::PARENT)),
         }),
     })
 }

@@ -199,6 +199,9 @@ layout! {
     bucket_net: Kind::Place, required, ["inet_bind_bucket.ib_net"];
     /// Port of a bucket.
     bucket_port: Kind::Offset(2), required, ["inet_bind_bucket.port"];
+    /// -1 where connect() took the port, and bind() has not since (net/ipv4/inet_hashtables.c,
+    /// `__inet_hash_connect`).
+    bucket_fastreuse: Kind::Offset(1), required, ["inet_bind_bucket.fastreuse"];
     /// Next bucket.
     bucket_node: Kind::Place, required, ["inet_bind_bucket.node"];
     /// Sockets on the port, before 6.8 or so.
@@ -245,6 +248,8 @@ layout! {
     task_files: Kind::Offset(8), required, ["task_struct.files"];
     /// Credentials that count.
     task_cred: Kind::Offset(8), required, ["task_struct.cred"];
+    /// Real user id.
+    cred_uid: Kind::Place, required, ["cred.uid"];
     /// Effective capabilities, bit by bit.
     cred_cap_effective: Kind::Place, required, ["cred.cap_effective"];
     /// User namespace that they are of.

@@ -124,6 +124,8 @@ pub mod flags {
     pub const OF_KERNEL: u32 = 1 << 14;
     /// The process that got the port has a descriptor of the socket.
     pub const HAS_IT: u32 = 1 << 15;
+    /// All sockets on the port got it from connect(): no accepted connection is among them.
+    pub const CONNECT_ONLY: u32 = 1 << 19;
     /// connect() was on its way and found no free port for the socket.
     pub const NO_PORT_LEFT: u32 = 1 << 16;
     /// The caller has CAP_NET_BIND_SERVICE in the socket's network namespace.
@@ -289,6 +291,22 @@ pub struct HolderRecord {
     pub taken: u64,
     /// Who got the port for it, as the process was then.
     pub taker: TaskRecord,
+    /// What that process is now, with [`flags::HAS_IT`].
+    pub now: NowRecord,
+}
+
+/// What may have changed of a process since it got a port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NowRecord {
+    /// As in [`TaskRecord`]: another one after exec.
+    pub process_key: u64,
+    /// Real user id.
+    pub uid: u32,
+    /// Process id of the parent in the initial pid namespace.
+    pub parent: u32,
+    /// The kernel's name of the main thread, NUL-padded.
+    pub comm: [u8; 16],
 }
 
 /// Holders that a record carries at most.
@@ -356,6 +374,6 @@ pub struct ProcessRecord {
 const _: () = assert!(size_of::<Header>() == 8);
 const _: () = assert!(size_of::<TaskRecord>() == 64);
 const _: () = assert!(size_of::<SocketRecord>() == 192);
-const _: () = assert!(size_of::<HolderRecord>() == 152);
-const _: () = assert!(size_of::<OwnersRecord>() == 24 + 8 * 152 + 440);
+const _: () = assert!(size_of::<HolderRecord>() == 184);
+const _: () = assert!(size_of::<OwnersRecord>() == 24 + 8 * 184 + 440);
 const _: () = assert!(size_of::<ProcessRecord>() == 8 + 64 + 16 + 32 + 768 + 1024);

@@ -16,7 +16,7 @@ use crate::{
         memory::{Memory as _, Ptr, detailed, number, offset, set},
         request::Request,
         sock::{self, Kind},
-        task::Caller,
+        task::{self, Caller},
     },
 };
 
@@ -120,6 +120,8 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
     if !detailed(detail::REST) {
         sock::shares::<B::Memory>(record, sk);
     }
+    // Who may not is a part of the answer.
+    record.task.uid = task::uid();
     if returned.refused_by_policy {
         set(&mut record.flags, flags::REFUSED_BY_POLICY);
     }

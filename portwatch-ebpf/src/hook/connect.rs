@@ -10,7 +10,7 @@
 
 use portwatch_ebpf::abi::record::{SocketRecord, flags, op, present};
 
-use super::{Backend, Far, Returned, common, taken, timed};
+use super::{Backend, Far, Returned, common, timed};
 use crate::{
     emit::{self, Entry},
     filter,
@@ -228,9 +228,6 @@ pub(crate) fn returned_at_once<B: Backend>(
     returned: Returned,
     request: impl FnOnce() -> Option<&'static Request>,
 ) {
-    if returned.error() == 0 {
-        taken::unless_noted::<B>(sk);
-    }
     if filter::op(op::CONNECT) {
         known::<B, false>(sk, returned, request);
     }

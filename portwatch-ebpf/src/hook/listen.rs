@@ -5,7 +5,7 @@ use portwatch_ebpf::abi::{
     record::{flags, op, present},
 };
 
-use super::{Backend, Returned, bind::explain, common, taken, timed};
+use super::{Backend, Returned, bind::explain, common, timed};
 use crate::{
     emit::{self, Entry},
     filter,
@@ -24,9 +24,6 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
         return;
     };
-    if error == 0 {
-        taken::unless_noted::<B>(sk);
-    }
     if !filter::op(op::LISTEN) || !filter::outcome(error) {
         return;
     }

@@ -18,18 +18,6 @@ pub(crate) fn by_caller<B: Backend>(sk: Ptr) {
     }
 }
 
-/// The same where the kernel chose the port and nobody may have noted it yet: listen() and connect()
-/// of a datagram socket take one only if bind() did not.
-#[inline(always)]
-pub(crate) fn unless_noted<B: Backend>(sk: Ptr) {
-    if filter::owners() && !sock::chose_port::<B::Memory>(sk) {
-        let inode = sock::inode::<B::Memory, Far<B>>(sk);
-        if inode != 0 && takers::of(inode).is_none() {
-            note::<B>(inode);
-        }
-    }
-}
-
 /// The same of a TCP socket that begins to connect: it gets its port a moment later, unless bind() has
 /// given it one.
 #[inline(always)]

@@ -184,6 +184,9 @@ fn collect_tcp<G: Generation>(record: &mut OwnersRecord) {
         truncated_unless_at_end(record);
         return;
     }
+    if G::Far::fetch::<u8>(bucket, offset!(bucket_fastreuse)) == u8::MAX {
+        set(&mut record.flags, flags::CONNECT_ONLY);
+    }
     // One list, or since 6.8 a list of (address, port) buckets of which each has a list.
     let (outer, link) = if offset!(bucket_bhash2) != ABSENT {
         (G::Far::fetch::<u64>(bucket, offset!(bucket_bhash2)), 0)
@@ -410,7 +413,7 @@ impl<F: Memory> Step for Describe<F> {
     #[inline(always)]
     fn step(record: &mut OwnersRecord, round: u32) -> bool {
         let at = round as usize;
-        if at >= count(record) {
+        if at >= MAX_HOLDERS || at >= count(record) {
             return false;
         }
         let (Some(holder), Some(&address)) = (record.holders.get_mut(at), record.scratch.get(at))

@@ -415,8 +415,9 @@ pub(crate) fn shares<M: Memory>(record: &mut SocketRecord, sk: Ptr) {
     record.socket_uid = M::load(sk, offset!(sk_uid));
 }
 
+/// 1 for a TCP socket that carries an MPTCP connection.
 #[inline(always)]
-fn inside_mptcp<F: Memory>(sk: Ptr) -> u32 {
+pub(crate) fn inside_mptcp<F: Memory>(sk: Ptr) -> u32 {
     let bit = offset!(tcp_is_mptcp);
     if bit == ABSENT { 0 } else { F::bit(sk, bit) }
 }

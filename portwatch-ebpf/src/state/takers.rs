@@ -1,9 +1,10 @@
 //! Who got which port: a note for each socket that was bound, listens or connects, whatever the
 //! filters, so that a conflict names the same holders under any of them.
 //!
-//! A slot by the low bits of the socket's inode, which the kernel counts up: the last so many
-//! sockets are here, and none has to be taken out when it closes. An older one is overwritten;
-//! user space then finds its processes by the inode.
+//! A slot by the low bits of the socket's inode, which the kernel counts up (fs/inode.c,
+//! `get_next_ino`, for sockets, pipes and the like): the latest sockets are here, and none has to be
+//! taken out when it closes. An older one is overwritten; user space then finds its processes by the
+//! inode.
 
 use aya_ebpf::{macros::map, maps::Array};
 use portwatch_ebpf::abi::record::TaskRecord;
@@ -45,9 +46,9 @@ pub(crate) fn note(inode: u64, fill: impl FnOnce(&mut Taker)) {
     let Some(slot) = slot(inode) else {
         return;
     };
-    // SAFETY: a slot of our map. The socket is locked by whoever gets a port for it, so two write here at
-    // once only when two sockets share the slot within a microsecond; then a note may be mixed, and its
-    // process is not the one the kernel still knows under that id and start.
+    // SAFETY: a slot of our map. Two write here at once only when two sockets share the slot within a
+    // microsecond, or a thread binds what another one connects; a mixed note names no process that the
+    // kernel knows under that id and start.
     unsafe {
         (&raw mut (*slot).inode).write_volatile(0);
         crate::kernel::memory::zero(&raw mut (*slot).task);
@@ -57,15 +58,43 @@ pub(crate) fn note(inode: u64, fill: impl FnOnce(&mut Taker)) {
     }
 }
 
-/// The note of a socket, if it is there still.
+/// Copies the note of a socket, if it is there still; the bits of `present` of its task, else 0.
 #[inline(always)]
-pub(crate) fn of(inode: u64) -> Option<&'static Taker> {
-    let slot = slot(inode)?;
-    // SAFETY: as in `note`.
+pub(crate) fn copy(inode: u64, taken: &mut u64, task: &mut TaskRecord) -> u32 {
+    let Some(slot) = slot(inode) else {
+        return 0;
+    };
+    // SAFETY: a slot of our map, and a record of the ring: plain integers, whole numbers of words.
     unsafe {
         if (&raw const (*slot).inode).read_volatile() != inode {
-            return None;
+            return 0;
         }
-        Some(&*slot)
+        *taken = (&raw const (*slot).taken).read_volatile();
+        let from = (&raw const (*slot).task).cast::<u64>();
+        let to = (&raw mut *task).cast::<u64>();
+        for word in 0..size_of::<TaskRecord>() / 8 {
+            to.add(word).write_volatile(from.add(word).read_volatile());
+        }
+        let present = (&raw const (*slot).present).read_volatile();
+        // Written meanwhile, it is another socket's.
+        if (&raw const (*slot).inode).read_volatile() != inode {
+            return 0;
+        }
+        present
+    }
+}
+
+/// The main thread of the process that a note names; 0 where it is gone.
+#[inline(always)]
+pub(crate) fn leader(inode: u64) -> u64 {
+    let Some(slot) = slot(inode) else {
+        return 0;
+    };
+    // SAFETY: as above. Whether it is of the process that was copied, its ids tell.
+    unsafe {
+        if (&raw const (*slot).inode).read_volatile() != inode {
+            return 0;
+        }
+        (&raw const (*slot).leader).read_volatile()
     }
 }

@@ -22,6 +22,12 @@ pub fn judge(
         return None;
     };
     let kind = match (errno.cast_signed(), event.op) {
+        // A security module or cgroup program may choose any of them.
+        (libc::EADDRINUSE | libc::EAGAIN | libc::EADDRNOTAVAIL | libc::EACCES | libc::EPERM, _)
+            if event.refused_by_policy =>
+        {
+            Kind::Policy
+        }
         (libc::EADDRINUSE, Op::Bind | Op::Listen) if event.local.port.is_some() => {
             return Some(in_use(event));
         }
@@ -33,9 +39,15 @@ pub fn judge(
         }
         (libc::EADDRNOTAVAIL, Op::Connect) if event.no_port_left => Kind::Exhausted,
         (libc::EADDRNOTAVAIL, Op::Bind) => Kind::NotLocal,
-        (libc::EINVAL, Op::Bind) if event.bound_port.is_some() => Kind::AlreadyBound,
+        // One whose length alone is wrong is refused before that (net/ipv4/af_inet.c, `inet_bind_sk`).
+        (libc::EINVAL, Op::Bind)
+            if event.bound_port.is_some()
+                && event.local.address.is_some()
+                && !event.refused_by_policy =>
+        {
+            Kind::AlreadyBound
+        }
         (libc::EACCES, Op::Bind) => forbidden(event, backend, unprivileged_start()),
-        (libc::EACCES, _) if event.refused_by_policy => Kind::Policy,
         // No part of the socket layer says so by itself.
         (libc::EACCES, Op::Listen) | (libc::EPERM, _) => Kind::Policy,
         (
@@ -62,7 +74,7 @@ fn without_sockets(kind: Kind) -> Verdict {
 /// bind() was refused with EACCES: by `inet_bind` because of the port (net/ipv4/af_inet.c), by a
 /// security module before that, or by a cgroup program inside, which may choose the errno (5.17).
 fn forbidden(event: &Event, backend: Backend, start: Option<u16>) -> Kind {
-    let (Some(port), false) = (event.local.port, event.refused_by_policy) else {
+    let Some(port) = event.local.port else {
         // Port 0 needs no privilege.
         return Kind::Policy;
     };
@@ -84,13 +96,14 @@ fn in_use(event: &Event) -> Verdict {
         holders,
         total,
         truncated,
+        connect_only,
     } = conflict;
     let own = claim_of(event);
     let mut device = false;
     let mut culprits: Vec<Culprit> = holders
         .iter()
         .filter_map(|holder| {
-            let (culprit, by_device) = culprit(own.as_ref(), holder)?;
+            let (culprit, by_device) = culprit(own.as_ref(), holder, *connect_only)?;
             device |= by_device;
             Some(culprit)
         })
@@ -130,7 +143,7 @@ fn claim_of(event: &Event) -> Option<Claim> {
 }
 
 /// A holder as a culprit, if it is one, and whether a device took part.
-fn culprit(own: Option<&Claim>, holder: &Holder) -> Option<(Culprit, bool)> {
+fn culprit(own: Option<&Claim>, holder: &Holder, connect_only: bool) -> Option<(Culprit, bool)> {
     let own = own?;
     let options = &holder.socket.options;
     let known = options.reuseaddr.zip(options.reuseport);
@@ -163,7 +176,7 @@ fn culprit(own: Option<&Claim>, holder: &Holder) -> Option<(Culprit, bool)> {
         (overlap(own, &claim)?, None, device)
     };
     let culprit = Culprit {
-        kind: kind_of(holder),
+        kind: kind_of(holder, connect_only),
         overlap: Some(overlap),
         reason,
         holder: holder.clone(),
@@ -171,9 +184,9 @@ fn culprit(own: Option<&Claim>, holder: &Holder) -> Option<(Culprit, bool)> {
     Some((culprit, device))
 }
 
-/// What a socket on a port is.
+/// What a socket on a port is. `connect_only`: all on the port got it from connect().
 #[must_use]
-pub fn kind_of(holder: &Holder) -> Kind {
+pub fn kind_of(holder: &Holder, connect_only: bool) -> Kind {
     if holder.of_kernel {
         return Kind::Kernel;
     }
@@ -185,7 +198,14 @@ pub fn kind_of(holder: &Holder) -> Kind {
             Kind::Bound
         }
         TcpState::Established if holder.accepted => Kind::Accepted,
-        TcpState::Established | TcpState::SynSent => Kind::Client,
+        TcpState::Established if holder.transport != Transport::Tcp => Kind::Client,
+        // A port that was named, or whose taking was seen, is not one that a listener passed on.
+        TcpState::Established if holder.chose_port || holder.taker.is_some() || connect_only => {
+            Kind::Client
+        }
+        // From a listener with a backlog of 0, or of a client that called bind() before the trace.
+        TcpState::Established => Kind::Unknown,
+        TcpState::SynSent => Kind::Client,
         TcpState::SynReceived | TcpState::NewSynReceived => Kind::Accepted,
         TcpState::TimeWait => Kind::TimeWait,
         TcpState::FinWait1

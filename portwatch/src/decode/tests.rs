@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portwatch_ebpf::abi::record::{SCRATCH, TaskRecord};
+use portwatch_ebpf::abi::record::{NowRecord, SCRATCH, TaskRecord};
 use proptest::prelude::*;
 
 use super::{record as decode, *};
@@ -98,6 +98,12 @@ fn holder_record(port: u16) -> HolderRecord {
         references: 25,
         taken: 26,
         taker: task_record(),
+        now: NowRecord {
+            process_key: 27,
+            uid: 28,
+            parent: 29,
+            comm: *b"now\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        },
     }
 }
 
@@ -428,7 +434,8 @@ fn names_end_at_the_first_nul_or_not_at_all() {
     ] {
         let mut record = socket_record();
         record.task.comm = name;
-        assert_eq!(event(&record).task.comm.as_deref(), Some(text));
+        let expected = Some(text).filter(|text| !text.is_empty());
+        assert_eq!(event(&record).task.comm.as_deref(), expected);
     }
 }
 
@@ -525,7 +532,14 @@ fn every_member_of_a_holder_arrives() {
         taker: Some(Taker {
             task: event(&socket_record()).task,
             time_boot: 26,
-            has_it: true,
+            has_it: Some(Task {
+                tid: event(&socket_record()).task.pid,
+                uid: 28,
+                key: Some(27),
+                parent_pid: Some(29),
+                comm: Some("now".to_owned()),
+                ..event(&socket_record()).task
+            }),
         }),
     };
     assert_eq!(conflict.holders, [expected]);

@@ -12,6 +12,7 @@
 //! (`clone(CLONE_FILES)`) with one that was found; and, where another process was found, a thread
 //! with a table of its own.
 
+mod budget;
 mod link;
 mod memory;
 mod scan;
@@ -29,6 +30,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use budget::Budget;
 use memory::{Entry, Memory};
 use rustix::fs::{CWD, Mode, openat};
 use scan::Scan;
@@ -76,6 +78,7 @@ pub struct Descriptors {
     whole: bool,
     workers: usize,
     patience: Duration,
+    budget: Budget,
     memory: Memory,
 }
 
@@ -92,6 +95,7 @@ impl Descriptors {
         Self {
             // Elsewhere, `/proc` shows the processes of the namespace and those below it.
             whole: is_initial(Kind::Pid) == Some(true),
+            budget: Budget::limited(),
             ..Self::at(Path::new("/proc"))
         }
     }
@@ -104,6 +108,7 @@ impl Descriptors {
             whole: true,
             workers: thread::available_parallelism().map_or(1, |cpus| cpus.get().min(WORKERS)),
             patience: PATIENCE,
+            budget: Budget::unlimited(),
             memory: Memory::default(),
         }
     }
@@ -139,13 +144,34 @@ impl Descriptors {
         if targets.settle(table::distinct) {
             return;
         }
-        targets.forget();
-        let whole = self.scan(proc, targets, &limits);
-        if targets.settle(table::distinct) {
+        let began = Instant::now();
+        if !self.budget.allows(began) {
+            targets.close(false);
             return;
         }
-        let whole = threads::ask(proc, targets, &limits) && whole;
-        targets.close(whole && self.whole);
+        targets.forget();
+        let whole = self.scan(proc, targets, &limits);
+        if !targets.settle(table::distinct) {
+            let whole = threads::ask(proc, targets, &limits) && whole;
+            targets.close(whole && self.whole);
+        }
+        self.budget.spend(began.elapsed());
+    }
+
+    /// Whether a process that was found has a descriptor of the socket still, so that what was read of
+    /// it meanwhile is of a process that has; `None` where that is not known (a thread with a table of
+    /// its own).
+    #[must_use]
+    pub fn still(&self, pid: u32, inode: u64) -> Option<bool> {
+        let proc = open(&self.proc)?;
+        let mut seen = None;
+        for entry in self.memory.of(inode) {
+            if entry.pid == pid {
+                let has_it = table::inode(proc.as_fd(), pid, entry.fd) == Some(inode);
+                seen = Some(seen.unwrap_or_default() || has_it);
+            }
+        }
+        seen
     }
 
     /// Reads the links again where the sockets were seen before.

@@ -222,6 +222,7 @@ mod tests {
         let mut conflict = Conflict {
             holders: vec![client(80); MAX_HOLDERS],
             total: 64,
+            connect_only: false,
             truncated: true,
         };
         assert!(are_wanted(&conflict));
@@ -241,6 +242,7 @@ mod tests {
         let conflict = Conflict {
             holders: vec![client(80)],
             total: 1,
+            connect_only: false,
             truncated: false,
         };
         assert!(!are_wanted(&conflict));

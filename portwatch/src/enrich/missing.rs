@@ -1,8 +1,8 @@
 //! What an event should tell and does not (`missing` in the contract).
 
 use crate::event::{
-    Backend, Culprit, Event, Explanation, Family, Kind, Op, Outcome, PortFacts, Process, Transport,
-    Via,
+    Backend, Culprit, Event, Explanation, Family, Holder, Kind, Op, Outcome, PortFacts, Process,
+    Transport, Via,
 };
 
 /// Everything that decides what is missing.
@@ -134,23 +134,26 @@ pub fn missing(facts: &Facts<'_>) -> Vec<&'static str> {
     missing
 }
 
-/// Whether each socket in the way that a process must have has one.
+/// Whether of each socket in the way that a process must have all are known.
 fn owners_are_known(explanation: &Explanation) -> bool {
     let Explanation {
         verdict, owners, ..
     } = explanation;
-    verdict
-        .culprits
-        .iter()
-        .zip(owners)
-        .all(|(culprit, owner)| !owner.processes.is_empty() || !has_process(culprit))
+    verdict.culprits.iter().zip(owners).all(|(culprit, owner)| {
+        !has_process(culprit) || !(owner.processes.is_empty() || owner.incomplete)
+    })
 }
 
 /// A connection that nobody has accepted yet, or that outlives its process, has no file.
 fn has_process(culprit: &Culprit) -> bool {
+    let Holder {
+        socket, references, ..
+    } = &culprit.holder;
     match culprit.kind {
-        Kind::Listener | Kind::Bound | Kind::Client => true,
-        Kind::Accepted | Kind::Closing => culprit.holder.references.is_some(),
+        // The last one has closed it at that moment.
+        _ if *references == Some(0) => false,
+        Kind::Listener | Kind::Bound | Kind::Client | Kind::Unknown => true,
+        Kind::Accepted | Kind::Closing => socket.inode.is_some(),
         _ => false,
     }
 }
@@ -375,8 +378,8 @@ mod tests {
     #[test]
     fn a_socket_in_the_way_has_processes_unless_it_has_no_file() {
         for (kind, references, expected) in [
+            (Kind::Listener, Some(0), false),
             (Kind::Listener, Some(1), true),
-            (Kind::Listener, None, true),
             (Kind::Bound, Some(1), true),
             (Kind::Client, Some(1), true),
             (Kind::Accepted, Some(1), true),
@@ -386,8 +389,10 @@ mod tests {
             (Kind::TimeWait, None, false),
             (Kind::Kernel, Some(1), false),
         ] {
-            let holder = sample::held(kind, "127.0.0.1:8080")
-                .holder(|holder| holder.references = references);
+            let holder = sample::held(kind, "127.0.0.1:8080").holder(|holder| {
+                holder.references = references;
+                holder.socket.inode = references.map(|_| 12345);
+            });
             let missing = |holder| {
                 let refused = sample::refused_by(
                     sample::sighting(Op::Bind, "127.0.0.1:8080"),

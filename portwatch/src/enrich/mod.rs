@@ -35,6 +35,7 @@ use netns::{Limits, Namespaces, Place};
 use owners::{Owners, Possession};
 use process::Processes;
 use service::Services;
+use socket_unit::SocketUnits;
 
 /// What to look up.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +59,7 @@ pub struct Enricher {
     services: Services,
     namespaces: Namespaces,
     owners: Owners,
+    units: SocketUnits,
 }
 
 impl Enricher {
@@ -78,6 +80,7 @@ impl Enricher {
             },
             namespaces: Namespaces::new(),
             owners: Owners::default(),
+            units: SocketUnits::default(),
         })
     }
 
@@ -139,12 +142,9 @@ impl Enricher {
         let verdict = conflict::judge(event, self.options.backend, || {
             self.limits(event).unprivileged_start
         })?;
-        let possessions = self.owners.of(
-            &verdict.culprits,
-            event.time_boot,
-            &mut self.processes,
-            &self.clock,
-        );
+        let possessions = self
+            .owners
+            .of(&verdict.culprits, &mut self.processes, &self.clock);
         let owners = verdict
             .culprits
             .iter()
@@ -155,7 +155,7 @@ impl Enricher {
         Some(words::explain(event, process, verdict, owners, exhausted))
     }
 
-    fn exhausted(&self, event: &Event) -> Exhausted {
+    fn exhausted(&mut self, event: &Event) -> Exhausted {
         let limits = self.limits(event);
         Exhausted {
             reserved: limits.reserved_in_range(),
@@ -167,14 +167,18 @@ impl Enricher {
         }
     }
 
-    fn limits(&self, event: &Event) -> Limits {
+    fn limits(&mut self, event: &Event) -> Limits {
         event.socket.netns.map_or_else(Limits::default, |netns| {
-            self.namespaces.limits(netns, &event.task)
+            self.namespaces.limits(netns, &event.task, event.time_boot)
         })
     }
 
     fn owner(&mut self, event: &Event, culprit: &Culprit, possession: Possession) -> Owner {
-        let Possession { processes, creator } = possession;
+        let Possession {
+            processes,
+            incomplete,
+            creator,
+        } = possession;
         let holder = &culprit.holder;
         let device = holder.socket.device;
         let place = event.socket.netns.map_or_else(Place::default, |netns| {
@@ -196,12 +200,13 @@ impl Enricher {
             // Where pid 1 has it alone, it has it for a unit that is to be started.
             systemd_unit: processes.first().and_then(|occupant| {
                 if occupant.task.pid == owners::INIT {
-                    socket_unit::of(holder)
+                    self.units.of(holder)
                 } else {
                     occupant.process.systemd_unit.clone()
                 }
             }),
             processes,
+            incomplete,
             creator,
         }
     }

@@ -81,6 +81,9 @@ impl Limits {
 pub struct Namespaces {
     own: Option<u32>,
     known: LruCache<u32, Reading>,
+    /// With when they were read, CLOCK_BOOTTIME, ns: whoever is refused in a loop is not to cost a thread
+    /// each time.
+    limits: LruCache<u32, (u64, Limits)>,
 }
 
 /// What was read of a namespace.
@@ -123,6 +126,7 @@ impl Namespaces {
                 .ok()
                 .and_then(|metadata| u32::try_from(metadata.ino()).ok()),
             known: LruCache::new(CAPACITY),
+            limits: LruCache::new(CAPACITY),
         }
     }
 
@@ -168,10 +172,16 @@ impl Namespaces {
         place
     }
 
-    /// What a namespace says of ports.
-    #[must_use]
-    pub fn limits(&self, netns: u32, task: &Task) -> Limits {
-        self.inside(netns, task, Limits::read).unwrap_or_default()
+    /// What a namespace says of ports, for an event of `task` at `now` (CLOCK_BOOTTIME, ns).
+    pub fn limits(&mut self, netns: u32, task: &Task, now: u64) -> Limits {
+        if let Some((time, limits)) = self.limits.get(&netns)
+            && now.saturating_sub(*time) < VALIDITY
+        {
+            return limits.clone();
+        }
+        let limits = self.inside(netns, task, Limits::read).unwrap_or_default();
+        self.limits.put(netns, (now, limits.clone()));
+        limits
     }
 
     /// Does something in a network namespace; `None` where no way leads into it. Not for every

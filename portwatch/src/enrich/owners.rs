@@ -12,7 +12,10 @@ use super::{
     process::Processes,
     task,
 };
-use crate::event::{Creator, Culprit, Holder, Kind, Occupant, Taker, Task};
+use crate::{
+    event::{Creator, Culprit, Holder, Kind, Occupant, Taker, Task},
+    host::namespaces::{Kind as Namespace, is_initial},
+};
 
 /// The first process of a pid namespace: what it holds for others it is not the one to talk to.
 pub const INIT: u32 = 1;
@@ -22,14 +25,27 @@ pub const INIT: u32 = 1;
 pub struct Possession {
     /// Every process with a descriptor, creator first, pid 1 last.
     pub processes: Vec<Occupant>,
+    /// Not all processes could be looked at.
+    pub incomplete: bool,
     /// Who got the port for it.
     pub creator: Option<Creator>,
 }
 
 /// Finds them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Owners {
     descriptors: Descriptors,
+    /// The pids of the kernel's programs are those of this `/proc`.
+    same_pids: bool,
+}
+
+impl Default for Owners {
+    fn default() -> Self {
+        Self {
+            descriptors: Descriptors::new(),
+            same_pids: is_initial(Namespace::Pid) != Some(false),
+        }
+    }
 }
 
 impl Owners {
@@ -39,28 +55,79 @@ impl Owners {
         self.descriptors.prime();
     }
 
-    /// Who has each of the sockets; `seen` is when the call was refused (CLOCK_BOOTTIME, ns).
+    /// Who has each of the sockets.
     pub fn of(
         &mut self,
         culprits: &[Culprit],
-        seen: u64,
         processes: &mut Processes,
         clock: &Clock,
     ) -> Vec<Possession> {
         let wanted: Vec<Wanted> = culprits.iter().map(search_for).collect();
         let found = self.descriptors.of(&wanted);
+        let mut name = |task: Task, seen| Occupant {
+            process: processes.of(&task, seen, clock),
+            task,
+        };
         culprits
             .iter()
             .zip(found)
-            .map(|(culprit, Found { pids, complete: _ })| {
+            .map(|(culprit, Found { pids, complete })| {
                 let taker = culprit.holder.taker.as_ref();
                 let taker = taker.filter(|_| culprit.kind != Kind::Kernel);
-                possession(taker, &pids, seen, |task, seen| Occupant {
-                    process: processes.of(&task, seen, clock),
-                    task,
-                })
+                Possession {
+                    processes: self.present(culprit, taker, &pids, &mut name),
+                    incomplete: !complete,
+                    creator: taker.map(|taker| self.creator(taker, &mut name)),
+                }
             })
             .collect()
+    }
+
+    fn creator(&self, taker: &Taker, name: &mut impl FnMut(Task, u64) -> Occupant) -> Creator {
+        // One that is gone by now had it still when the other call was refused.
+        let exited = self.same_pids
+            && taker.has_it.is_none()
+            && !Live::new(&taker.task, taker.time_boot).is_there();
+        Creator {
+            occupant: name(taker.task.clone(), taker.time_boot),
+            exited,
+        }
+    }
+
+    /// The processes with a descriptor, in order. `name` finds the names of a process that was there at
+    /// a time.
+    fn present(
+        &self,
+        culprit: &Culprit,
+        taker: Option<&Taker>,
+        pids: &[u32],
+        name: &mut impl FnMut(Task, u64) -> Occupant,
+    ) -> Vec<Occupant> {
+        let has_it = taker.and_then(|taker| taker.has_it.as_ref());
+        let mut present: Vec<Occupant> = has_it
+            .map(|task| name(task.clone(), task.start_boot.unwrap_or_default()))
+            .into_iter()
+            .collect();
+        let inode = culprit.holder.socket.inode.unwrap_or_default();
+        for &pid in pids {
+            if self.same_pids && has_it.is_some_and(|task| task.pid == pid) {
+                continue;
+            }
+            let Some(task) = task::of(pid) else {
+                continue;
+            };
+            let occupant = name(task, u64::MAX);
+            // The pid may have become another's, or exec closed the descriptor.
+            if self.descriptors.still(pid, inode) != Some(false) {
+                present.push(occupant);
+            }
+        }
+        let creator = taker.map(|taker| taker.task.pid);
+        present.sort_by_key(|occupant| {
+            let pid = occupant.task.pid;
+            (self.same_pids && pid == INIT, creator != Some(pid), pid)
+        });
+        present
     }
 }
 
@@ -72,7 +139,7 @@ fn search_for(culprit: &Culprit) -> Wanted {
         taker,
         ..
     } = &culprit.holder;
-    let has_it = taker.as_ref().is_some_and(|taker| taker.has_it);
+    let has_it = taker.as_ref().is_some_and(|taker| taker.has_it.is_some());
     let nobody = matches!(culprit.kind, Kind::Kernel | Kind::TimeWait)
         // It is being closed.
         || *references == Some(0);
@@ -82,44 +149,4 @@ fn search_for(culprit: &Culprit) -> Wanted {
         references: *references,
         likely: taker.as_ref().map(|taker| taker.task.pid),
     }
-}
-
-/// Puts together what the kernel's programs noted and what was found. `name` finds the names of a
-/// process that was there at a time.
-fn possession(
-    taker: Option<&Taker>,
-    pids: &[u32],
-    seen: u64,
-    mut name: impl FnMut(Task, u64) -> Occupant,
-) -> Possession {
-    let is_alive = |taker: &Taker| Live::new(&taker.task, taker.time_boot).is_there();
-    let mut processes = Vec::with_capacity(pids.len().max(1));
-    let mut others: Vec<u32> = pids.to_vec();
-    let creator = taker.map(|taker| {
-        let alive = is_alive(taker);
-        let occupant = name(taker.task.clone(), taker.time_boot);
-        let found = others.iter().position(|&pid| pid == taker.task.pid);
-        if taker.has_it || (found.is_some() && alive) {
-            // It may have executed something else since: then it is not the same by name.
-            processes.push(name(taker.task.clone(), seen));
-            if let Some(at) = found {
-                others.remove(at);
-            }
-        }
-        Creator {
-            occupant,
-            // One that is gone by now had it still when the other call was refused.
-            exited: !alive && !taker.has_it,
-        }
-    });
-    others.sort_by_key(|&pid| (pid == INIT, pid));
-    for pid in others {
-        if let Some(task) = task::of(pid) {
-            processes.push(name(task, u64::MAX));
-        }
-    }
-    // As the creator pid 1 stands first otherwise.
-    let is_init = |occupant: &Occupant| occupant.task.pid == INIT;
-    processes.sort_by_key(is_init);
-    Possession { processes, creator }
 }

@@ -6,20 +6,26 @@ use std::{
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use crate::event::{Holder, Transport};
 
 /// Where units of the system manager lie, the more important first (systemd.unit(5)).
-const DIRECTORIES: [&str; 8] = [
+const DIRECTORIES: [&str; 13] = [
     "/etc/systemd/system.control",
     "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/run/systemd/generator.early",
     "/etc/systemd/system",
+    "/etc/systemd/system.attached",
     "/run/systemd/system",
+    "/run/systemd/system.attached",
     "/run/systemd/generator",
     "/usr/local/lib/systemd/system",
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
+    "/run/systemd/generator.late",
 ];
 
 /// An address that a unit listens on; without one it is the wildcard.
@@ -30,19 +36,40 @@ struct Listen {
     port: u16,
 }
 
-/// The unit that a socket of pid 1 belongs to. Not for every event: it reads some hundred files.
-#[must_use]
-pub fn of(holder: &Holder) -> Option<String> {
-    among(DIRECTORIES.iter().map(PathBuf::from), holder)
+/// Units and what each listens on.
+type Units = BTreeMap<String, Vec<Listen>>;
+
+/// How long a reading holds: files change, and nobody says so.
+const VALIDITY: Duration = Duration::from_secs(1);
+
+/// The units of this machine, read when one is asked for.
+#[derive(Debug, Default)]
+pub struct SocketUnits {
+    read: Option<(Instant, Units)>,
 }
 
-fn among(directories: impl Iterator<Item = PathBuf>, holder: &Holder) -> Option<String> {
-    let mut matching = units(directories)
-        .into_iter()
+impl SocketUnits {
+    /// The unit that a socket of pid 1 belongs to.
+    pub fn of(&mut self, holder: &Holder) -> Option<String> {
+        let now = Instant::now();
+        let is_good = |time: Instant| now.duration_since(time) < VALIDITY;
+        let (_, units) = match self.read.take().filter(|&(time, _)| is_good(time)) {
+            Some(read) => self.read.insert(read),
+            None => self
+                .read
+                .insert((now, units(DIRECTORIES.iter().map(PathBuf::from)))),
+        };
+        among(units, holder)
+    }
+}
+
+fn among(units: &Units, holder: &Holder) -> Option<String> {
+    let mut matching = units
+        .iter()
         .filter(|(_, listens)| listens.iter().any(|listen| is_of(listen, holder)))
         .map(|(name, _)| name);
     let name = matching.next()?;
-    matching.next().is_none().then_some(name)
+    matching.next().is_none().then(|| name.clone())
 }
 
 fn is_of(listen: &Listen, holder: &Holder) -> bool {
@@ -60,7 +87,7 @@ fn is_of(listen: &Listen, holder: &Holder) -> bool {
 
 /// What each unit listens on: its file with all drop-ins, of which the last of a name counts less
 /// than the first.
-fn units(directories: impl Iterator<Item = PathBuf>) -> BTreeMap<String, Vec<Listen>> {
+fn units(directories: impl Iterator<Item = PathBuf>) -> Units {
     let directories: Vec<_> = directories.collect();
     let names: BTreeSet<String> = directories
         .iter()
@@ -192,7 +219,7 @@ mod tests {
         };
         let found = |local: &str| {
             let directories = ["etc", "lib"].map(|name| root.path().join(name));
-            among(directories.into_iter(), &held(local))
+            among(&units(directories.into_iter()), &held(local))
         };
         write("lib/ssh.socket", "[Socket]\nListenStream=22\nAccept=no\n");
         write(

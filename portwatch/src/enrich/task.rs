@@ -33,7 +33,8 @@ pub fn of(pid: u32) -> Option<Task> {
         parent_pid: Some(stat.parent),
         vpid: innermost(&status),
         uid: real_user(&status)?,
-        comm: Some(stat.comm),
+        // A program may take its name away (PR_SET_NAME).
+        comm: Some(stat.comm).filter(|name| !name.is_empty()),
         start_boot: start(
             stat.start,
             procfs::ticks_per_second(),

@@ -40,8 +40,9 @@ pub struct Taker {
     pub task: Task,
     /// When, CLOCK_BOOTTIME, ns.
     pub time_boot: u64,
-    /// It still had a descriptor of the socket when the other call was refused.
-    pub has_it: bool,
+    /// The process as it was when the other call was refused, if it had a descriptor of the socket
+    /// then.
+    pub has_it: Option<Task>,
 }
 
 /// TCP states (include/net/tcp_states.h), named as OpenTelemetry's `network.connection.state`.
@@ -115,6 +116,8 @@ pub struct Conflict {
     pub total: u32,
     /// Whether the walk was cut short.
     pub truncated: bool,
+    /// All of them got the port from connect(): none is an accepted connection.
+    pub connect_only: bool,
 }
 
 /// What stood in the way (`conflict.kind`).
@@ -289,6 +292,8 @@ pub struct Owner {
     pub since: Option<Time>,
     /// Every process with a descriptor, creator first, pid 1 last.
     pub processes: Vec<Occupant>,
+    /// Not all processes could be looked at: there may be more.
+    pub incomplete: bool,
     /// Who got the port for it.
     pub creator: Option<Creator>,
     /// Port names and classes of the local end.

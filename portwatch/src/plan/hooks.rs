@@ -174,7 +174,7 @@ pub const HOOKS: &[Hook] = &[
                 prototypes: &["int (struct socket *, int)"],
             },
         ],
-        when: When::OpsAndOwners(&[Op::Listen]),
+        when: When::Ops(&[Op::Listen]),
         need: Need::Required,
         timing: &[Program("listen_enter_tracing", FEntry)],
         tracing: &[Program("listen_tracing", FExit)],

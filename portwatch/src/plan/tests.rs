@@ -283,7 +283,6 @@ fn an_optional_function_that_is_missing_is_told() {
         programs_of(&plan),
         [
             "bind4_tracing",
-            "listen_tracing",
             "state_tracing",
             "autobind_tracing",
             "bind4_enter_tracing"

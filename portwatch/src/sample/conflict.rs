@@ -159,6 +159,7 @@ pub(crate) fn refused_by(sighting: Sighting, held: Vec<Held>) -> Sighting {
     sighting.event.conflict = Some(Conflict {
         holders,
         total,
+        connect_only: false,
         truncated: false,
     });
     let verdict = Verdict {

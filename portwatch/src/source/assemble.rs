@@ -106,6 +106,7 @@ mod tests {
                     taker: None,
                 }],
                 total: 1,
+                connect_only: false,
                 truncated: false,
             },
         }

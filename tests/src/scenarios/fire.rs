@@ -4,11 +4,13 @@ use std::{
     collections::HashMap,
     net::Ipv4Addr,
     num::NonZeroUsize,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use serde_json::Value;
 
@@ -96,17 +98,18 @@ impl Random {
 }
 
 /// Takes ports and gives them back until the time is up.
-fn fight(till: &AtomicU64, diary: &mut Diary, seed: u64) {
+fn fight(start: OwnedFd, till: &AtomicU64, diary: &mut Diary, seed: u64) {
     let mut random = Random(seed);
     let mut pause = |from: u64, most: u64| {
         std::thread::sleep(Duration::from_micros(from + random.below(most)));
         random.below(u64::MAX)
     };
-    while till.load(Ordering::Acquire) == 0 {
-        pause(10_000, 10_000);
-    }
+    // Asleep until there is nothing more to come: a thousand that looked at the clock would leave the
+    // tracer no time to begin.
+    while nix::unistd::read(&start, &mut [0]) == Err(Errno::EINTR) {}
+    drop(start);
     while clock::boot_ns() < till.load(Ordering::Acquire) && (diary.count as usize) < HOLDS {
-        let port = FIRST_PORT + (pause(250_000, 500_000) % u64::from(PORTS)) as u16;
+        let port = FIRST_PORT + (pause(500_000, 1_000_000) % u64::from(PORTS)) as u16;
         let from = clock::boot_ns();
         let Ok(sock) = Sock::new(Kind::Tcp4) else {
             continue;
@@ -115,7 +118,7 @@ fn fight(till: &AtomicU64, diary: &mut Diary, seed: u64) {
             diary.failures += 1;
             continue;
         }
-        pause(0, 40_000);
+        pause(0, 80_000);
         drop(sock);
         diary.holds[diary.count as usize] = Hold {
             port: port.into(),
@@ -184,12 +187,22 @@ fn fire_fifty_ports(bench: &Bench) -> Result<()> {
     let netns = Netns::new()?;
     let home = Netns::current()?;
     netns.enter()?;
+    let (start, hold) = nix::unistd::pipe().context("pipe")?;
     // Before the tracer: reading it takes threads, and who has threads should not fork.
     let mut fighters = Vec::with_capacity(FIGHTERS);
     for diary in &mut ring.diaries {
         let seed = clock::boot_ns() | 1;
+        let (start, hold) = (&start, &hold);
         fighters.push(Background::spawn(|| {
-            fight(&ring.till, diary, seed);
+            // SAFETY: the copies of a child: nobody else closes them.
+            let (start, hold) = unsafe {
+                (
+                    OwnedFd::from_raw_fd(start.as_raw_fd()),
+                    OwnedFd::from_raw_fd(hold.as_raw_fd()),
+                )
+            };
+            drop(hold);
+            fight(start, &ring.till, diary, seed);
             // SAFETY: ends the process without running the parent's destructors.
             unsafe { libc::_exit(0) };
         })?);
@@ -198,6 +211,7 @@ fn fire_fifty_ports(bench: &Bench) -> Result<()> {
     let tracer = bench.trace(["-e", "bind", "--failed"])?;
     let till = clock::boot_ns() + u64::try_from(time.as_nanos())?;
     ring.till.store(till, Ordering::Release);
+    drop(hold);
     let mut truth = Truth::new();
     let mut failures = 0;
     for (fighter, diary) in fighters.into_iter().zip(&ring.diaries) {

@@ -67,17 +67,24 @@ pub(super) fn describe<F: Memory>(holder: &mut HolderRecord, sk: Ptr) -> u32 {
     holder.inode = handle.inode::<F, F>();
     set(&mut holder.present, present::INODE);
     if handle.is_of_kernel() {
-        set(&mut holder.flags, flags::OF_KERNEL);
+        // One that carries an MPTCP connection is the program's, though it has no file of its own.
+        if sock::inside_mptcp::<F>(sk) != 0 {
+            set(&mut holder.flags, flags::MPTCP);
+        } else {
+            set(&mut holder.flags, flags::OF_KERNEL);
+        }
         return 0;
     }
     if let Some(references) = sock::references::<F>(handle.file()) {
         holder.references = references;
         set(&mut holder.present, present::REFERENCES);
     }
-    if let Some(taker) = takers::of(holder.inode) {
-        holder.taken = taker.taken;
-        holder.taker = taker.task;
-        set(&mut holder.present, taker.present | present::TAKER);
+    // Who accepts a connection is not noted; what is found there is of an earlier socket.
+    if holder.flags & flags::ACCEPTED == 0 {
+        let noted = takers::copy(holder.inode, &mut holder.taken, &mut holder.taker);
+        if noted != 0 {
+            set(&mut holder.present, noted | present::TAKER);
+        }
     }
     0
 }

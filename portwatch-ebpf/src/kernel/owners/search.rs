@@ -97,11 +97,8 @@ pub(super) fn open<F: Memory>(record: &mut OwnersRecord, at: usize) -> u32 {
     if holder.present & present::TAKER == 0 {
         return 0;
     }
-    let Some(taker) = takers::of(holder.inode) else {
-        return 0;
-    };
     // The memory of a task that is gone is another's, or anything.
-    let leader = taker.leader;
+    let leader = takers::leader(holder.inode);
     let start = F::fetch::<u64>(leader, offset!(task_start_boottime));
     let tgid = F::fetch::<u32>(leader, offset!(task_tgid));
     if start != holder.taker.start_time || tgid != holder.taker.tgid {
@@ -109,9 +106,13 @@ pub(super) fn open<F: Memory>(record: &mut OwnersRecord, at: usize) -> u32 {
     }
     // It may have executed something else in the meantime.
     let exec = F::fetch::<u64>(leader, offset!(task_exec_id));
-    holder.taker.process_key = task::process_key(start, exec, tgid);
+    holder.now.process_key = task::process_key(start, exec, tgid);
+    let cred = F::fetch::<u64>(leader, offset!(task_cred));
+    holder.now.uid = F::fetch(cred, offset!(cred_uid));
+    let parent = F::fetch::<u64>(leader, offset!(task_real_parent));
+    holder.now.parent = F::fetch(parent, offset!(task_tgid));
     let at_name = offset!(task_comm);
-    let name = (&raw mut holder.taker.comm).cast::<u64>();
+    let name = (&raw mut holder.now.comm).cast::<u64>();
     // SAFETY: the two halves of sixteen bytes; records keep names aligned.
     unsafe {
         name.write_volatile(F::fetch(leader, at_name));

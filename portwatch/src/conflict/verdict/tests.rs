@@ -58,6 +58,7 @@ fn judged(local: &str, holders: Vec<Holder>, total: u32, truncated: bool) -> Ver
         holders,
         total,
         truncated,
+        connect_only: false,
     });
     verdict_of(&event)
 }
@@ -86,6 +87,7 @@ fn the_guilty_are_picked_and_the_first_of_them_leads() {
     use TcpState::{Closed, Established, Listen};
     let mut client = holder("127.0.0.1:8080", Established);
     client.socket.cookie = Some(1);
+    client.chose_port = true;
     let mut listeners = [
         holder("127.0.0.1:8080", Listen),
         holder("127.0.0.1:8080", Listen),
@@ -142,6 +144,7 @@ fn owners_that_never_arrived_are_no_guess() {
         holders: vec![holder("127.0.0.1:8080", TcpState::Listen)],
         total: 1,
         truncated: false,
+        connect_only: false,
     });
     assert_eq!(verdict_of(&blind).kind, Kind::Unknown);
 }
@@ -160,6 +163,7 @@ fn a_listener_without_options_is_in_the_way_by_no_rule() {
         holders: vec![listener],
         total: 9,
         truncated: true,
+        connect_only: false,
     });
     assert_eq!(verdict_of(&event).kind, Kind::Unknown);
 }
@@ -176,18 +180,22 @@ fn what_a_socket_is() {
         (FinWait2, Kind::Closing),
         (TimeWait, Kind::TimeWait),
     ] {
-        assert_eq!(kind_of(&holder("127.0.0.1:80", state)), kind);
+        assert_eq!(kind_of(&holder("127.0.0.1:80", state), true), kind);
     }
     let mut accepted = holder("127.0.0.1:80", Established);
     accepted.accepted = true;
-    assert_eq!(kind_of(&accepted), Kind::Accepted);
+    assert_eq!(kind_of(&accepted, false), Kind::Accepted);
+    accepted.accepted = false;
+    assert_eq!(kind_of(&accepted, false), Kind::Unknown);
+    accepted.chose_port = true;
+    assert_eq!(kind_of(&accepted, false), Kind::Client);
     let mut udp = holder("127.0.0.1:80", Established);
     udp.transport = Transport::Udp;
-    assert_eq!(kind_of(&udp), Kind::Client);
+    assert_eq!(kind_of(&udp, false), Kind::Client);
     udp.chose_port = true;
-    assert_eq!(kind_of(&udp), Kind::Bound);
+    assert_eq!(kind_of(&udp, false), Kind::Bound);
     udp.of_kernel = true;
-    assert_eq!(kind_of(&udp), Kind::Kernel);
+    assert_eq!(kind_of(&udp, false), Kind::Kernel);
 }
 
 #[test]

@@ -89,6 +89,7 @@ fn holder(part: &mut Object<'_>, culprit: &Culprit, owner: &Owner, args: bool, c
     let Owner {
         since,
         processes,
+        incomplete: _, // said by `missing`
         creator,
         local: local_facts,
         peer: peer_facts,
