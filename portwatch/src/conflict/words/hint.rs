@@ -5,7 +5,7 @@ mod remove;
 use super::{
     Case,
     held::picked,
-    owner::{called, is_interpreter, is_own, is_systemd, testator},
+    owner::{called, is_own, is_systemd, testator},
     phrase::{either, harmless, is_any, is_wildcard, sentence},
     refused::scopeless,
     sharing,
@@ -228,7 +228,7 @@ fn privileged(case: &Case<'_>) -> String {
     } else {
         match case.process.executable_path.as_deref() {
             // It would give it to all programs that are run with this one.
-            _ if case.process.executable_name().is_some_and(is_interpreter) => {
+            _ if case.process.runs_others() => {
                 "start it from a unit with AmbientCapabilities=CAP_NET_BIND_SERVICE".to_owned()
             }
             Some(path) if is_plain(path) => {

@@ -14,12 +14,6 @@ const FORWARDERS: [&str; 7] = [
     "gvproxy",
 ];
 
-/// Programs that run others: that two processes execute them does not make them the same program.
-const INTERPRETERS: [&str; 20] = [
-    "python", "node", "nodejs", "deno", "bun", "java", "ruby", "perl", "php", "lua", "luajit",
-    "dotnet", "mono", "beam.smp", "busybox", "toybox", "bash", "dash", "sh", "zsh",
-];
-
 /// How a process is called.
 pub(super) fn called(occupant: &Occupant) -> &str {
     occupant.name().unwrap_or("a process")
@@ -60,16 +54,11 @@ fn same(process: &Process, other: &Process) -> Option<Same> {
     if path.is_none() || path != other.executable_path.as_deref() {
         return None;
     }
-    if !process.executable_name().is_some_and(is_interpreter) {
+    // That two processes execute an interpreter does not make them the same program.
+    if !process.runs_others() {
         return Some(Same::Program);
     }
     (process.args.is_some() && process.args == other.args).then_some(Same::Command)
-}
-
-/// Whether it is the programs that it runs that matter.
-pub(super) fn is_interpreter(name: &str) -> bool {
-    let version = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-');
-    INTERPRETERS.contains(&name.trim_end_matches(version))
 }
 
 /// The process that got the port and then left the socket to a process of another program.
