@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
+    conflict::verdict::judge,
     event::{Container, Op, Overlap, Reason, *},
     sample::{
         self, Held, again, by, connect, exhausted, held, nginx, occupant, refused, refused_by,
@@ -45,6 +46,16 @@ fn container(id: &str, runtime: &'static str) -> Option<Container> {
 
 fn in_container(pid: u32, name: &str) -> Occupant {
     occupant(pid, name).with(|process| process.container = container("0a1b2c3d4e5f6071", "docker"))
+}
+
+/// The same, of cases that a verdict can come to.
+fn judged(cases: Vec<(&str, Sighting)>) -> String {
+    for (title, sighting) in &cases {
+        let verdict = judge(&sighting.event, Backend::Tracing, || Some(1024)).unwrap();
+        let said = &sighting.explanation.as_ref().unwrap().verdict;
+        assert_eq!(verdict, *said, "{title}");
+    }
+    told(cases)
 }
 
 /// A title and what is said, a case each.
@@ -534,19 +545,26 @@ fn connections() {
 fn refusals() {
     let none = |kind, errno| refused(bind("0.0.0.0:8080"), kind, errno);
     let auto = |op, local: &str| adjusted(sighting(op, local), |event| event.auto_port = true);
-    let mut reserved = exhausted(
-        auto(Op::Listen, "0.0.0.0:1"),
-        Scope::Address,
-        libc::EADDRINUSE,
-    );
-    reserved
-        .explanation
-        .as_mut()
-        .unwrap()
-        .exhausted
-        .as_mut()
-        .unwrap()
-        .reserved = Some(5);
+    let reserving = |reserved| {
+        let mut sighting = exhausted(
+            auto(Op::Listen, "0.0.0.0:1"),
+            Scope::Address,
+            libc::EADDRINUSE,
+        );
+        let explanation = sighting.explanation.as_mut().unwrap();
+        explanation.exhausted.as_mut().unwrap().reserved = reserved;
+        again(sighting)
+    };
+    let connecting = || {
+        adjusted(connect("10.0.0.1:1", "10.0.0.9:443"), |event| {
+            (event.no_port_left, event.auto_port) = (true, true);
+        })
+    };
+    let on_device = |address| {
+        let mut sighting = bind(address);
+        sighting.event.socket.device = Some(3);
+        refused(sighting, Kind::NotLocal, libc::EADDRNOTAVAIL)
+    };
     let mut bound = none(Kind::AlreadyBound, libc::EINVAL);
     bound.event.bound_port = Some(8080);
     let unitless = |path: &str| {
@@ -559,15 +577,27 @@ fn refusals() {
     let mut contained = bind("0.0.0.0:80");
     std::sync::Arc::make_mut(&mut contained.process).container =
         container("0a1b2c3d4e5f6071", "docker");
-    let seen = |total, truncated| {
-        let mut sighting = adjusted(none(Kind::Unknown, libc::EADDRINUSE), |event| {
-            event.conflict = Some(Conflict::default());
+    // None of the sockets that are there is in the way.
+    let seen = |kept: usize, total, truncated, is_claim_known: bool| {
+        let mut sighting = adjusted(bind("127.0.0.1:8080"), |event| {
+            let innocent = held(Kind::Listener, "127.0.0.2:8080").holder(|holder| {
+                holder.socket.options.reuseport = Some(false);
+            });
+            event.conflict = Some(Conflict {
+                holders: vec![innocent.culprit.holder; kept],
+                total,
+                truncated,
+            });
+            if !is_claim_known {
+                event.socket.options = SocketOptions::default();
+            }
         });
-        let verdict = &mut sighting.explanation.as_mut().unwrap().verdict;
-        (verdict.total, verdict.truncated) = (total, truncated);
+        sighting = refused(sighting, Kind::Unknown, libc::EADDRINUSE);
+        sighting.explanation.as_mut().unwrap().verdict =
+            judge(&sighting.event, Backend::Tracing, || None).unwrap();
         again(sighting)
     };
-    let text = told(vec![
+    let text = judged(vec![
         (
             "exhausted, bind(0)",
             exhausted(
@@ -584,22 +614,18 @@ fn refusals() {
                 libc::EADDRINUSE,
             ),
         ),
-        ("exhausted, listen(), some are reserved", again(reserved)),
+        ("exhausted, listen(), some are reserved", reserving(Some(5))),
+        (
+            "exhausted, listen(), reserved ones not known",
+            reserving(None),
+        ),
         (
             "exhausted, connect()",
-            exhausted(
-                connect("10.0.0.1:1", "10.0.0.9:443"),
-                Scope::Tuple,
-                libc::EADDRNOTAVAIL,
-            ),
+            exhausted(connecting(), Scope::Tuple, libc::EADDRNOTAVAIL),
         ),
         (
             "exhausted, UDP",
-            exhausted(
-                udp(connect("10.0.0.1:1", "10.0.0.9:443")),
-                Scope::Address,
-                libc::EAGAIN,
-            ),
+            exhausted(udp(connecting()), Scope::Address, libc::EAGAIN),
         ),
         (
             "exhausted, sendto()",
@@ -632,23 +658,32 @@ fn refusals() {
                 libc::EADDRNOTAVAIL,
             ),
         ),
+        ("not_local, on a device", on_device("192.0.2.10:8080")),
+        (
+            "not_local, IPv6, on a device",
+            on_device("[2001:db8::1]:8080"),
+        ),
         ("policy", none(Kind::Policy, libc::EPERM)),
         ("already_bound", again(bound)),
-        ("gone", none(Kind::Gone, libc::EADDRINUSE)),
+        ("gone", seen(0, 0, false, true)),
+        ("gone, beside one", seen(1, 1, false, true)),
+        ("gone, beside others", seen(3, 3, false, true)),
         (
             "unknown, nothing was seen",
             none(Kind::Unknown, libc::EADDRINUSE),
         ),
-        ("unknown, nobody there", seen(0, false)),
-        ("unknown, one there", seen(1, false)),
-        ("unknown, nobody guilty", seen(3, false)),
-        ("unknown, too many", seen(300, true)),
+        ("unknown claim, nobody there", seen(0, 0, false, false)),
+        ("unknown claim, one there", seen(1, 1, false, false)),
+        ("unknown claim, several there", seen(3, 3, false, false)),
+        ("unknown, more than were kept", seen(8, 300, false, true)),
+        ("unknown, cut short", seen(8, 300, true, true)),
+        ("unknown, cut short at once", seen(0, 0, true, true)),
+        ("unknown, cut short behind them", seen(2, 2, true, true)),
         (
             "unknown, no scope",
             refused(bind("[fe80::1]:8080"), Kind::Unknown, libc::EINVAL),
         ),
         ("unknown", none(Kind::Unknown, libc::EINVAL)),
-        ("unknown, without a name", none(Kind::Unknown, 530)),
     ]);
     insta::assert_snapshot!(text);
 }
