@@ -284,6 +284,18 @@ fn rules() {
             ),
         ),
         (
+            "its dual stack, of systemd",
+            refused_by(
+                bind("0.0.0.0:6720"),
+                vec![
+                    held(Kind::Listener, "[::]:6720")
+                        .rule(Overlap::DualStack, Reason::NoReuse)
+                        .by(systemd())
+                        .unit("knxd.socket"),
+                ],
+            ),
+        ),
+        (
             "the process's own dual stack",
             refused_by(
                 bind("0.0.0.0:8080"),
@@ -386,6 +398,32 @@ fn rules() {
             refused_by(
                 udp(bind("0.0.0.0:5353")),
                 vec![mdns().rule(Overlap::Exact, Reason::ReuseMissingSelf)],
+            ),
+        ),
+        (
+            "UDP, reuse_missing_self, no multicasts",
+            refused_by(
+                udp(bind("0.0.0.0:53")),
+                vec![
+                    held(Kind::Bound, "127.0.0.53:53")
+                        .rule(Overlap::Wildcard, Reason::ReuseMissingSelf)
+                        .holder(|holder| holder.transport = Transport::Udp)
+                        .by(occupant(516, "systemd-resolved")),
+                ],
+            ),
+        ),
+        (
+            "UDP, reuse_mismatch",
+            refused_by(
+                udp(bind("0.0.0.0:5353")),
+                vec![mdns().rule(Overlap::Exact, Reason::ReuseMismatch)],
+            ),
+        ),
+        (
+            "reuse_mismatch, of one program and user",
+            refused_by(
+                alike(bind("127.0.0.1:8080")),
+                vec![bound(Reason::ReuseMismatch).holder(user(1000))],
             ),
         ),
         (
