@@ -111,6 +111,35 @@ fn owners() {
     let mut in_same_container = bind("0.0.0.0:8080");
     std::sync::Arc::make_mut(&mut in_same_container.process).container =
         container("0a1b2c3d4e5f6071", "docker");
+    let pod = |id: &str| {
+        let path = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1b_2.slice";
+        Some(format!("{path}/cri-containerd-{id}.scope"))
+    };
+    let in_pod = |own: &str| {
+        let mut sighting = bind("0.0.0.0:8080");
+        let process = std::sync::Arc::make_mut(&mut sighting.process);
+        process.container = container(own, "containerd");
+        process.cgroup = pod(own);
+        let mate = in_container(900, "redis-server").with(|process| process.cgroup = pod("x"));
+        refused_by(sighting, vec![anyone().by(mate)])
+    };
+    let heirs = |held: Held| {
+        (813..817).fold(held.by(own.clone()), |held, pid| {
+            held.by(occupant(pid, "node"))
+        })
+    };
+    let some_known = |total, truncated| {
+        let mut sighting = one(nginx());
+        let verdict = &mut sighting.explanation.as_mut().unwrap().verdict;
+        (verdict.total, verdict.truncated) = (total, truncated);
+        again(sighting)
+    };
+    let pathless = |pid, name| occupant(pid, name).with(|process| process.executable_path = None);
+    let hosted = |name: &str, unit: &str, parent| {
+        let mut occupant = occupant(900, name).of(unit);
+        occupant.task.parent_pid = Some(parent);
+        one(anyone().by(occupant))
+    };
     let many = (813..817).fold(nginx(), |held, pid| held.by(occupant(pid, "nginx")));
     let text = told(vec![
         ("a unit", one(nginx())),
@@ -154,7 +183,52 @@ fn owners() {
                 })),
             ),
         ),
-        ("a forwarder that says where to", one(anyone().by(proxy))),
+        ("another container of the pod", in_pod("deadbeef")),
+        ("the same container of the pod", in_pod("0a1b2c3d4e5f6071")),
+        (
+            "a forwarder that says where to",
+            one(anyone().by(proxy.clone())),
+        ),
+        (
+            "a forwarder whose listener its daemon made",
+            one(anyone()
+                .by(proxy.clone())
+                .created(occupant(800, "dockerd"), false)),
+        ),
+        (
+            "a forwarder and another",
+            refused_by(bind("0.0.0.0:8080"), vec![anyone().by(proxy), nginx()]),
+        ),
+        ("a job of cron", hosted("job", "cron.service", 800)),
+        ("cron", hosted("cron", "cron.service", 1)),
+        ("a forwarding of ssh", hosted("sshd", "ssh.service", 800)),
+        (
+            "closed just now",
+            one(anyone().holder(|holder| holder.references = Some(0))),
+        ),
+        (
+            "closed just now by a known process",
+            one(anyone()
+                .created(occupant(300, "httpd"), false)
+                .holder(|holder| holder.references = Some(0))),
+        ),
+        (
+            "several, one of them closed just now",
+            refused_by(
+                bind("0.0.0.0:8080"),
+                vec![
+                    anyone().holder(|holder| holder.references = Some(0)),
+                    nginx(),
+                ],
+            ),
+        ),
+        ("one of more than were kept", some_known(5_000, false)),
+        ("cut short", some_known(300, true)),
+        ("this very process and others", one(heirs(anyone()))),
+        (
+            "this very process and systemd",
+            one(anyone().by(own.clone()).by(systemd())),
+        ),
         (
             "a forwarder",
             one(anyone().by(occupant(99047, "rootlessport"))),
@@ -194,6 +268,18 @@ fn owners() {
             one(anyone()
                 .by(occupant(412, "sh"))
                 .created(occupant(300, "httpd"), false)),
+        ),
+        (
+            "left to a process whose executable is not known",
+            one(anyone()
+                .by(pathless(412, "sh"))
+                .created(occupant(300, "httpd"), true)),
+        ),
+        (
+            "left to one of the same name",
+            one(anyone()
+                .by(pathless(412, "httpd"))
+                .created(pathless(300, "httpd"), true)),
         ),
         (
             "gone into the background",
@@ -451,6 +537,7 @@ fn rules() {
 #[test]
 fn connections() {
     let one = |held: Held| refused_by(bind("0.0.0.0:8080"), vec![held]);
+    let one_of = |held: Vec<Held>| refused_by(bind("0.0.0.0:8080"), held);
     let client = || {
         held(Kind::Client, "10.0.0.1:8080")
             .rule(Overlap::Wildcard, Reason::ReuseMissingHolder)
@@ -463,12 +550,23 @@ fn connections() {
             .to("10.0.0.7:51234")
             .lasting(200)
     };
-    let open = |held: Held| held.holder(|holder| holder.references = Some(1));
+    let open = |held: Held| {
+        held.holder(|holder| {
+            (holder.references, holder.socket.inode) = (Some(1), Some(12345));
+        })
+    };
+    let own = Occupant {
+        task: bind("0.0.0.0:1").event.task.clone(),
+        process: bind("0.0.0.0:1").process,
+    };
     let closing = |state| {
         held(Kind::Closing, "10.0.0.1:8080")
             .rule(Overlap::Wildcard, Reason::NoReuse)
             .to("10.0.0.7:51234")
-            .holder(|holder| (holder.state, holder.references) = (state, None))
+            .holder(|holder| {
+                (holder.state, holder.references) = (state, None);
+                holder.socket.inode = None;
+            })
     };
     let waiting = |reason| {
         held(Kind::TimeWait, "0.0.0.0:8080")
@@ -529,11 +627,69 @@ fn connections() {
         ),
         (
             "accepted, in the queue",
+            one(accepted(Reason::ReuseMissingHolder).holder(|holder| {
+                (holder.references, holder.socket.inode) = (None, None);
+            })),
+        ),
+        (
+            "accepted, not found",
             one(accepted(Reason::ReuseMissingHolder).holder(|holder| holder.references = None)),
         ),
         (
+            "accepted by this very process",
+            one(accepted(Reason::ReuseMissingHolder).by(own.clone())),
+        ),
+        (
+            "accepted by this very process and another",
+            one(accepted(Reason::ReuseMissingHolder)
+                .by(own.clone())
+                .by(node(5))),
+        ),
+        (
+            "accepted, several",
+            one_of(vec![
+                accepted(Reason::NoReuse).by(node(5)),
+                accepted(Reason::NoReuse).by(node(6)),
+            ]),
+        ),
+        (
+            "client and its connections closed just now",
+            one(client().holder(|holder| holder.references = Some(0))),
+        ),
+        (
+            "client, several",
+            one_of(vec![client().by(curl()), client().by(curl()), client()]),
+        ),
+        (
+            "CLOSE_WAIT, several",
+            one_of(vec![
+                open(closing(TcpState::CloseWait)).by(occupant(5, "pm2")),
+                waiting(Reason::NoReuse),
+            ]),
+        ),
+        (
+            "TIME_WAIT, several",
+            one_of(vec![waiting(Reason::NoReuse), waiting(Reason::NoReuse)]),
+        ),
+        (
+            "kernel, several",
+            one_of(vec![kernel("0.0.0.0:8080"), kernel("10.0.0.5:8080")]),
+        ),
+        ("TIME_WAIT of one that still runs", {
+            let sighting = by(
+                bind("0.0.0.0:8080"),
+                "node",
+                "/usr/bin/node",
+                &["node", "server.js"],
+            );
+            refused_by(
+                sighting,
+                vec![waiting(Reason::NoReuse).created(node(912), false)],
+            )
+        }),
+        (
             "CLOSE_WAIT",
-            one(closing(TcpState::CloseWait).by(occupant(5, "pm2").of("pm2.service"))),
+            one(open(closing(TcpState::CloseWait)).by(occupant(5, "pm2").of("pm2.service"))),
         ),
         (
             "CLOSE_WAIT, not found",
@@ -544,7 +700,11 @@ fn connections() {
         ("FIN_WAIT2", one(closing(TcpState::FinWait2))),
         (
             "FIN_WAIT2 with a process",
-            one(closing(TcpState::FinWait2).by(occupant(5, "pm2"))),
+            one(open(closing(TcpState::FinWait2)).by(occupant(5, "pm2"))),
+        ),
+        (
+            "FIN_WAIT2, not found",
+            one(open(closing(TcpState::FinWait2))),
         ),
         ("LAST_ACK", one(closing(TcpState::LastAck))),
         ("CLOSING", one(closing(TcpState::Closing))),
@@ -555,7 +715,15 @@ fn connections() {
         ),
         (
             "TIME_WAIT, missing_holder, of an earlier run",
-            one(waiting(Reason::ReuseMissingHolder).created(node(912), true)),
+            refused_by(
+                by(
+                    bind("0.0.0.0:8080"),
+                    "node",
+                    "/usr/bin/node",
+                    &["node", "server.js"],
+                ),
+                vec![waiting(Reason::ReuseMissingHolder).created(node(912), true)],
+            ),
         ),
         (
             "TIME_WAIT, reuseport_missing_self",
