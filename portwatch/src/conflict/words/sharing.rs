@@ -110,11 +110,12 @@ pub(super) fn advice(case: &Case<'_>) -> Option<String> {
         culprit.kind == Kind::TimeWait
             || case.event.socket.uid.is_some() && case.event.socket.uid == culprit.holder.socket.uid
     };
-    let share = if udp {
-        "share the port: both get multicasts, but only one of them each other datagram"
+    let split = if udp {
+        ": both get multicasts, but only one of them each other datagram"
     } else {
-        "share the port"
+        ""
     };
+    let share = &format!("share the port{split}");
     // Beside a socket that is bound and may listen, bind() would pass and then one listen() fail.
     let is_left_alone = |culprit: &Culprit| {
         matches!(
@@ -164,13 +165,13 @@ pub(super) fn advice(case: &Case<'_>) -> Option<String> {
                 (false, false) => ("SO_REUSEPORT", ", and run both as one user"),
             };
             Some(format!(
-                "to share the port, set {option} on both before bind(){user}"
+                "to share the port, set {option} on both before bind(){user}{split}"
             ))
         }
         Reason::ReuseportUid
             if all(&|c, owner| c.reason == Some(Reason::ReuseportUid) && is_wanted(c, owner)) =>
         {
-            Some("to share the port, run both as one user".to_owned())
+            Some(format!("to share the port, run both as one user{split}"))
         }
         _ => None,
     }
