@@ -45,6 +45,16 @@ impl<'a> Case<'a> {
         let owners = self.owners.iter().chain(std::iter::repeat(&*NOBODY));
         self.verdict.culprits.iter().zip(owners)
     }
+
+    /// Whether all sockets of the port were looked at: the kernel's programs keep only the first few.
+    /// Else there may be more in the way, and nothing can be promised.
+    fn all_known(&self) -> bool {
+        let Verdict {
+            total, truncated, ..
+        } = self.verdict;
+        let kept = self.event.conflict.as_ref().map(|it| it.holders.len());
+        !truncated && kept.is_some_and(|kept| u32::try_from(kept).is_ok_and(|kept| *total <= kept))
+    }
 }
 
 /// The explanation of a refused call, complete with words.

@@ -267,8 +267,8 @@ pub(crate) fn conflicts() -> Vec<Sighting> {
     again_bound.event.bound_port = Some(8080);
     let mut policy = sighting(Op::Bind, "0.0.0.0:30539");
     policy.event.refused_by_policy = true;
-    let mut unknown = sighting(Op::Bind, "0.0.0.0:9090");
-    unknown.event.conflict = Some(Conflict::default());
+    // Its owners have not arrived.
+    let unknown = sighting(Op::Bind, "0.0.0.0:9090");
     vec![
         refused_by(bind(), vec![nginx()]),
         refused_by(sighting(Op::Bind, "127.0.0.1:8080"), vec![workers]),

@@ -5,15 +5,15 @@ use std::time::Duration;
 use super::{
     Case,
     owner::{
-        Same, called, container, forwards, is_own, is_systemd, others, same_program, short,
-        testator, unit, with_pid,
+        Same, besides, called, container, forwards, is_own, is_systemd, others, same_program,
+        short, testator, unit, with_pid,
     },
     phrase::{endpoint, lasting},
     sharing,
 };
-use crate::event::{Culprit, Holder, Kind, Op, Owner, TcpState, Transport};
+use crate::event::{Creator, Culprit, Holder, Kind, Op, Owner, TcpState, Transport};
 
-/// What a phrase says of a socket, and what is left to be said behind the number of others.
+/// What a phrase says of a socket, and a clause that follows it.
 struct Said {
     who: String,
     rest: Option<String>,
@@ -29,6 +29,7 @@ impl From<String> for Said {
 pub(super) fn held(case: &Case<'_>) -> Option<String> {
     let (culprit, owner) = case.held().next()?;
     let Said { who, rest } = match culprit.kind {
+        _ if vanishes(culprit) => vanishing(case, culprit, owner).into(),
         Kind::Client => client(case, culprit, owner).into(),
         Kind::Accepted => accepted(case, culprit, owner).into(),
         Kind::Closing => closing(case, culprit, owner),
@@ -36,7 +37,7 @@ pub(super) fn held(case: &Case<'_>) -> Option<String> {
         Kind::Kernel => kernel(culprit, owner).into(),
         _ => socket(case, culprit, owner),
     };
-    let mut clauses = vec![format!("{who}{}", more(case))];
+    let mut clauses = vec![who];
     clauses.extend(rest);
     if case.event.op == Op::Listen {
         clauses.push(
@@ -56,32 +57,58 @@ pub(super) fn held(case: &Case<'_>) -> Option<String> {
     }
     clauses.extend(sharing::overlap(case, culprit, owner));
     clauses.extend(sharing::reason(case, culprit));
+    clauses.extend(more(case));
     Some(clauses.join("; "))
 }
 
-/// ` and 2 more sockets`
-fn more(case: &Case<'_>) -> String {
-    let least = if case.verdict.truncated {
-        "at least "
-    } else {
-        ""
+/// `2 more sockets are in the way too`
+fn more(case: &Case<'_>) -> Option<String> {
+    let more = case.verdict.culprits.len().saturating_sub(1);
+    Some(match (more, case.all_known()) {
+        (0, true) => return None,
+        (0, false) => "others may be in the way too".to_owned(),
+        (1, true) => "1 more socket is in the way too".to_owned(),
+        (1, false) => "at least 1 more socket is in the way too".to_owned(),
+        (more, true) => format!("{more} more sockets are in the way too"),
+        (more, false) => format!("at least {more} more sockets are in the way too"),
+    })
+}
+
+/// Whether the last descriptor of a socket was just being closed: its file has no references left.
+pub(super) fn vanishes(culprit: &Culprit) -> bool {
+    use Kind::{Accepted, Bound, Client, Listener};
+    let is_open = matches!(culprit.kind, Listener | Bound | Client | Accepted);
+    is_open && culprit.holder.references == Some(0)
+}
+
+/// A socket that was on its way out. Who has the port next is another question.
+fn vanishing(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> String {
+    let of = match owner.creator.as_ref().map(|it| &it.occupant) {
+        Some(creator) => format!(" of {}", with_pid(creator)),
+        None => of_uid(culprit),
     };
-    match case.verdict.culprits.len().saturating_sub(1) {
-        0 => String::new(),
-        1 => format!(" and {least}1 more socket"),
-        more => format!(" and {least}{more} more sockets"),
-    }
+    let place = place(case, culprit, owner);
+    format!("held by a socket{of} that was just being closed ({place})")
 }
 
 /// A listener, or a socket that is only bound.
 fn socket(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
     let place = place(case, culprit, owner);
-    let details = |pid: bool| details(owner, pid, &place);
+    let details = |unit: bool| details(case, owner, unit, &place);
     let Some(first) = owner.processes.first() else {
         return homeless(culprit, owner, &place);
     };
     if is_own(case, owner) {
-        return format!("held by this very process ({})", details(true)).into();
+        return itself(case, owner, &place).into();
+    }
+    let name = called(first);
+    if let Some(target) = forwards(first) {
+        let target = target.unwrap_or_else(|| "a container".to_owned());
+        return format!(
+            "held by {name} ({}), which forwards to {target}",
+            details(true)
+        )
+        .into();
     }
     if let Some((creator, exited)) = testator(owner).filter(|_| !is_systemd(first)) {
         let (exited, open) = if exited {
@@ -93,24 +120,15 @@ fn socket(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
             "bound by {} (pid {}{exited}), {open} in {} ({})",
             called(creator),
             creator.task.pid,
-            called(first),
+            name,
             details(true)
         )
         .into();
     }
-    let name = called(first);
     if is_systemd(first)
         && let Some(unit) = unit(owner)
     {
         return format!("held by {name} for {unit} ({})", details(false)).into();
-    }
-    if let Some(target) = forwards(first) {
-        let target = target.unwrap_or_else(|| "a container".to_owned());
-        return format!(
-            "held by {name} ({}), which forwards to {target}",
-            details(true)
-        )
-        .into();
     }
     match same_program(case, first) {
         None => format!("held by {name} ({})", details(true)),
@@ -123,6 +141,19 @@ fn socket(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
         }
     }
     .into()
+}
+
+/// The caller's own socket, which others may have inherited, or the caller from them.
+fn itself(case: &Case<'_>, owner: &Owner, place: &str) -> String {
+    let pid = case.event.task.pid;
+    let besides = besides(case, owner);
+    let mut facts = facts(owner, true, place);
+    if besides.is_empty() {
+        facts.insert(0, format!("pid {pid}"));
+        return format!("held by this very process ({})", facts.join(", "));
+    }
+    let facts = facts.join(", ");
+    format!("held by this very process (pid {pid}){besides} ({facts})")
 }
 
 /// A socket of which no process was found.
@@ -153,11 +184,20 @@ fn of_uid(culprit: &Culprit) -> String {
 }
 
 /// What stands in brackets behind a name: pid, unit, container, and what the caller of this adds.
-fn details(owner: &Owner, with_unit: bool, place: &str) -> String {
-    let mut parts = Vec::new();
-    if let Some(first) = owner.processes.first() {
-        parts.push(format!("pid {}{}", first.task.pid, others(owner)));
+fn details(case: &Case<'_>, owner: &Owner, with_unit: bool, place: &str) -> String {
+    let mut parts = facts(owner, with_unit, place);
+    if is_own(case, owner) {
+        let pid = case.event.task.pid;
+        parts.insert(0, format!("pid {pid}{}", besides(case, owner)));
+    } else if let Some(first) = owner.processes.first() {
+        parts.insert(0, format!("pid {}{}", first.task.pid, others(owner)));
     }
+    parts.join(", ")
+}
+
+/// The same without the pid.
+fn facts(owner: &Owner, with_unit: bool, place: &str) -> Vec<String> {
+    let mut parts = Vec::new();
     if with_unit {
         parts.extend(unit(owner).map(str::to_owned));
     }
@@ -169,7 +209,7 @@ fn details(owner: &Owner, with_unit: bool, place: &str) -> String {
     if !place.is_empty() {
         parts.push(place.to_owned());
     }
-    parts.join(", ")
+    parts
 }
 
 /// `listening on 127.0.0.1:8080 for 3 d 2 h`
@@ -222,12 +262,12 @@ fn client(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> String {
         ),
         Some(_) if is_own(case, owner) => format!(
             "held as the source port of this very process's {what}{to} ({})",
-            details(owner, true, &time)
+            details(case, owner, true, &time)
         ),
         Some(first) => format!(
             "held as the source port of {}'s {what}{to} ({})",
             called(first),
-            details(owner, true, &time)
+            details(case, owner, true, &time)
         ),
     }
 }
@@ -247,19 +287,19 @@ fn accepted(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> String {
         None => format!("held by {}", nobodys(culprit, &from, "")),
         Some(_) if is_own(case, owner) => format!(
             "held by a connection{from} that this very process has ({})",
-            details(owner, true, &time)
+            details(case, owner, true, &time)
         ),
         Some(first) => format!(
-            "held by a connection{from} that {} accepted ({})",
+            "held by a connection{from} that {} has open ({})",
             called(first),
-            details(owner, true, &time)
+            details(case, owner, true, &time)
         ),
     }
 }
 
 /// A connection that no process was found for: without a file, there is none.
 fn nobodys(culprit: &Culprit, peer: &str, state: &str) -> String {
-    match culprit.holder.references {
+    match culprit.holder.socket.inode {
         Some(_) => format!(
             "a connection{peer}{}{state}, whose process could not be found",
             of_uid(culprit)
@@ -309,7 +349,7 @@ fn closing(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
     let who = match name {
         Some(name) => format!(
             "held by a connection{with} of {name} {state} ({})",
-            details(owner, true, "")
+            details(case, owner, true, "")
         ),
         None => format!("held by {}", nobodys(culprit, &with, &format!(" {state}"))),
     };
@@ -323,10 +363,13 @@ fn closing(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
 fn time_wait(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> String {
     let with = peer(culprit, "with");
     let of = owner.creator.as_ref().map_or_else(String::new, |creator| {
-        let creator = &creator.occupant;
+        let Creator {
+            occupant: creator,
+            exited,
+        } = creator;
         if creator.task.pid == case.event.task.pid {
             " of this very process".to_owned()
-        } else if same_program(case, creator).is_some() {
+        } else if *exited && same_program(case, creator).is_some() {
             format!(" of an earlier run of {}", with_pid(creator))
         } else {
             format!(" of {}", with_pid(creator))

@@ -4,19 +4,21 @@ mod remove;
 
 use super::{
     Case,
-    held::picked,
-    owner::{called, is_interpreter, is_own, is_systemd, testator},
+    held::{picked, vanishes},
+    owner::{besides, called, forwards, is_own, is_systemd, paths, testator, unit},
     phrase::{either, harmless, is_any, is_wildcard, sentence},
     refused::scopeless,
     sharing,
 };
-use crate::event::{Kind, Op, Overlap, Reason, Scope, TcpState, Transport};
+use crate::event::{Kind, Op, Overlap, Owner, Reason, Scope, TcpState, Transport};
 
 /// What the user can do, where that is known.
 #[must_use]
 pub fn hint(case: &Case<'_>) -> Option<String> {
     let sentences: Vec<String> = match case.verdict.kind {
-        Kind::Listener | Kind::Bound | Kind::Accepted => held(case),
+        _ if all_vanish(case) => vec!["try again".to_owned()],
+        Kind::Listener | Kind::Bound => held(case),
+        Kind::Accepted => accepted(case),
         Kind::Client => client(case),
         Kind::Closing => closing(case),
         Kind::TimeWait => time_wait(case),
@@ -40,13 +42,21 @@ pub fn hint(case: &Case<'_>) -> Option<String> {
 
 /// Sockets that stay until somebody closes them.
 fn held(case: &Case<'_>) -> Vec<String> {
-    let choices = match case.held().next() {
-        Some((culprit, owner)) if is_own(case, owner) => own(case, culprit.overlap),
-        _ => only_ipv6(case)
+    let Some((culprit, owner)) = case.held().next() else {
+        return Vec::new();
+    };
+    let choices = if case.held().all(|(_, owner)| is_own(case, owner)) {
+        own(case, culprit.overlap, owner)
+    } else if let Some(id) = remove::pod_mate(case, owner) {
+        vec![format!(
+            "another container of this pod ({id}) has it: give one of them another port"
+        )]
+    } else {
+        only_ipv6(case)
             .into_iter()
             .chain([elsewhere(case).to_owned()])
             .chain(remove::choices(case))
-            .collect(),
+            .collect()
     };
     sharing::advice(case)
         .into_iter()
@@ -55,27 +65,76 @@ fn held(case: &Case<'_>) -> Vec<String> {
         .collect()
 }
 
+/// Whether all that is in the way will be gone at once. A TCP connection takes longer to end.
+fn all_vanish(case: &Case<'_>) -> bool {
+    let stays = |kind| matches!(kind, Kind::Client | Kind::Accepted);
+    let mut held = case.held().peekable();
+    held.peek().is_some()
+        && held.all(|(culprit, _)| {
+            let is_tcp = culprit.holder.transport == Transport::Tcp;
+            vanishes(culprit) && !(is_tcp && stays(culprit.kind))
+        })
+}
+
 /// The caller has the port itself.
-fn own(case: &Case<'_>, overlap: Option<Overlap>) -> Vec<String> {
-    let choices = match overlap {
-        Some(Overlap::DualStack) if is_any(case.event.local.address) => [
-            "set IPV6_V6ONLY on the [::] socket before bind()",
-            "close the other one first",
+fn own(case: &Case<'_>, overlap: Option<Overlap>, owner: &Owner) -> Vec<String> {
+    let only_ipv6 = |socket: &str| format!("set IPV6_V6ONLY on {socket}");
+    match overlap {
+        Some(Overlap::DualStack) if is_any(case.event.local.address) => vec![
+            only_ipv6("the [::] socket before bind()"),
+            close(case, owner, "the other one"),
         ],
-        Some(Overlap::DualStack) => [
-            "let the [::] socket do for both",
-            "set IPV6_V6ONLY on it before its bind()",
+        Some(Overlap::DualStack) => vec![
+            "let the [::] socket do for both".to_owned(),
+            only_ipv6("it before its bind()"),
         ],
-        _ => ["use the socket that has it", "close it first"],
-    };
-    choices.map(str::to_owned).to_vec()
+        _ if owner.processes.iter().any(is_systemd) => {
+            vec!["use the socket that has it".to_owned()]
+        }
+        _ => vec![
+            "use the socket that has it".to_owned(),
+            close(case, owner, "it"),
+        ],
+    }
+}
+
+/// How to close a socket of the caller.
+fn close(case: &Case<'_>, owner: &Owner, what: &str) -> String {
+    let is_alone = besides(case, owner).is_empty();
+    let place = if is_alone { "first" } else { "in all of them" };
+    format!("close {what} {place}")
+}
+
+/// A connection that a listener took.
+fn accepted(case: &Case<'_>) -> Vec<String> {
+    let mut choices = vec!["wait until the connection is closed".to_owned()];
+    if let Some((_, owner)) = case.held().next()
+        && is_own(case, owner)
+    {
+        choices.push(if besides(case, owner).is_empty() {
+            "close it".to_owned()
+        } else {
+            close(case, owner, "it")
+        });
+    }
+    choices.push(elsewhere(case).to_owned());
+    choices.extend(remove::choices(case));
+    sharing::advice(case)
+        .into_iter()
+        .chain(either(&choices))
+        .collect()
 }
 
 /// A descriptor that has outlived its program in a child.
 fn inherited(case: &Case<'_>) -> Option<String> {
     let (_, owner) = case.held().next()?;
-    let first = owner.processes.first().filter(|first| !is_systemd(first))?;
+    let first = owner
+        .processes
+        .first()
+        .filter(|first| !is_systemd(first) && forwards(first).is_none())?;
     let (creator, _) = testator(owner).filter(|(_, exited)| *exited)?;
+    // Else it may be the same program.
+    paths(creator, first)?;
     let (heir, creator) = (called(first), called(creator));
     Some(format!(
         "if {heir} has inherited it by mistake, {creator} lacks SOCK_CLOEXEC"
@@ -85,7 +144,7 @@ fn inherited(case: &Case<'_>) -> Option<String> {
 /// Whether the caller asked for all addresses where the others have only some.
 fn is_wider(case: &Case<'_>) -> bool {
     let asked = case.event.local.address;
-    !case.verdict.truncated
+    case.all_known()
         && is_wildcard(asked)
         && case.held().all(|(culprit, _)| {
             matches!(
@@ -107,16 +166,25 @@ fn elsewhere(case: &Case<'_>) -> &'static str {
 /// IPV6_V6ONLY on the side whose `[::]` takes IPv4.
 fn only_ipv6(case: &Case<'_>) -> Option<String> {
     let dual = |overlap: Option<Overlap>| overlap == Some(Overlap::DualStack);
-    if case.verdict.truncated || !case.held().all(|(culprit, _)| dual(culprit.overlap)) {
+    if !case.all_known() || !case.held().all(|(culprit, _)| dual(culprit.overlap)) {
         return None;
     }
     let (_, owner) = case.held().next()?;
     if is_any(case.event.local.address) {
         return Some("set IPV6_V6ONLY on your socket before bind()".to_owned());
     }
-    let name = called(owner.processes.first()?);
-    Some(format!("have {name} set IPV6_V6ONLY"))
+    let first = owner.processes.first()?;
+    if owner.processes.iter().any(is_systemd) {
+        let socket = unit(owner).filter(|unit| unit.ends_with(".socket"));
+        let unit = socket.unwrap_or("its socket unit");
+        return Some(format!("set BindIPv6Only=ipv6-only in {unit}"));
+    }
+    Some(format!("have {} set IPV6_V6ONLY", called(first)))
 }
+
+/// A list. The kernel takes a comma at its end, but not at its beginning, so that what is there is
+/// appended, be it nothing (kernel/sysctl.c, `proc_do_large_bitmap`).
+const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";
 
 /// A port that the kernel gave to an outgoing connection.
 fn client(case: &Case<'_>) -> Vec<String> {
@@ -131,7 +199,7 @@ fn client(case: &Case<'_>) -> Vec<String> {
         && let Some(port) = picked(culprit, owner)
     {
         sentences.push(format!(
-            "to keep the kernel from picking {port}: sysctl -w net.ipv4.ip_local_reserved_ports={port} (where ports are reserved already, add {port} to them)"
+            "to keep the kernel from picking {port}, add it to the reserved ports (sysctl -w {RESERVED}={port},$(sysctl -n {RESERVED}))"
         ));
     }
     sentences
@@ -147,8 +215,20 @@ fn closing(case: &Case<'_>) -> Vec<String> {
         (TcpState::CloseWait, false) if is_own(case, owner) => {
             choices.push("close it".to_owned());
         }
-        (TcpState::CloseWait, _) => {}
-        (TcpState::FinWait2, true) => {
+        (TcpState::CloseWait, _) => {
+            let first = owner.processes.first();
+            choices.extend(first.map(|first| format!("have {} close it", called(first))));
+        }
+        // It is no orphan, which the kernel would give up after a time.
+        _ if culprit.holder.socket.inode.is_some() => {
+            if is_own(case, owner) {
+                choices.push("close it".to_owned());
+            } else if let Some(first) = owner.processes.first() {
+                choices.push(format!("have {} close it", called(first)));
+            }
+            choices.push("wait for the peer".to_owned());
+        }
+        (TcpState::FinWait2, _) => {
             choices.push("wait for net.ipv4.tcp_fin_timeout, usually 60 s".to_owned());
         }
         _ => {
@@ -221,14 +301,20 @@ fn privileged(case: &Case<'_>) -> String {
     // A user's systemd has no capabilities to give.
     let of_user = |cgroup: &str| cgroup.contains("/user@");
     let unit = unit.filter(|_| !case.process.cgroup.as_deref().is_some_and(of_user));
-    let grant = if case.process.container.is_some() {
-        "give the container the capability NET_BIND_SERVICE".to_owned()
-    } else if let Some(unit) = unit {
+    if case.process.container.is_some()
+        && let Some(port) = case.event.local.port
+    {
+        // A capability of the container is none of its users other than root.
+        return format!(
+            "set net.ipv4.ip_unprivileged_port_start={port} for the container (docker run --sysctl, a pod's securityContext.sysctls), or listen on a port from 1024 on and map {port} to it"
+        );
+    }
+    let grant = if let Some(unit) = unit {
         format!("set AmbientCapabilities=CAP_NET_BIND_SERVICE in {unit}")
     } else {
         match case.process.executable_path.as_deref() {
             // It would give it to all programs that are run with this one.
-            _ if case.process.executable_name().is_some_and(is_interpreter) => {
+            _ if case.process.runs_others() => {
                 "start it from a unit with AmbientCapabilities=CAP_NET_BIND_SERVICE".to_owned()
             }
             Some(path) if is_plain(path) => {
@@ -241,7 +327,7 @@ fn privileged(case: &Case<'_>) -> String {
     };
     match case.event.local.port {
         Some(port) if port != 0 => format!(
-            "{grant}, or open the ports from {port} on to all users: sysctl -w net.ipv4.ip_unprivileged_port_start={port}"
+            "{grant}, or open the ports from {port} on to all users (sysctl -w net.ipv4.ip_unprivileged_port_start={port})"
         ),
         _ => grant,
     }
@@ -265,7 +351,7 @@ fn not_local(case: &Case<'_>) -> Vec<String> {
     );
     if ipv6 {
         vec![
-            "check with ip -6 addr: one that is tentative or dadfailed (duplicate address detection) does not count".to_owned(),
+            "check with ip -6 addr, also for dadfailed (the address is used twice)".to_owned(),
             "to bind an address before it is there, set IPV6_FREEBIND on the socket, or net.ipv6.ip_nonlocal_bind=1".to_owned(),
         ]
     } else {

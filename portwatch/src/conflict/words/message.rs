@@ -14,7 +14,7 @@ pub fn message(case: &Case<'_>) -> String {
         | Kind::Closing
         | Kind::TimeWait
         | Kind::Kernel => held::held(case).unwrap_or_else(|| refused::unknown(case)),
-        Kind::Gone => refused::gone(case.event),
+        Kind::Gone => refused::gone(case),
         Kind::Exhausted => refused::exhausted(case),
         Kind::AlreadyBound => refused::already_bound(case.event),
         Kind::Privileged => refused::privileged(case),

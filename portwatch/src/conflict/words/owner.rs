@@ -14,12 +14,6 @@ const FORWARDERS: [&str; 7] = [
     "gvproxy",
 ];
 
-/// Programs that run others: that two processes execute them does not make them the same program.
-const INTERPRETERS: [&str; 20] = [
-    "python", "node", "nodejs", "deno", "bun", "java", "ruby", "perl", "php", "lua", "luajit",
-    "dotnet", "mono", "beam.smp", "busybox", "toybox", "bash", "dash", "sh", "zsh",
-];
-
 /// How a process is called.
 pub(super) fn called(occupant: &Occupant) -> &str {
     occupant.name().unwrap_or("a process")
@@ -35,6 +29,24 @@ pub(super) fn caller<'a>(case: &Case<'a>) -> &'a str {
 pub(super) fn is_own(case: &Case<'_>, owner: &Owner) -> bool {
     let pid = case.event.task.pid;
     owner.processes.iter().any(|other| other.task.pid == pid)
+}
+
+/// ` and 4 others` that have the caller's socket too.
+pub(super) fn besides(case: &Case<'_>, owner: &Owner) -> String {
+    let pid = case.event.task.pid;
+    let others = owner.processes.iter().filter(|other| other.task.pid != pid);
+    let (by_systemd, others): (Vec<_>, Vec<_>) = others.partition(|other| is_systemd(other));
+    let count = match others.len() {
+        0 => String::new(),
+        1 => "1 other".to_owned(),
+        more => format!("{more} others"),
+    };
+    match (count.is_empty(), by_systemd.is_empty()) {
+        (true, true) => String::new(),
+        (true, false) => " and systemd".to_owned(),
+        (false, true) => format!(" and {count}"),
+        (false, false) => format!(", {count} and systemd"),
+    }
 }
 
 /// How two processes run one program.
@@ -60,32 +72,36 @@ fn same(process: &Process, other: &Process) -> Option<Same> {
     if path.is_none() || path != other.executable_path.as_deref() {
         return None;
     }
-    if !process.executable_name().is_some_and(is_interpreter) {
+    // That two processes execute an interpreter does not make them the same program.
+    if !process.runs_others() {
         return Some(Same::Program);
     }
     (process.args.is_some() && process.args == other.args).then_some(Same::Command)
 }
 
-/// Whether it is the programs that it runs that matter.
-pub(super) fn is_interpreter(name: &str) -> bool {
-    let version = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-');
-    INTERPRETERS.contains(&name.trim_end_matches(version))
-}
-
 /// The process that got the port and then left the socket to a process of another program.
 pub(super) fn testator(owner: &Owner) -> Option<(&Occupant, bool)> {
     let creator = owner.creator.as_ref()?;
-    let Occupant { task, process } = &creator.occupant;
+    let task = &creator.occupant.task;
     let still_has_it = owner
         .processes
         .iter()
         .any(|other| other.task.pid == task.pid);
     // A server that goes into the background binds first and forks then.
     let heir_is_alike = owner.processes.first().is_some_and(|heir| {
-        let path = process.executable_path.as_deref();
-        path.is_some() && path == heir.process.executable_path.as_deref()
+        match paths(&creator.occupant, heir) {
+            Some((path, of_heir)) => path == of_heir,
+            // A thread's name says nothing about the program.
+            None => task.comm == heir.task.comm || task.tid != task.pid,
+        }
     });
     (!still_has_it && !heir_is_alike).then_some((&creator.occupant, creator.exited))
+}
+
+/// The executables of two processes, where both are known.
+pub(super) fn paths<'a>(one: &'a Occupant, other: &'a Occupant) -> Option<(&'a str, &'a str)> {
+    let path = |of: &'a Occupant| of.process.executable_path.as_deref();
+    path(one).zip(path(other))
 }
 
 /// Whether a process forwards to a container; if so, and if its arguments tell, where to.
@@ -131,6 +147,30 @@ pub(super) fn unit(owner: &Owner) -> Option<&str> {
         .or_else(|| owner.processes.first()?.process.systemd_unit.as_deref())
         .filter(|unit| unit.ends_with(".service") || unit.ends_with(".socket"))
         .filter(|unit| !unit.starts_with("user@"))
+}
+
+/// Units that run what their users like; to stop them would stop all of that.
+const HOSTS: [&str; 8] = [
+    "cron",
+    "crond",
+    "cronie",
+    "atd",
+    "ssh",
+    "sshd",
+    "supervisor",
+    "supervisord",
+];
+
+/// Whether `unit` only started the first process of an owner, and is not what that belongs to.
+pub(super) fn only_started(unit: &str, owner: &Owner) -> bool {
+    let name = stem(unit).split('@').next().unwrap_or_default();
+    let is_its_own = owner.processes.first().is_some_and(|first| {
+        // `ssh` in ssh.service is somebody's tunnel.
+        let program = if name == "ssh" { "sshd" } else { name };
+        let names = [Some(called(first)), first.task.comm.as_deref()];
+        first.task.parent_pid == Some(1) && names.iter().flatten().any(|it| it.starts_with(program))
+    });
+    HOSTS.contains(&name) && !is_its_own
 }
 
 /// `nginx` of `nginx.service` and `nginx.socket`.

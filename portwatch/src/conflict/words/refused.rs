@@ -12,8 +12,19 @@ use crate::{
     event::{Errno, Event, Exhausted, Op, Outcome, Scope, Transport},
 };
 
-pub(super) fn gone(event: &Event) -> String {
-    format!("whoever had {} has closed it since", port(event))
+pub(super) fn gone(case: &Case<'_>) -> String {
+    let port = port(case.event);
+    match case.verdict.total {
+        0 => format!(
+            "nothing had {port} any more when portwatch looked: whoever had it has closed it"
+        ),
+        1 => format!(
+            "whoever had {port} has closed it since; the one socket that is on it is not in the way"
+        ),
+        total => format!(
+            "whoever had {port} has closed it since; the {total} sockets that are on it are not in the way"
+        ),
+    }
 }
 
 pub(super) fn already_bound(event: &Event) -> String {
@@ -33,10 +44,28 @@ pub(super) fn privileged(case: &Case<'_>) -> String {
 }
 
 pub(super) fn not_local(event: &Event) -> String {
-    match event.local.address {
-        Some(address) => format!("no interface of this network namespace has {address}"),
-        None => "no interface of this network namespace has the address".to_owned(),
-    }
+    let address = event.local.address;
+    let name = address.map_or_else(|| "the address".to_owned(), |address| address.to_string());
+    let device = event.socket.device.filter(|&device| device != 0);
+    let is_v6 = matches!(
+        address.map(|address| address.to_canonical()),
+        Some(IpAddr::V6(_))
+    );
+    let why = match (is_v6, device) {
+        // net/ipv6/af_inet6.c, `__inet6_bind`: `ipv6_chk_addr(net, &addr->sin6_addr, dev, 0)`
+        (true, Some(device)) => format!(
+            "the device that the socket is bound to (index {device}) does not have it, or it is still tentative"
+        ),
+        (true, None) => {
+            "no interface of this network namespace has it, or it is still tentative".to_owned()
+        }
+        // net/ipv4/af_inet.c, `__inet_bind`: `inet_addr_type_table(…, tb_id)`
+        (false, Some(device)) => format!(
+            "no interface of this network namespace has it, or none in the VRF of the socket's device (index {device})"
+        ),
+        (false, None) => "no interface of this network namespace has it".to_owned(),
+    };
+    format!("{name} is not usable here: {why}")
 }
 
 pub(super) fn policy() -> String {
@@ -49,7 +78,7 @@ pub(super) fn exhausted(case: &Case<'_>) -> String {
         Transport::Udp => "UDP ",
         _ => "",
     };
-    let range = case.exhausted.and_then(range);
+    let range = case.exhausted.and_then(range).unwrap_or_default();
     let specific = event
         .local
         .address
@@ -58,10 +87,9 @@ pub(super) fn exhausted(case: &Case<'_>) -> String {
         let to = event
             .peer
             .map_or_else(String::new, |peer| format!(" to {}", endpoint(&peer, None)));
-        let all = range.map_or_else(String::new, |range| format!(" ({range})"));
         let of = specific.map_or_else(String::new, |address| format!(" of {address}"));
         return format!(
-            "each automatic {udp}port{of} has a connection{to} already{all}; other destinations are not affected"
+            "no automatic {udp}port{of} is free for a connection{to}: each is bound, or connected to it already; other destinations may still have some{range}"
         );
     }
     let on = specific.map_or_else(String::new, |address| format!(" on {address}"));
@@ -72,22 +100,24 @@ pub(super) fn exhausted(case: &Case<'_>) -> String {
     } else {
         ""
     };
-    let all = range.map_or_else(String::new, |range| format!(": {range} are taken"));
-    format!("no automatic {udp}port is left{on}{errno}{all}")
+    format!("no automatic {udp}port is left{on}{errno}{range}")
 }
 
-/// `all 28232 from 32768 to 60999`
+/// `; the namespace's range is 32768-60999 (28232 ports)`. A socket's own may be narrower
+/// (IP_LOCAL_PORT_RANGE).
 fn range(exhausted: &Exhausted) -> Option<String> {
     let range = exhausted.range.as_ref()?;
     let (low, high) = (*range.start(), *range.end());
     let size = u32::from(high.checked_sub(low)?) + 1;
-    Some(match exhausted.reserved {
-        Some(reserved) if reserved > 0 => format!(
-            "all {} from {low} to {high} that are not reserved",
+    let count = match exhausted.reserved {
+        None => String::new(),
+        Some(0) => format!(" ({size} ports)"),
+        Some(reserved) => format!(
+            " ({} ports that are not reserved)",
             size.saturating_sub(reserved)
         ),
-        _ => format!("all {size} from {low} to {high}"),
-    })
+    };
+    Some(format!("; the namespace's range is {low}-{high}{count}"))
 }
 
 /// Nothing but what is known.
@@ -100,22 +130,42 @@ pub(super) fn unknown(case: &Case<'_>) -> String {
         return format!("{address} is link-local: bind() has to be told which interface is meant");
     }
     if errno.0 == libc::EADDRINUSE.unsigned_abs() {
-        let port = port(event);
-        return match (&event.conflict, case.verdict.total) {
-            (None, _) => format!("who has {port} could not be seen"),
-            (Some(_), 0) => format!("no socket on {port} was seen"),
-            (Some(_), _) if case.verdict.truncated => {
-                format!(
-                    "{port} has too many sockets to look at, and none that was seen is in the way"
-                )
-            }
-            (Some(_), 1) => format!("the one socket on {port} should not be in the way"),
-            (Some(_), total) => {
-                format!("none of the {total} sockets on {port} should be in the way")
-            }
-        };
+        return undecided(case);
     }
     errno::reason(errno).map_or_else(|| format!("errno {}", errno.0), str::to_owned)
+}
+
+/// A port was in use, and it could not be told by whom.
+fn undecided(case: &Case<'_>) -> String {
+    let Case { event, verdict, .. } = case;
+    let port = port(event);
+    let Some(conflict) = &event.conflict else {
+        return format!("who has {port} could not be seen");
+    };
+    let options = &event.socket.options;
+    let is_claim_known = event.local.address.is_some()
+        && event.socket.uid.is_some()
+        && options.reuseaddr.is_some()
+        && options.reuseport.is_some();
+    let (kept, total) = (conflict.holders.len(), verdict.total);
+    let least = if verdict.truncated { "at least " } else { "" };
+    match (kept, total) {
+        (_, 0) if verdict.truncated => format!("the sockets on {port} could not be looked at"),
+        (_, 0) => gone(case),
+        (0, 1) => format!("the socket on {port} could not be looked at"),
+        (0, _) => format!("none of {least}{total} sockets on {port} could be looked at"),
+        // The walk was cut short right behind them.
+        _ if is_claim_known && u32::try_from(kept).is_ok_and(|kept| kept >= total) => format!(
+            "only {kept} of the sockets on {port} were looked at; none of these is in the way"
+        ),
+        _ if is_claim_known => format!(
+            "only {kept} of {least}{total} sockets on {port} were looked at; none of these is in the way"
+        ),
+        (_, 1) => format!("{port} has a socket; whether it is in the way could not be told"),
+        _ => format!(
+            "{port} has {least}{total} sockets; which of them is in the way could not be told"
+        ),
+    }
 }
 
 /// The link-local address of a bind() that did not say on which interface (`__inet6_bind`:

@@ -62,7 +62,9 @@ pub(super) fn reason(case: &Case<'_>, culprit: &Culprit) -> Option<String> {
         (Reason::ReuseMismatch, _) => "you set only SO_REUSEADDR, it set only SO_REUSEPORT",
         // Said already, in other words, where listen() was refused.
         (Reason::ReuseListening, _)
-            if own.options.reuseaddr == Some(true) && case.event.op != Op::Listen =>
+            if own.options.reuseaddr == Some(true)
+                && culprit.kind == Kind::Listener
+                && case.event.op != Op::Listen =>
         {
             "SO_REUSEADDR does not count against a listener"
         }
@@ -89,12 +91,16 @@ fn users(case: &Case<'_>, culprit: &Culprit) -> String {
 pub(super) fn advice(case: &Case<'_>) -> Option<String> {
     let udp = case.event.transport != Transport::Tcp;
     let all = |test: &dyn Fn(&Culprit, &Owner) -> bool| {
-        !case.verdict.truncated && case.held().all(|(culprit, owner)| test(culprit, owner))
+        case.all_known() && case.held().all(|(culprit, owner)| test(culprit, owner))
     };
     // A stranger's port is not one to share: each connection would go to either of them. Of UDP
-    // sockets one may want that: each gets the multicasts.
-    let is_wanted = |owner: &Owner| {
-        udp || is_own(case, owner)
+    // sockets one may want that, for the multicasts, which one with a unicast address does not get.
+    let is_wanted = |culprit: &Culprit, owner: &Owner| {
+        let address = culprit.holder.local.address;
+        let gets_multicasts =
+            is_wildcard(address) || address.is_some_and(|address| address.is_multicast());
+        (udp && gets_multicasts)
+            || is_own(case, owner)
             || owner
                 .processes
                 .first()
@@ -104,42 +110,68 @@ pub(super) fn advice(case: &Case<'_>) -> Option<String> {
         culprit.kind == Kind::TimeWait
             || case.event.socket.uid.is_some() && case.event.socket.uid == culprit.holder.socket.uid
     };
-    let waits = case.verdict.kind == Kind::TimeWait;
-    let share = |with_it: bool| {
-        if with_it {
-            "share the port"
-        } else {
-            "have the port"
-        }
+    let split = if udp {
+        ": both get multicasts, but only one of them each other datagram"
+    } else {
+        ""
+    };
+    let share = &format!("share the port{split}");
+    // Beside a socket that is bound and may listen, bind() would pass and then one listen() fail.
+    let is_left_alone = |culprit: &Culprit| {
+        matches!(
+            culprit.kind,
+            Kind::Client | Kind::Accepted | Kind::Closing | Kind::TimeWait
+        )
     };
     match case.verdict.reason? {
-        Reason::ReuseMissingSelf if all(&|c, _| c.reason == Some(Reason::ReuseMissingSelf)) => {
+        Reason::ReuseMissingSelf
+            if all(&|c, owner| {
+                c.reason == Some(Reason::ReuseMissingSelf)
+                    && if udp {
+                        is_wanted(c, owner)
+                    } else {
+                        is_left_alone(c)
+                    }
+            }) =>
+        {
+            let share = if udp { share } else { "have the port" };
             Some(format!(
-                "SO_REUSEADDR on your socket, set before bind(), would let you {}",
-                share(udp)
+                "SO_REUSEADDR on your socket, set before bind(), would let you {share}"
             ))
         }
         Reason::ReuseportMissingSelf
             if all(&|c, owner| {
                 c.reason == Some(Reason::ReuseportMissingSelf)
                     && one_user(c)
-                    && (c.kind == Kind::TimeWait || is_wanted(owner))
+                    && (c.kind == Kind::TimeWait || is_wanted(c, owner))
             }) =>
         {
+            let share = match case.verdict.kind {
+                Kind::TimeWait => "have the port",
+                _ => share,
+            };
             Some(format!(
-                "SO_REUSEPORT on your socket, set before bind(), would let you {}",
-                share(!waits)
+                "SO_REUSEPORT on your socket, set before bind(), would let you {share}"
             ))
         }
         Reason::ReuseMismatch
-            if all(&|c, owner| c.reason == Some(Reason::ReuseMismatch) && is_wanted(owner)) =>
+            if all(&|c, owner| c.reason == Some(Reason::ReuseMismatch) && is_wanted(c, owner)) =>
         {
-            Some("to share the port, set the same option on both before bind()".to_owned())
+            let (option, user) = match (udp, all(&|c, _| one_user(c))) {
+                (true, true) => ("the same option", ""),
+                (true, false) => ("SO_REUSEADDR", ""),
+                // SO_REUSEADDR lets both bind, but only one listen.
+                (false, true) => ("SO_REUSEPORT", ""),
+                (false, false) => ("SO_REUSEPORT", ", and run both as one user"),
+            };
+            Some(format!(
+                "to share the port, set {option} on both before bind(){user}{split}"
+            ))
         }
         Reason::ReuseportUid
-            if all(&|c, owner| c.reason == Some(Reason::ReuseportUid) && is_wanted(owner)) =>
+            if all(&|c, owner| c.reason == Some(Reason::ReuseportUid) && is_wanted(c, owner)) =>
         {
-            Some("to share the port, run both as one user".to_owned())
+            Some(format!("to share the port, run both as one user{split}"))
         }
         _ => None,
     }

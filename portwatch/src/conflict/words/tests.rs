@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
+    conflict::verdict::judge,
     event::{Container, Op, Overlap, Reason, *},
     sample::{
         self, Held, again, by, connect, exhausted, held, nginx, occupant, refused, refused_by,
@@ -45,6 +46,16 @@ fn container(id: &str, runtime: &'static str) -> Option<Container> {
 
 fn in_container(pid: u32, name: &str) -> Occupant {
     occupant(pid, name).with(|process| process.container = container("0a1b2c3d4e5f6071", "docker"))
+}
+
+/// The same, of cases that a verdict can come to.
+fn judged(cases: Vec<(&str, Sighting)>) -> String {
+    for (title, sighting) in &cases {
+        let verdict = judge(&sighting.event, Backend::Tracing, || Some(1024)).unwrap();
+        let said = &sighting.explanation.as_ref().unwrap().verdict;
+        assert_eq!(verdict, *said, "{title}");
+    }
+    told(cases)
 }
 
 /// A title and what is said, a case each.
@@ -100,6 +111,35 @@ fn owners() {
     let mut in_same_container = bind("0.0.0.0:8080");
     std::sync::Arc::make_mut(&mut in_same_container.process).container =
         container("0a1b2c3d4e5f6071", "docker");
+    let pod = |id: &str| {
+        let path = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1b_2.slice";
+        Some(format!("{path}/cri-containerd-{id}.scope"))
+    };
+    let in_pod = |own: &str| {
+        let mut sighting = bind("0.0.0.0:8080");
+        let process = std::sync::Arc::make_mut(&mut sighting.process);
+        process.container = container(own, "containerd");
+        process.cgroup = pod(own);
+        let mate = in_container(900, "redis-server").with(|process| process.cgroup = pod("x"));
+        refused_by(sighting, vec![anyone().by(mate)])
+    };
+    let heirs = |held: Held| {
+        (813..817).fold(held.by(own.clone()), |held, pid| {
+            held.by(occupant(pid, "node"))
+        })
+    };
+    let some_known = |total, truncated| {
+        let mut sighting = one(nginx());
+        let verdict = &mut sighting.explanation.as_mut().unwrap().verdict;
+        (verdict.total, verdict.truncated) = (total, truncated);
+        again(sighting)
+    };
+    let pathless = |pid, name| occupant(pid, name).with(|process| process.executable_path = None);
+    let hosted = |name: &str, unit: &str, parent| {
+        let mut occupant = occupant(900, name).of(unit);
+        occupant.task.parent_pid = Some(parent);
+        one(anyone().by(occupant))
+    };
     let many = (813..817).fold(nginx(), |held, pid| held.by(occupant(pid, "nginx")));
     let text = told(vec![
         ("a unit", one(nginx())),
@@ -143,7 +183,52 @@ fn owners() {
                 })),
             ),
         ),
-        ("a forwarder that says where to", one(anyone().by(proxy))),
+        ("another container of the pod", in_pod("deadbeef")),
+        ("the same container of the pod", in_pod("0a1b2c3d4e5f6071")),
+        (
+            "a forwarder that says where to",
+            one(anyone().by(proxy.clone())),
+        ),
+        (
+            "a forwarder whose listener its daemon made",
+            one(anyone()
+                .by(proxy.clone())
+                .created(occupant(800, "dockerd"), false)),
+        ),
+        (
+            "a forwarder and another",
+            refused_by(bind("0.0.0.0:8080"), vec![anyone().by(proxy), nginx()]),
+        ),
+        ("a job of cron", hosted("job", "cron.service", 800)),
+        ("cron", hosted("cron", "cron.service", 1)),
+        ("a forwarding of ssh", hosted("sshd", "ssh.service", 800)),
+        (
+            "closed just now",
+            one(anyone().holder(|holder| holder.references = Some(0))),
+        ),
+        (
+            "closed just now by a known process",
+            one(anyone()
+                .created(occupant(300, "httpd"), false)
+                .holder(|holder| holder.references = Some(0))),
+        ),
+        (
+            "several, one of them closed just now",
+            refused_by(
+                bind("0.0.0.0:8080"),
+                vec![
+                    anyone().holder(|holder| holder.references = Some(0)),
+                    nginx(),
+                ],
+            ),
+        ),
+        ("one of more than were kept", some_known(5_000, false)),
+        ("cut short", some_known(300, true)),
+        ("this very process and others", one(heirs(anyone()))),
+        (
+            "this very process and systemd",
+            one(anyone().by(own.clone()).by(systemd())),
+        ),
         (
             "a forwarder",
             one(anyone().by(occupant(99047, "rootlessport"))),
@@ -183,6 +268,18 @@ fn owners() {
             one(anyone()
                 .by(occupant(412, "sh"))
                 .created(occupant(300, "httpd"), false)),
+        ),
+        (
+            "left to a process whose executable is not known",
+            one(anyone()
+                .by(pathless(412, "sh"))
+                .created(occupant(300, "httpd"), true)),
+        ),
+        (
+            "left to one of the same name",
+            one(anyone()
+                .by(pathless(412, "httpd"))
+                .created(pathless(300, "httpd"), true)),
         ),
         (
             "gone into the background",
@@ -270,6 +367,18 @@ fn rules() {
             refused_by(
                 bind("0.0.0.0:8080"),
                 vec![listener("[::]:8080", Overlap::DualStack)],
+            ),
+        ),
+        (
+            "its dual stack, of systemd",
+            refused_by(
+                bind("0.0.0.0:6720"),
+                vec![
+                    held(Kind::Listener, "[::]:6720")
+                        .rule(Overlap::DualStack, Reason::NoReuse)
+                        .by(systemd())
+                        .unit("knxd.socket"),
+                ],
             ),
         ),
         (
@@ -378,6 +487,32 @@ fn rules() {
             ),
         ),
         (
+            "UDP, reuse_missing_self, no multicasts",
+            refused_by(
+                udp(bind("0.0.0.0:53")),
+                vec![
+                    held(Kind::Bound, "127.0.0.53:53")
+                        .rule(Overlap::Wildcard, Reason::ReuseMissingSelf)
+                        .holder(|holder| holder.transport = Transport::Udp)
+                        .by(occupant(516, "systemd-resolved")),
+                ],
+            ),
+        ),
+        (
+            "UDP, reuse_mismatch",
+            refused_by(
+                udp(bind("0.0.0.0:5353")),
+                vec![mdns().rule(Overlap::Exact, Reason::ReuseMismatch)],
+            ),
+        ),
+        (
+            "reuse_mismatch, of one program and user",
+            refused_by(
+                alike(bind("127.0.0.1:8080")),
+                vec![bound(Reason::ReuseMismatch).holder(user(1000))],
+            ),
+        ),
+        (
             "UDP, reuseport_missing_self, another user",
             refused_by(
                 udp(bind("0.0.0.0:5353")),
@@ -402,6 +537,7 @@ fn rules() {
 #[test]
 fn connections() {
     let one = |held: Held| refused_by(bind("0.0.0.0:8080"), vec![held]);
+    let one_of = |held: Vec<Held>| refused_by(bind("0.0.0.0:8080"), held);
     let client = || {
         held(Kind::Client, "10.0.0.1:8080")
             .rule(Overlap::Wildcard, Reason::ReuseMissingHolder)
@@ -414,12 +550,23 @@ fn connections() {
             .to("10.0.0.7:51234")
             .lasting(200)
     };
-    let open = |held: Held| held.holder(|holder| holder.references = Some(1));
+    let open = |held: Held| {
+        held.holder(|holder| {
+            (holder.references, holder.socket.inode) = (Some(1), Some(12345));
+        })
+    };
+    let own = Occupant {
+        task: bind("0.0.0.0:1").event.task.clone(),
+        process: bind("0.0.0.0:1").process,
+    };
     let closing = |state| {
         held(Kind::Closing, "10.0.0.1:8080")
             .rule(Overlap::Wildcard, Reason::NoReuse)
             .to("10.0.0.7:51234")
-            .holder(|holder| (holder.state, holder.references) = (state, None))
+            .holder(|holder| {
+                (holder.state, holder.references) = (state, None);
+                holder.socket.inode = None;
+            })
     };
     let waiting = |reason| {
         held(Kind::TimeWait, "0.0.0.0:8080")
@@ -480,11 +627,69 @@ fn connections() {
         ),
         (
             "accepted, in the queue",
+            one(accepted(Reason::ReuseMissingHolder).holder(|holder| {
+                (holder.references, holder.socket.inode) = (None, None);
+            })),
+        ),
+        (
+            "accepted, not found",
             one(accepted(Reason::ReuseMissingHolder).holder(|holder| holder.references = None)),
         ),
         (
+            "accepted by this very process",
+            one(accepted(Reason::ReuseMissingHolder).by(own.clone())),
+        ),
+        (
+            "accepted by this very process and another",
+            one(accepted(Reason::ReuseMissingHolder)
+                .by(own.clone())
+                .by(node(5))),
+        ),
+        (
+            "accepted, several",
+            one_of(vec![
+                accepted(Reason::NoReuse).by(node(5)),
+                accepted(Reason::NoReuse).by(node(6)),
+            ]),
+        ),
+        (
+            "client and its connections closed just now",
+            one(client().holder(|holder| holder.references = Some(0))),
+        ),
+        (
+            "client, several",
+            one_of(vec![client().by(curl()), client().by(curl()), client()]),
+        ),
+        (
+            "CLOSE_WAIT, several",
+            one_of(vec![
+                open(closing(TcpState::CloseWait)).by(occupant(5, "pm2")),
+                waiting(Reason::NoReuse),
+            ]),
+        ),
+        (
+            "TIME_WAIT, several",
+            one_of(vec![waiting(Reason::NoReuse), waiting(Reason::NoReuse)]),
+        ),
+        (
+            "kernel, several",
+            one_of(vec![kernel("0.0.0.0:8080"), kernel("10.0.0.5:8080")]),
+        ),
+        ("TIME_WAIT of one that still runs", {
+            let sighting = by(
+                bind("0.0.0.0:8080"),
+                "node",
+                "/usr/bin/node",
+                &["node", "server.js"],
+            );
+            refused_by(
+                sighting,
+                vec![waiting(Reason::NoReuse).created(node(912), false)],
+            )
+        }),
+        (
             "CLOSE_WAIT",
-            one(closing(TcpState::CloseWait).by(occupant(5, "pm2").of("pm2.service"))),
+            one(open(closing(TcpState::CloseWait)).by(occupant(5, "pm2").of("pm2.service"))),
         ),
         (
             "CLOSE_WAIT, not found",
@@ -495,7 +700,11 @@ fn connections() {
         ("FIN_WAIT2", one(closing(TcpState::FinWait2))),
         (
             "FIN_WAIT2 with a process",
-            one(closing(TcpState::FinWait2).by(occupant(5, "pm2"))),
+            one(open(closing(TcpState::FinWait2)).by(occupant(5, "pm2"))),
+        ),
+        (
+            "FIN_WAIT2, not found",
+            one(open(closing(TcpState::FinWait2))),
         ),
         ("LAST_ACK", one(closing(TcpState::LastAck))),
         ("CLOSING", one(closing(TcpState::Closing))),
@@ -506,7 +715,15 @@ fn connections() {
         ),
         (
             "TIME_WAIT, missing_holder, of an earlier run",
-            one(waiting(Reason::ReuseMissingHolder).created(node(912), true)),
+            refused_by(
+                by(
+                    bind("0.0.0.0:8080"),
+                    "node",
+                    "/usr/bin/node",
+                    &["node", "server.js"],
+                ),
+                vec![waiting(Reason::ReuseMissingHolder).created(node(912), true)],
+            ),
         ),
         (
             "TIME_WAIT, reuseport_missing_self",
@@ -534,19 +751,26 @@ fn connections() {
 fn refusals() {
     let none = |kind, errno| refused(bind("0.0.0.0:8080"), kind, errno);
     let auto = |op, local: &str| adjusted(sighting(op, local), |event| event.auto_port = true);
-    let mut reserved = exhausted(
-        auto(Op::Listen, "0.0.0.0:1"),
-        Scope::Address,
-        libc::EADDRINUSE,
-    );
-    reserved
-        .explanation
-        .as_mut()
-        .unwrap()
-        .exhausted
-        .as_mut()
-        .unwrap()
-        .reserved = Some(5);
+    let reserving = |reserved| {
+        let mut sighting = exhausted(
+            auto(Op::Listen, "0.0.0.0:1"),
+            Scope::Address,
+            libc::EADDRINUSE,
+        );
+        let explanation = sighting.explanation.as_mut().unwrap();
+        explanation.exhausted.as_mut().unwrap().reserved = reserved;
+        again(sighting)
+    };
+    let connecting = || {
+        adjusted(connect("10.0.0.1:1", "10.0.0.9:443"), |event| {
+            (event.no_port_left, event.auto_port) = (true, true);
+        })
+    };
+    let on_device = |address| {
+        let mut sighting = bind(address);
+        sighting.event.socket.device = Some(3);
+        refused(sighting, Kind::NotLocal, libc::EADDRNOTAVAIL)
+    };
     let mut bound = none(Kind::AlreadyBound, libc::EINVAL);
     bound.event.bound_port = Some(8080);
     let unitless = |path: &str| {
@@ -559,15 +783,27 @@ fn refusals() {
     let mut contained = bind("0.0.0.0:80");
     std::sync::Arc::make_mut(&mut contained.process).container =
         container("0a1b2c3d4e5f6071", "docker");
-    let seen = |total, truncated| {
-        let mut sighting = adjusted(none(Kind::Unknown, libc::EADDRINUSE), |event| {
-            event.conflict = Some(Conflict::default());
+    // None of the sockets that are there is in the way.
+    let seen = |kept: usize, total, truncated, is_claim_known: bool| {
+        let mut sighting = adjusted(bind("127.0.0.1:8080"), |event| {
+            let innocent = held(Kind::Listener, "127.0.0.2:8080").holder(|holder| {
+                holder.socket.options.reuseport = Some(false);
+            });
+            event.conflict = Some(Conflict {
+                holders: vec![innocent.culprit.holder; kept],
+                total,
+                truncated,
+            });
+            if !is_claim_known {
+                event.socket.options = SocketOptions::default();
+            }
         });
-        let verdict = &mut sighting.explanation.as_mut().unwrap().verdict;
-        (verdict.total, verdict.truncated) = (total, truncated);
+        sighting = refused(sighting, Kind::Unknown, libc::EADDRINUSE);
+        sighting.explanation.as_mut().unwrap().verdict =
+            judge(&sighting.event, Backend::Tracing, || None).unwrap();
         again(sighting)
     };
-    let text = told(vec![
+    let text = judged(vec![
         (
             "exhausted, bind(0)",
             exhausted(
@@ -584,22 +820,18 @@ fn refusals() {
                 libc::EADDRINUSE,
             ),
         ),
-        ("exhausted, listen(), some are reserved", again(reserved)),
+        ("exhausted, listen(), some are reserved", reserving(Some(5))),
+        (
+            "exhausted, listen(), reserved ones not known",
+            reserving(None),
+        ),
         (
             "exhausted, connect()",
-            exhausted(
-                connect("10.0.0.1:1", "10.0.0.9:443"),
-                Scope::Tuple,
-                libc::EADDRNOTAVAIL,
-            ),
+            exhausted(connecting(), Scope::Tuple, libc::EADDRNOTAVAIL),
         ),
         (
             "exhausted, UDP",
-            exhausted(
-                udp(connect("10.0.0.1:1", "10.0.0.9:443")),
-                Scope::Address,
-                libc::EAGAIN,
-            ),
+            exhausted(udp(connecting()), Scope::Address, libc::EAGAIN),
         ),
         (
             "exhausted, sendto()",
@@ -632,23 +864,32 @@ fn refusals() {
                 libc::EADDRNOTAVAIL,
             ),
         ),
+        ("not_local, on a device", on_device("192.0.2.10:8080")),
+        (
+            "not_local, IPv6, on a device",
+            on_device("[2001:db8::1]:8080"),
+        ),
         ("policy", none(Kind::Policy, libc::EPERM)),
         ("already_bound", again(bound)),
-        ("gone", none(Kind::Gone, libc::EADDRINUSE)),
+        ("gone", seen(0, 0, false, true)),
+        ("gone, beside one", seen(1, 1, false, true)),
+        ("gone, beside others", seen(3, 3, false, true)),
         (
             "unknown, nothing was seen",
             none(Kind::Unknown, libc::EADDRINUSE),
         ),
-        ("unknown, nobody there", seen(0, false)),
-        ("unknown, one there", seen(1, false)),
-        ("unknown, nobody guilty", seen(3, false)),
-        ("unknown, too many", seen(300, true)),
+        ("unknown claim, nobody there", seen(0, 0, false, false)),
+        ("unknown claim, one there", seen(1, 1, false, false)),
+        ("unknown claim, several there", seen(3, 3, false, false)),
+        ("unknown, more than were kept", seen(8, 300, false, true)),
+        ("unknown, cut short", seen(8, 300, true, true)),
+        ("unknown, cut short at once", seen(0, 0, true, true)),
+        ("unknown, cut short behind them", seen(2, 2, true, true)),
         (
             "unknown, no scope",
             refused(bind("[fe80::1]:8080"), Kind::Unknown, libc::EINVAL),
         ),
         ("unknown", none(Kind::Unknown, libc::EINVAL)),
-        ("unknown, without a name", none(Kind::Unknown, 530)),
     ]);
     insta::assert_snapshot!(text);
 }
