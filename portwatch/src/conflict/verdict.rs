@@ -100,8 +100,10 @@ fn in_use(event: &Event) -> Verdict {
     } = conflict;
     let own = claim_of(event);
     let mut device = false;
+    let is_late = |holder: &&Holder| came_later(holder, event);
     let mut culprits: Vec<Culprit> = holders
         .iter()
+        .filter(|holder| !is_late(holder))
         .filter_map(|holder| {
             let (culprit, by_device) = culprit(own.as_ref(), holder, *connect_only)?;
             device |= by_device;
@@ -113,7 +115,13 @@ fn in_use(event: &Event) -> Verdict {
     let kind = match culprits.first() {
         Some(first) => first.kind,
         // All that was there is known, and nothing of it is in the way any more.
-        None if own.is_some() && !truncated && *total <= seen => Kind::Gone,
+        None if own.is_some()
+            && !truncated
+            && *total <= seen
+            && !holders.iter().any(|holder| is_late(&holder)) =>
+        {
+            Kind::Gone
+        }
         None => Kind::Unknown,
     };
     Verdict {
@@ -125,6 +133,15 @@ fn in_use(event: &Event) -> Verdict {
         truncated: *truncated,
         culprits,
     }
+}
+
+/// Whether a socket got the port after the call was refused, while its owners were still to be looked at;
+/// or at the same moment, which cannot be told apart.
+fn came_later(holder: &Holder, event: &Event) -> bool {
+    holder
+        .taker
+        .as_ref()
+        .is_some_and(|taker| taker.time_boot > event.time_boot)
 }
 
 /// What the refused socket claimed; `None` where that is not known.

@@ -10,8 +10,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    sys::mman::{MapFlags, ProtFlags, mmap_anonymous},
+};
 use serde_json::Value;
 
 use super::{Session, sessions};
@@ -22,6 +25,7 @@ use crate::{
     sys::{
         clock,
         netns::Netns,
+        proc,
         sock::{Kind, Sock},
         task::{Background, Ended},
     },
@@ -182,12 +186,14 @@ impl Score {
 }
 
 fn fire_fifty_ports(bench: &Bench) -> Result<()> {
+    let release = proc::kernel_release()?;
+    let kernel = proc::version_of(&release).context("no version")?;
     let time = Duration::from_secs(if bench.long { 60 } else { 10 });
     let ring = Ring::new()?;
     let netns = Netns::new()?;
     let home = Netns::current()?;
     netns.enter()?;
-    let (start, hold) = nix::unistd::pipe().context("pipe")?;
+    let (start, hold) = nix::unistd::pipe2(OFlag::O_CLOEXEC).context("pipe")?;
     // Before the tracer: reading it takes threads, and who has threads should not fork.
     let mut fighters = Vec::with_capacity(FIGHTERS);
     for diary in &mut ring.diaries {
@@ -243,14 +249,21 @@ fn fire_fifty_ports(bench: &Bench) -> Result<()> {
         bail!("{} wrong names, the first: {first}", wrong.len());
     }
     let (_, _, lost) = finished.totals;
+    // What was lost may be of other events too.
     ensure!(
-        seen + lost == failures,
+        seen <= failures && failures - seen <= lost,
         "{seen} failures seen and {lost} lost of {failures}"
     );
     ensure!(seen > 1_000, "no fight: {seen} failures");
-    let per_mille = match bench.backend {
-        Backend::Tracing | Backend::Kprobe => 995,
-        Backend::RawTp => 950,
+    // The rest: sockets that were being closed at that moment, which nobody has any more; and, where
+    // the kernel preempts programs and then skips others (7.x), whoever was not noted.
+    let per_mille = if (7, 0) <= kernel {
+        850
+    } else {
+        match bench.backend {
+            Backend::Tracing | Backend::Kprobe => 980,
+            Backend::RawTp => 950,
+        }
     };
     ensure!(
         named * 1_000 >= seen * per_mille,

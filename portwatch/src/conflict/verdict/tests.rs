@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    event::{Endpoint, Family, Overlap, Reason, Socket, SocketOptions},
+    event::{Endpoint, Family, Overlap, Reason, Socket, SocketOptions, Taker},
     sample::{endpoint, sighting},
 };
 
@@ -132,6 +132,22 @@ fn where_nobody_is_in_the_way_any_more_the_holder_is_gone() {
     let verdict = judged("127.0.0.1:8080", innocent(), 1, true);
     assert_eq!(verdict.kind, Kind::Unknown);
     assert_eq!(verdict.device, None);
+}
+
+#[test]
+fn who_got_the_port_after_the_refusal_is_not_blamed_for_it() {
+    let mut late = holder("127.0.0.1:8080", TcpState::Listen);
+    let event = failed(Op::Bind, "127.0.0.1:8080", libc::EADDRINUSE);
+    let mut taken = |time_boot| {
+        late.taker = Some(Taker {
+            task: event.task.clone(),
+            time_boot,
+            has_it: None,
+        });
+        in_the_way("127.0.0.1:8080", vec![late.clone()]).kind
+    };
+    assert_eq!(taken(event.time_boot), Kind::Listener);
+    assert_eq!(taken(event.time_boot + 1), Kind::Unknown);
 }
 
 #[test]
