@@ -790,6 +790,7 @@ fn refusals() {
                 holder.socket.options.reuseport = Some(false);
             });
             event.conflict = Some(Conflict {
+                connect_only: false,
                 holders: vec![innocent.culprit.holder; kept],
                 total,
                 truncated,
