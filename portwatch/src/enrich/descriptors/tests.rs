@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod measure;
 mod real;
 
 use std::{fs, os::unix::fs::symlink, path::PathBuf};
