@@ -264,7 +264,11 @@ impl Loaded {
     pub(crate) fn by(pid: u32) -> io::Result<Self> {
         let mut loaded = Self::default();
         for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-            let text = fs::read_to_string(entry?.path())?;
+            let text = match fs::read_to_string(entry?.path()) {
+                // Closed meanwhile: no program, which stays open.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                text => text?,
+            };
             let id = |name| {
                 let line = text.lines().find_map(|line| line.strip_prefix(name))?;
                 line.trim().parse::<u32>().ok()
