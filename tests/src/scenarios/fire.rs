@@ -249,12 +249,17 @@ fn fire_fifty_ports(bench: &Bench) -> Result<()> {
         bail!("{} wrong names, the first: {first}", wrong.len());
     }
     let (_, _, lost) = finished.totals;
-    // What was lost may be of other events too.
+    // What was lost may be of other events too. A return that a kretprobe has missed is noticed at the
+    // next call of that thread: the last one of a process never is.
+    let unnoticed = match bench.backend {
+        Backend::Kprobe => FIGHTERS as u64 / 100,
+        Backend::Tracing | Backend::RawTp => 0,
+    };
     ensure!(
-        seen <= failures && failures - seen <= lost,
+        seen <= failures && failures - seen <= lost + unnoticed,
         "{seen} failures seen and {lost} lost of {failures}"
     );
-    ensure!(seen > 1_000, "no fight: {seen} failures");
+    ensure!(seen > 500, "no fight: {seen} failures");
     // The rest: sockets that were being closed at that moment, which nobody has any more; and, where
     // the kernel preempts programs and then skips others (7.x), whoever was not noted.
     let per_mille = if (7, 0) <= kernel {
