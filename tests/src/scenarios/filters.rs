@@ -47,11 +47,18 @@ fn filter_mix(s: &mut Script) -> Result<()> {
     let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
     let _v6 = s.listener(Kind::Tcp6, (LO6, 8081))?;
     let _udp4 = s.bound(Kind::Udp4, (LO4, 5353))?;
-    let _udp6 = s.bound(Kind::Udp6, (LO6, 5354))?;
+    let udp6 = s.bound(Kind::Udp6, (LO6, 5354))?;
+    // Whoever is in the way is named whatever the filter.
     let late = s.socket(Kind::Tcp4)?;
-    s.bind(&late, (LO4, 8080)).fails(Errno::EADDRINUSE)?;
+    s.bind(&late, (LO4, 8080))
+        .fails(Errno::EADDRINUSE)?
+        .holder(0, &server, "listen")?
+        .judged(("listener", "exact", "no_reuse"));
     let late = s.socket(Kind::Udp6)?;
-    s.bind(&late, (LO6, 5354)).fails(Errno::EADDRINUSE)?;
+    s.bind(&late, (LO6, 5354))
+        .fails(Errno::EADDRINUSE)?
+        .holder(0, &udp6, "closed")?
+        .judged(("bound", "exact", "no_reuse"));
     let _connection = s.connected(&server)?;
     let refused = s.socket(Kind::Tcp4)?;
     s.connect(&refused, (LO4, 8099))
