@@ -104,9 +104,26 @@ struct Targets {
 /// Runs the mix under `portwatch trace ARGS…`: exactly the lines that `keep` keeps must come.
 fn filtered(
     bench: &Bench,
-    args: impl FnOnce(&Targets) -> Vec<String>,
+    args: impl Fn(&Targets) -> Vec<String>,
     keep: impl Fn(&Expect, &Targets) -> bool,
 ) -> Result<()> {
+    // A kernel that preempts programs and then skips others (7.x) may lose a call, and counts it.
+    for _ in 0..2 {
+        let (lost, result) = once(bench, &args, &keep)?;
+        if lost == 0 || result.is_ok() {
+            return result;
+        }
+        println!("note: {lost} events were lost; once more");
+    }
+    once(bench, &args, &keep)?.1
+}
+
+/// How many events were lost, and whether the others are as they have to be.
+fn once(
+    bench: &Bench,
+    args: impl Fn(&Targets) -> Vec<String>,
+    keep: impl Fn(&Expect, &Targets) -> bool,
+) -> Result<(u64, Result<()>)> {
     let netns = Netns::new()?;
     let cgroup = Cgroup::beside_own(CGROUP)?;
     let workload = Workload::start(&netns, "filter_mix", bench.backend, bench.long, true)?;
@@ -122,6 +139,7 @@ fn filtered(
     let mut expected = bench::told(workload.finish()?)?;
     let finished = tracer.stop()?;
     finished.ended_well(0)?;
+    let (_, _, lost) = finished.totals;
     let all = expected.lines.len();
     expected.lines.retain(|line| keep(line, &targets));
     ensure!(
@@ -132,7 +150,8 @@ fn filtered(
         .into_iter()
         .filter(|line| expected.owns(line))
         .collect();
-    Ok(expect::compare(&expected, &got)?)
+    let result = expect::compare(&expected, &got).map_err(Into::into);
+    Ok((lost, result))
 }
 
 /// Words as arguments.
