@@ -3,6 +3,8 @@
 
 use anyhow::{Context as _, Result};
 
+use crate::sys::proc;
+
 /// The running kernel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kernel {
@@ -26,35 +28,14 @@ pub(super) struct Kernel {
 impl Kernel {
     /// Of this machine.
     pub(super) fn running() -> Result<Self> {
-        let path = "/proc/sys/kernel/osrelease";
-        let release =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-        let version = version(&release).with_context(|| format!("{path} holds {release:?}"))?;
+        let release = proc::kernel_release()?;
+        let version = proc::version_of(&release)
+            .with_context(|| format!("cannot make sense of kernel release {release:?}"))?;
         Ok(Self {
             any_of_group: version < (6, 8),
             mapped_wildcard_unseen: version == (6, 1),
             owner_without_file: version >= (6, 17),
             forgets: version >= (6, 18),
         })
-    }
-}
-
-/// `6.12.9-amd64` to (6, 12)
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_numbers() {
-        assert_eq!(version("6.12.9-amd64\n"), Some((6, 12)));
-        assert_eq!(version("5.10.0-50-amd64"), Some((5, 10)));
-        assert_eq!(version("7.3-rc1"), Some((7, 3)));
-        assert_eq!(version("linux"), None);
-        assert!((6, 9) < (6, 12));
     }
 }
