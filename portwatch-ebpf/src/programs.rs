@@ -31,6 +31,7 @@ enum Room {
     ConnectRefused,
     Autobind,
     State,
+    Release,
     SysExit,
 }
 
@@ -159,6 +160,12 @@ program!(
     BtfTracePointContext,
     |ctx, G| tracing::state_changed::<G>(&ctx)
 );
+program!(
+    fentry,
+    release_tracing in Release,
+    FEntryContext,
+    |ctx, G| tracing::release::<G>(&ctx)
+);
 program!(tp_btf, fork_tracing, BtfTracePointContext, |ctx| {
     tracing::forked(&ctx)
 });
@@ -282,6 +289,13 @@ program!(
     autobind_kprobe in Autobind,
     RetProbeContext,
     |ctx, G| kprobe::autobind::<G>(&ctx)
+);
+
+program!(
+    kprobe,
+    release_kprobe in Release,
+    ProbeContext,
+    |ctx, G| kprobe::release::<G>(&ctx)
 );
 
 program!(

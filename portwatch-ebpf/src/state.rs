@@ -10,6 +10,8 @@ use crate::kernel::generation::ROOMS;
 
 pub(crate) mod attempts;
 pub(crate) mod calls;
+pub(crate) mod closers;
+mod notes;
 pub(crate) mod takers;
 
 /// Processes already announced, by the low bits of their id: see `kernel::image`.

@@ -13,7 +13,7 @@ use portwatch_ebpf::abi::record::{
 use thiserror::Error;
 
 use crate::event::{
-    Conflict, Endpoint, Errno, Event, Family, Holder, Op, Outcome, ProcessImage, Socket,
+    Closer, Conflict, Endpoint, Errno, Event, Family, Holder, Op, Outcome, ProcessImage, Socket,
     SocketOptions, Taker, Task, TcpState, Transport, UnknownReason, Via,
 };
 
@@ -297,6 +297,7 @@ fn owners(mut bytes: &[u8]) -> Result<Record, DecodeError> {
     let total = b.try_get_u32_ne()?;
     let count = b.try_get_u32_ne()? as usize;
     let flag_bits = b.try_get_u32_ne()?;
+    let last = last(b)?;
     let holders = holders_of(b, count.min(MAX_HOLDERS))?;
     let truncated = flag_bits & flags::TRUNCATED != 0;
     Ok(Record::Owners {
@@ -306,8 +307,20 @@ fn owners(mut bytes: &[u8]) -> Result<Record, DecodeError> {
             total,
             truncated,
             connect_only: flag_bits & flags::CONNECT_ONLY != 0,
+            last,
         },
     })
+}
+
+fn last(b: &mut &[u8]) -> Result<Option<Closer>, DecodeError> {
+    let closed = b.try_get_u64_ne()?;
+    let bits = b.try_get_u32_ne()?;
+    b.try_copy_to_slice(&mut [0; 4])?;
+    let closer = task(b)?;
+    Ok(when(bits, present::CLOSER, ()).map(|()| Closer {
+        task: task_of(&closer, bits),
+        time_boot: closed,
+    }))
 }
 
 fn holders_of(b: &mut &[u8], count: usize) -> Result<Vec<Holder>, DecodeError> {
@@ -345,16 +358,16 @@ fn holder(mut bytes: &[u8]) -> Result<Holder, DecodeError> {
     let state = b.try_get_u8()?;
     b.try_copy_to_slice(&mut [0; 3])?;
     let references = b.try_get_u32_ne()?;
-    let taken = b.try_get_u64_ne()?;
-    let taker = task(b)?;
+    let noted = b.try_get_u64_ne()?;
+    let noted_task = task(b)?;
     let now = RawTask {
         key: b.try_get_u64_ne()?,
         uid: b.try_get_u32_ne()?,
         parent: b.try_get_u32_ne()?,
         comm: address_bytes(b)?,
         // Of a process it is the main thread that is looked at.
-        tid: taker.tgid,
-        ..taker
+        tid: noted_task.tgid,
+        ..noted_task
     };
     Ok(Holder {
         // Sockets in TIME_WAIT have no protocol field; only TCP has that state.
@@ -390,10 +403,15 @@ fn holder(mut bytes: &[u8]) -> Result<Holder, DecodeError> {
         of_kernel: flag_bits & flags::OF_KERNEL != 0,
         references: when(bits, present::REFERENCES, references),
         taker: when(bits, present::TAKER, ()).map(|()| Taker {
-            task: task_of(&taker, bits),
-            time_boot: taken,
-            has_it: when(flag_bits, flags::HAS_IT, ())
+            task: task_of(&noted_task, bits),
+            time_boot: noted,
+            has_it: when(flag_bits, flags::HAS_IT | flags::CLOSING, ())
                 .map(|()| task_of(&now, bits | present::PARENT)),
+            closing: flag_bits & flags::CLOSING != 0,
+        }),
+        closer: when(bits, present::CLOSER, ()).map(|()| Closer {
+            task: task_of(&noted_task, bits),
+            time_boot: noted,
         }),
     })
 }

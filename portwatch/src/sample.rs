@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
-mod conflict;
+pub(crate) mod conflict;
 
 use std::sync::Arc;
 

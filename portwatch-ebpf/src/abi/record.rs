@@ -1,7 +1,7 @@
 //! The records of the ring buffer.
 
 /// Version of the record layout. User space refuses any other and names both.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Kinds of record, [`Header::kind`].
 pub mod kind {
@@ -85,8 +85,10 @@ pub mod present {
     pub const SOCKET_FLAGS: u32 = 1 << 18;
     /// `references` of a [`super::HolderRecord`]
     pub const REFERENCES: u32 = 1 << 19;
-    /// `taken` and `taker` of a [`super::HolderRecord`]
+    /// `noted` and `task` of a [`super::HolderRecord`]: who got the port
     pub const TAKER: u32 = 1 << 20;
+    /// `noted` and `task` of a [`super::HolderRecord`] or [`super::LastRecord`]: who closed the socket
+    pub const CLOSER: u32 = 1 << 21;
 }
 
 /// Options and properties of a socket, bits of `flags`.
@@ -124,6 +126,9 @@ pub mod flags {
     pub const OF_KERNEL: u32 = 1 << 14;
     /// The process that got the port has a descriptor of the socket.
     pub const HAS_IT: u32 = 1 << 15;
+    /// The process that got the port is about to give it back: it has closed the last descriptor of the
+    /// socket, which is not yet gone.
+    pub const CLOSING: u32 = 1 << 20;
     /// All sockets on the port got it from connect(): no accepted connection is among them.
     pub const CONNECT_ONLY: u32 = 1 << 19;
     /// connect() was on its way and found no free port for the socket.
@@ -287,11 +292,11 @@ pub struct HolderRecord {
     /// References to the open file: one for each entry of a descriptor table, and for each system
     /// call that is at work on it.
     pub references: u32,
-    /// When it got the port, CLOCK_BOOTTIME, ns.
-    pub taken: u64,
-    /// Who got the port for it, as the process was then.
-    pub taker: TaskRecord,
-    /// What that process is now, with [`flags::HAS_IT`].
+    /// When it got the port or, in TIME_WAIT, was closed, CLOCK_BOOTTIME, ns.
+    pub noted: u64,
+    /// Who did that, as the process was then: see [`present::TAKER`], [`present::CLOSER`].
+    pub task: TaskRecord,
+    /// What that process is now, with [`flags::HAS_IT`] and [`flags::CLOSING`].
     pub now: NowRecord,
 }
 
@@ -319,6 +324,20 @@ pub const HOLDER_CLASSES: usize = 5;
 /// Words of scratch: eight candidates and a count for each class, and where the walks stand.
 pub const SCRATCH: usize = (MAX_HOLDERS + 1) * HOLDER_CLASSES + 10;
 
+/// The last socket without a peer (listening, bound) that was closed on a port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct LastRecord {
+    /// When, CLOCK_BOOTTIME, ns.
+    pub closed: u64,
+    /// Bits of [`present`]: [`present::CLOSER`] where there is one.
+    pub present: u32,
+    /// Must be 0.
+    pub reserved: u32,
+    /// Who closed it, as the process was then.
+    pub task: TaskRecord,
+}
+
 /// The owners of a port, sent ahead of the socket record of the refused bind or listen by the same
 /// thread.
 #[repr(C)]
@@ -334,6 +353,8 @@ pub struct OwnersRecord {
     pub count: u32,
     /// [`flags::TRUNCATED`]
     pub flags: u32,
+    /// Who had the port last.
+    pub last: LastRecord,
     /// The first `count` are filled in.
     pub holders: [HolderRecord; MAX_HOLDERS],
     /// Scratch of the walk: zero when the record is submitted.
@@ -375,5 +396,6 @@ const _: () = assert!(size_of::<Header>() == 8);
 const _: () = assert!(size_of::<TaskRecord>() == 64);
 const _: () = assert!(size_of::<SocketRecord>() == 192);
 const _: () = assert!(size_of::<HolderRecord>() == 184);
-const _: () = assert!(size_of::<OwnersRecord>() == 24 + 8 * 184 + 440);
+const _: () = assert!(size_of::<LastRecord>() == 80);
+const _: () = assert!(size_of::<OwnersRecord>() == 24 + 80 + 8 * 184 + 440);
 const _: () = assert!(size_of::<ProcessRecord>() == 8 + 64 + 16 + 32 + 768 + 1024);

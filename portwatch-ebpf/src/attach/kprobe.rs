@@ -8,7 +8,7 @@ use portwatch_ebpf::abi::{config::detail, record::loss};
 use super::raw_tp::Raw;
 use crate::{
     emit,
-    hook::{Returned, autobind, bind, connect, listen},
+    hook::{Returned, autobind, bind, closed, connect, listen},
     kernel::{
         generation::Generation,
         memory::{Memory, Probed, Ptr, config, detailed, offset},
@@ -111,6 +111,19 @@ fn request<G: Generation>(entry: &Entry) -> Option<&'static Request> {
         entry.third as u32,
         Space::Kernel,
     )
+}
+
+/// Entry of inet_release.
+#[inline(always)]
+pub(crate) fn release<G: Generation>(ctx: &ProbeContext) {
+    let Some(socket) = ctx.arg::<u64>(0) else {
+        return;
+    };
+    let sk = G::Far::fetch::<Ptr>(socket, offset!(socket_sk));
+    // A socket that could not be made has none.
+    if !sk.is_null() {
+        closed::by_caller::<Raw<G>>(sk);
+    }
 }
 
 /// Return of inet_bind_sk, inet6_bind_sk, inet_bind or inet6_bind.

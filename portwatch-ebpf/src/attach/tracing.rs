@@ -8,7 +8,7 @@ use portwatch_ebpf::abi::{config::detail, record::loss};
 
 use crate::{
     emit,
-    hook::{self, Backend, Returned, autobind, bind, connect, listen},
+    hook::{self, Backend, Returned, autobind, bind, closed, connect, listen},
     kernel::{
         generation::Generation,
         memory::{Memory, Ptr, Typed, config, detailed, offset},
@@ -127,6 +127,16 @@ pub(crate) fn listen_early<G: Generation>(ctx: &FExitContext) {
 #[inline(always)]
 pub(crate) fn autobind<G: Generation>(ctx: &FExitContext) {
     autobind::returned::<Tracing<G>>(ctx.arg(0), returned(ctx.arg(1), Function::Autobind));
+}
+
+/// fentry of inet_release.
+#[inline(always)]
+pub(crate) fn release<G: Generation>(ctx: &FEntryContext) {
+    let sk = sk_of(ctx.arg(0));
+    // A socket that could not be made has none.
+    if !sk.is_null() {
+        closed::by_caller::<Tracing<G>>(sk);
+    }
 }
 
 /// fentry of inet_dgram_connect.

@@ -18,6 +18,7 @@ use crate::{
 
 pub(crate) mod autobind;
 pub(crate) mod bind;
+pub(crate) mod closed;
 pub(crate) mod connect;
 pub(crate) mod listen;
 pub(crate) mod process;

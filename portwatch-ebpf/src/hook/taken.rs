@@ -33,7 +33,7 @@ fn note<B: Backend>(inode: u64) {
         return;
     };
     takers::note(inode, |taker| {
-        taker.taken = emit::now();
+        taker.at = emit::now();
         taker.leader = caller.leader;
         caller.describe(&mut taker.task, &mut taker.present);
     });

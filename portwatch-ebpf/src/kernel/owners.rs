@@ -11,7 +11,9 @@ use core::marker::PhantomData;
 
 use portwatch_ebpf::abi::{
     layout::ABSENT,
-    record::{HOLDER_CLASSES, Header, MAX_HOLDERS, OwnersRecord, SCRATCH, VERSION, flags, kind},
+    record::{
+        HOLDER_CLASSES, Header, MAX_HOLDERS, OwnersRecord, SCRATCH, VERSION, flags, kind, present,
+    },
 };
 
 use super::{
@@ -21,7 +23,10 @@ use super::{
     sock::state,
     task,
 };
-use crate::emit;
+use crate::{
+    emit,
+    state::closers::{self, Place},
+};
 
 /// Words of the record's scratch, behind the candidates and their counts.
 mod word {
@@ -117,12 +122,32 @@ fn send<G: Generation>(own: u64, port: u64, address: [u64; 2]) {
     } else {
         collect_udp::<G>(record);
     }
+    last::<G::Far>(record, net, port);
     G::repeat::<Pick>(record);
     G::repeat::<Describe<G::Far>>(record);
     search::search::<G>(record);
     // SAFETY: words.
     unsafe { zero(&raw mut record.scratch) };
     entry.submit(0);
+}
+
+/// Who had the port last, without a peer: `port` with its bit for TCP.
+#[inline(always)]
+fn last<F: Memory>(record: &mut OwnersRecord, net: u64, port: u64) {
+    let place = Place {
+        netns: F::fetch(net, offset!(net_inum)),
+        port: (port >> 1) as u16,
+        peer_port: 0,
+        peer: 0,
+        is_tcp: port & 1 != 0,
+    };
+    let last = &mut record.last;
+    // SAFETY: words.
+    unsafe { zero(&raw mut *last) };
+    let noted = closers::copy(place, &mut last.closed, &mut last.task);
+    if noted != 0 {
+        set(&mut last.present, noted | present::CLOSER);
+    }
 }
 
 /// The place of a struct, given that of a member.

@@ -12,6 +12,7 @@ use super::{
     memory::{Memory, Ptr, Typed, config, detailed, offset, set},
     request::{AF_INET, AF_INET6},
 };
+use crate::state::closers::Place;
 
 /// What portwatch makes of each IPPROTO_*: bits of [`protocol`] and [`INSIDE`]. A table, because the
 /// verifier would follow every number of a `match` separately through all that comes after.
@@ -37,6 +38,8 @@ static PROTOCOLS: [u8; 512] = {
 /// The outer socket of MPTCP.
 const OUTER: u8 = 1 << 7;
 
+/// include/uapi/linux/in.h
+pub(crate) const IPPROTO_TCP: u16 = 6;
 /// SOCK_RAW
 const SOCK_RAW: u16 = 3;
 /// include/net/sock.h
@@ -265,6 +268,24 @@ pub(crate) fn local<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) 
     }
     record.local_port = port::<M>(sk);
     set(&mut record.present, present::LOCAL_PORT);
+}
+
+/// Where a socket with that local port is.
+#[inline(always)]
+pub(crate) fn place<M: Memory>(sk: Ptr, port: u16, is_tcp: bool) -> Place {
+    let v6 = offset!(skc_v6_daddr);
+    let peer = if v6 != ABSENT && M::load::<u16>(sk, offset!(skc_family)) == AF_INET6 {
+        M::load::<u64>(sk, v6) ^ M::load::<u64>(sk, v6 + 8)
+    } else {
+        u64::from(M::load::<u32>(sk, offset!(skc_daddr)))
+    };
+    Place {
+        netns: netns::<M>(sk),
+        port,
+        peer_port: M::load::<u16>(sk, offset!(skc_dport)),
+        peer,
+        is_tcp,
+    }
 }
 
 /// The local address as its two words in memory, IPv4 in the first half of the first.

@@ -97,6 +97,7 @@ fn in_use(event: &Event) -> Verdict {
         total,
         truncated,
         connect_only,
+        last: _, // asked of what is gone: see `departure`
     } = conflict;
     let own = claim_of(event);
     let mut device = false;

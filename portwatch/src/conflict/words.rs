@@ -19,7 +19,7 @@ use std::sync::LazyLock;
 pub use hint::hint;
 pub use message::message;
 
-use crate::event::{Culprit, Event, Exhausted, Explanation, Owner, Process, Verdict};
+use crate::event::{Culprit, Departure, Event, Exhausted, Explanation, Owner, Process, Verdict};
 
 /// Everything that words are made of.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,19 @@ pub struct Case<'a> {
     pub owners: &'a [Owner],
     /// Of a range without free ports.
     pub exhausted: Option<&'a Exhausted>,
+    /// Who closed a socket on the port meanwhile.
+    pub gone: Option<&'a Departure>,
+}
+
+/// What was found out about a verdict.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Who owns its culprits, in their order.
+    pub owners: Vec<Owner>,
+    /// Of a range without free ports.
+    pub exhausted: Option<Exhausted>,
+    /// Who closed a socket on the port meanwhile.
+    pub gone: Option<Departure>,
 }
 
 /// An owner of whom nothing is known.
@@ -59,25 +72,26 @@ impl<'a> Case<'a> {
 
 /// The explanation of a refused call, complete with words.
 #[must_use]
-pub fn explain(
-    event: &Event,
-    process: &Process,
-    verdict: Verdict,
-    owners: Vec<Owner>,
-    exhausted: Option<Exhausted>,
-) -> Explanation {
+pub fn explain(event: &Event, process: &Process, verdict: Verdict, found: Found) -> Explanation {
+    let Found {
+        owners,
+        exhausted,
+        gone,
+    } = found;
     let case = Case {
         event,
         process,
         verdict: &verdict,
         owners: &owners,
         exhausted: exhausted.as_ref(),
+        gone: gone.as_ref(),
     };
     let (message, hint) = (message(&case), hint(&case));
     Explanation {
         verdict,
         owners,
         exhausted,
+        gone,
         message,
         hint,
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portwatch_ebpf::abi::record::{NowRecord, SCRATCH, TaskRecord};
+use portwatch_ebpf::abi::record::{LastRecord, NowRecord, SCRATCH, TaskRecord};
 use proptest::prelude::*;
 
 use super::{record as decode, *};
@@ -96,8 +96,8 @@ fn holder_record(port: u16) -> HolderRecord {
         state: 10,
         reserved: [0; 3],
         references: 25,
-        taken: 26,
-        taker: task_record(),
+        noted: 26,
+        task: task_record(),
         now: NowRecord {
             process_key: 27,
             uid: 28,
@@ -118,6 +118,12 @@ fn owners_record(count: u32) -> OwnersRecord {
         total: 32,
         count,
         flags: flags::TRUNCATED,
+        last: LastRecord {
+            closed: 33,
+            present: u32::MAX,
+            reserved: 0,
+            task: task_record(),
+        },
         holders,
         scratch: [0; SCRATCH],
     }
@@ -540,9 +546,20 @@ fn every_member_of_a_holder_arrives() {
                 comm: Some("now".to_owned()),
                 ..event(&socket_record()).task
             }),
+            closing: false,
+        }),
+        // The same words as those of who got the port: a record has only one of both.
+        closer: Some(Closer {
+            task: event(&socket_record()).task,
+            time_boot: 26,
         }),
     };
     assert_eq!(conflict.holders, [expected]);
+    let last = Closer {
+        task: event(&socket_record()).task,
+        time_boot: 33,
+    };
+    assert_eq!(conflict.last, Some(last));
     assert_eq!((conflict.total, conflict.truncated), (32, true));
 }
 

@@ -2,28 +2,19 @@
 //! short, the listener is what it missed. Connections join the list in front of it, and where the
 //! verifier allows few rounds they are all that is seen.
 
-use std::{io, time::Duration};
+use std::io;
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_sock_diag::{
-    SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP},
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
 };
-use netlink_sys::{SocketAddr, protocols::NETLINK_SOCK_DIAG};
 use portwatch_ebpf::abi::record::MAX_HOLDERS;
 
+use super::sock_diag;
 use crate::event::{
     Conflict, Endpoint, Family, Holder, Socket, SocketOptions, TcpState, Transport,
 };
-
-/// What one read takes: the kernel fills 32 KiB at most (net/netlink/af_netlink.c).
-const ROOM: usize = 32 << 10;
-
-/// The kernel answers while it is asked; this is for one that does not.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The TCP sockets listening on a port in the network namespace of the calling thread, IPv4 first;
 /// as many as a conflict shows.
@@ -64,8 +55,6 @@ fn ask(family: Family, port: u16, found: &mut Vec<Holder>) -> io::Result<()> {
         Family::Ipv4 => (AF_INET, SocketId::new_v4()),
         Family::Ipv6 => (AF_INET6, SocketId::new_v6()),
     };
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     let request = InetRequest {
         family: number,
         protocol: IPPROTO_TCP,
@@ -77,48 +66,9 @@ fn ask(family: Family, port: u16, found: &mut Vec<Holder>) -> io::Result<()> {
             ..id
         },
     };
-    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-
-    let mut socket = netlink_sys::Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    nix::sys::socket::setsockopt(
-        &socket,
-        nix::sys::socket::sockopt::ReceiveTimeout,
-        &nix::sys::time::TimeVal::new(PATIENCE.as_secs().cast_signed(), 0),
-    )?;
-    socket.send(&bytes, 0)?;
-    let mut answer = Vec::with_capacity(ROOM);
-    loop {
-        answer.clear();
-        socket.recv(&mut answer, 0)?;
-        if !take(&answer, port, found)? {
-            return Ok(());
-        }
-    }
-}
-
-/// Takes the messages of one read; whether there is more to come.
-fn take(mut bytes: &[u8], port: u16, found: &mut Vec<Holder>) -> io::Result<bool> {
-    while !bytes.is_empty() {
-        let message = NetlinkMessage::<SockDiagMessage>::deserialize(bytes)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-        match message.payload {
-            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                found.extend(holder(&response, port).filter(|_| found.len() < MAX_HOLDERS));
-            }
-            NetlinkPayload::Error(error) => return Err(error.to_io()),
-            NetlinkPayload::Done(_) => return Ok(false),
-            _ => {}
-        }
-        // Messages begin at multiples of four bytes (include/uapi/linux/netlink.h, NLMSG_ALIGN).
-        let len = (message.header.length as usize).next_multiple_of(4);
-        bytes = bytes.get(len.max(4)..).unwrap_or_default();
-    }
-    Ok(true)
+    sock_diag::ask(request, NLM_F_DUMP, |answer| {
+        found.extend(holder(&answer.socket, port).filter(|_| found.len() < MAX_HOLDERS));
+    })
 }
 
 fn holder(response: &InetResponse, port: u16) -> Option<Holder> {
@@ -163,6 +113,7 @@ fn holder(response: &InetResponse, port: u16) -> Option<Holder> {
         of_kernel: false,
         references: None,
         taker: None,
+        closer: None,
     })
 }
 
@@ -193,6 +144,7 @@ mod tests {
             of_kernel: false,
             references: None,
             taker: None,
+            closer: None,
         }
     }
 
@@ -223,6 +175,7 @@ mod tests {
             holders: vec![client(80); MAX_HOLDERS],
             total: 64,
             connect_only: false,
+            last: None,
             truncated: true,
         };
         assert!(are_wanted(&conflict));
@@ -243,15 +196,9 @@ mod tests {
             holders: vec![client(80)],
             total: 1,
             connect_only: false,
+            last: None,
             truncated: false,
         };
         assert!(!are_wanted(&conflict));
-    }
-
-    #[test]
-    fn a_damaged_answer_is_an_error_and_no_panic() {
-        let mut found = Vec::new();
-        assert!(take(&[1, 2, 3], 80, &mut found).is_err());
-        assert!(take(&[0; 64], 80, &mut found).is_err() || found.is_empty());
     }
 }

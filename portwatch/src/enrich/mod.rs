@@ -15,18 +15,23 @@ pub mod netns;
 pub mod owners;
 pub mod process;
 pub mod service;
+pub mod sock_diag;
 pub mod socket_unit;
 pub mod task;
+pub mod time_wait;
 pub mod unit;
 pub mod user;
 
-use std::{io, ops::RangeInclusive};
+use std::{io, ops::RangeInclusive, time::Duration};
 
 use crate::{
-    conflict::{self, words},
+    conflict::{
+        self, departure,
+        words::{self, Found},
+    },
     event::{
-        Backend, Culprit, Event, Exhausted, Explanation, Kind, Op, Owner, PortClass, PortFacts,
-        Process, ProcessImage, Scope, Sighting, Time, Transport,
+        Backend, Closer, Culprit, Departure, Event, Exhausted, Explanation, Holder, Kind, Occupant,
+        Op, Owner, PortClass, PortFacts, Process, ProcessImage, Scope, Sighting, Time, Transport,
     },
 };
 use clock::Clock;
@@ -145,14 +150,60 @@ impl Enricher {
         let possessions = self
             .owners
             .of(&verdict.culprits, &mut self.processes, &self.clock);
+        let remaining = self.remaining(event, &verdict.culprits);
         let owners = verdict
             .culprits
             .iter()
             .zip(possessions)
-            .map(|(culprit, possession)| self.owner(event, culprit, possession))
+            .zip(remaining)
+            .map(|((culprit, possession), remaining)| {
+                self.owner(event, culprit, possession, remaining)
+            })
             .collect();
         let exhausted = (verdict.kind == Kind::Exhausted).then(|| self.exhausted(event));
-        Some(words::explain(event, process, verdict, owners, exhausted))
+        let gone = departure::just_closed_by(event)
+            .filter(|_| verdict.kind == Kind::Gone)
+            .map(|closer| self.departure(closer));
+        let found = Found {
+            owners,
+            exhausted,
+            gone,
+        };
+        Some(words::explain(event, process, verdict, found))
+    }
+
+    /// How long each of the sockets that are in TIME_WAIT stays there.
+    fn remaining(&self, event: &Event, culprits: &[Culprit]) -> Vec<Option<Duration>> {
+        let waiting: Vec<Option<Holder>> = culprits
+            .iter()
+            .map(|culprit| (culprit.kind == Kind::TimeWait).then(|| culprit.holder.clone()))
+            .collect();
+        let Some(netns) = event
+            .socket
+            .netns
+            .filter(|_| waiting.iter().any(Option::is_some))
+        else {
+            return vec![None; culprits.len()];
+        };
+        let ask = move || {
+            let ask = |holder: Option<Holder>| time_wait::remaining(&holder?).unwrap_or_default();
+            waiting.into_iter().map(ask).collect()
+        };
+        self.namespaces
+            .inside(netns, &event.task, ask)
+            .unwrap_or_else(|| vec![None; culprits.len()])
+    }
+
+    fn departure(&mut self, closer: &Closer) -> Departure {
+        let Closer { task, time_boot } = closer;
+        Departure {
+            exited: self.owners.is_gone(task, *time_boot),
+            occupant: Occupant {
+                process: self.processes.of(task, *time_boot, &self.clock),
+                task: task.clone(),
+            },
+            closed: self.clock.time(*time_boot),
+        }
     }
 
     fn exhausted(&mut self, event: &Event) -> Exhausted {
@@ -173,13 +224,26 @@ impl Enricher {
         })
     }
 
-    fn owner(&mut self, event: &Event, culprit: &Culprit, possession: Possession) -> Owner {
+    fn owner(
+        &mut self,
+        event: &Event,
+        culprit: &Culprit,
+        possession: Possession,
+        remaining: Option<Duration>,
+    ) -> Owner {
         let Possession {
             processes,
             incomplete,
             creator,
         } = possession;
         let holder = &culprit.holder;
+        let closer = departure::left_by(holder, event.time_boot, remaining);
+        let closer = closer.map(|closer| self.departure(closer));
+        let expires = remaining.and_then(|remaining| {
+            let remaining = u64::try_from(remaining.as_nanos()).ok()?;
+            let now = self.clock.now().ok()?.boot;
+            Some(self.clock.time(now.saturating_add(remaining)))
+        });
         let device = holder.socket.device;
         let place = event.socket.netns.map_or_else(Place::default, |netns| {
             self.namespaces
@@ -190,6 +254,8 @@ impl Enricher {
             ..self.port(holder.transport, port)
         };
         Owner {
+            closer,
+            expires,
             since: holder
                 .taker
                 .as_ref()

@@ -85,13 +85,17 @@ impl Owners {
 
     fn creator(&self, taker: &Taker, name: &mut impl FnMut(Task, u64) -> Occupant) -> Creator {
         // One that is gone by now had it still when the other call was refused.
-        let exited = self.same_pids
-            && taker.has_it.is_none()
-            && !Live::new(&taker.task, taker.time_boot).is_there();
+        let exited = taker.has_it.is_none() && self.is_gone(&taker.task, taker.time_boot);
         Creator {
             occupant: name(taker.task.clone(), taker.time_boot),
             exited,
         }
+    }
+
+    /// Whether a process that was there at a time (CLOCK_BOOTTIME, ns) is known to be gone.
+    #[must_use]
+    pub fn is_gone(&self, task: &Task, seen: u64) -> bool {
+        self.same_pids && !Live::new(task, seen).is_there()
     }
 
     /// The processes with a descriptor, in order. `name` finds the names of a process that was there at

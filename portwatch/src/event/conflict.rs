@@ -31,6 +31,8 @@ pub struct Holder {
     pub references: Option<u32>,
     /// Who got the port for it.
     pub taker: Option<Taker>,
+    /// Who left it in TIME_WAIT.
+    pub closer: Option<Closer>,
 }
 
 /// Who got the port for a socket, as the kernel's programs noted it then.
@@ -41,8 +43,19 @@ pub struct Taker {
     /// When, CLOCK_BOOTTIME, ns.
     pub time_boot: u64,
     /// The process as it was when the other call was refused, if it had a descriptor of the socket
-    /// then.
+    /// then, or was closing it.
     pub has_it: Option<Task>,
+    /// It was closing the last descriptor then.
+    pub closing: bool,
+}
+
+/// Who closed a socket, as the kernel's programs noted it then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closer {
+    /// The process, as it was then.
+    pub task: Task,
+    /// When it closed the last descriptor, CLOCK_BOOTTIME, ns.
+    pub time_boot: u64,
 }
 
 /// TCP states (include/net/tcp_states.h), named as OpenTelemetry's `network.connection.state`.
@@ -118,6 +131,8 @@ pub struct Conflict {
     pub truncated: bool,
     /// All of them got the port from connect(): none is an accepted connection.
     pub connect_only: bool,
+    /// Who last closed a socket on the port that had no peer: listening or bound.
+    pub last: Option<Closer>,
 }
 
 /// What stood in the way (`conflict.kind`).
@@ -279,6 +294,8 @@ pub struct Explanation {
     pub owners: Vec<Owner>,
     /// Of [`Kind::Exhausted`].
     pub exhausted: Option<Exhausted>,
+    /// Of [`Kind::Gone`]: who closed a socket on the port while the call was on its way.
+    pub gone: Option<Departure>,
     /// What happened, in one line of words.
     pub message: String,
     /// What to do about it, in one line of words.
@@ -296,6 +313,10 @@ pub struct Owner {
     pub incomplete: bool,
     /// Who got the port for it.
     pub creator: Option<Creator>,
+    /// Who left it in TIME_WAIT.
+    pub closer: Option<Departure>,
+    /// When TIME_WAIT ends.
+    pub expires: Option<Time>,
     /// Port names and classes of the local end.
     pub local: PortFacts,
     /// Port names and classes of the peer.
@@ -322,6 +343,17 @@ pub struct Creator {
     pub occupant: Occupant,
     /// It is no longer there.
     pub exited: bool,
+}
+
+/// Who closed a socket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Departure {
+    /// The process.
+    pub occupant: Occupant,
+    /// It is no longer there.
+    pub exited: bool,
+    /// When it closed the last descriptor.
+    pub closed: Time,
 }
 
 /// No automatic port was left (`conflict.exhausted`).

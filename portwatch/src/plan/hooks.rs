@@ -373,6 +373,20 @@ pub const HOOKS: &[Hook] = &[
         raw_tp: &[],
     },
     Hook {
+        purpose: "who closes a socket",
+        // Of all families, and of MPTCP (net/ipv4/af_inet.c; inet6_release ends in it).
+        targets: &[Target {
+            name: "inet_release",
+            prototypes: &["int (struct socket *)"],
+        }],
+        when: When::OpsAndOwners(&[]),
+        need: Need::Required,
+        timing: &[],
+        tracing: &[Program("release_tracing", FEntry)],
+        kprobe: &[Program("release_kprobe", KProbe)],
+        raw_tp: &[],
+    },
+    Hook {
         purpose: "results of bind, listen and connect calls",
         targets: &[Target {
             name: "sys_exit",

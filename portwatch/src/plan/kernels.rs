@@ -140,6 +140,7 @@ fn prototypes(kernel: Kernel) -> BTreeMap<&'static str, String> {
         ),
         ("security_socket_connect", socket),
         ("inet_autobind", "int (struct sock *)".to_owned()),
+        ("inet_release", "int (struct socket *)".to_owned()),
         ("sys_exit", "void (struct pt_regs *, long int)".to_owned()),
         (
             "sched_process_fork",

@@ -1,7 +1,7 @@
 //! Refused calls, with the sockets in their way.
 
 use super::*;
-use crate::conflict::words::explain;
+use crate::conflict::words::{Found, explain};
 
 const SECOND: u64 = 1_000_000_000;
 /// Some days after the machine has started.
@@ -54,6 +54,7 @@ pub(crate) fn held(kind: Kind, local: &str) -> Held {
                 of_kernel: kind == Kind::Kernel,
                 references: Some(1),
                 taker: None,
+                closer: None,
             },
             kind,
             overlap: Some(Overlap::Exact),
@@ -96,6 +97,18 @@ impl Held {
         self
     }
 
+    /// It was closed by that process, so many seconds ago, and stays in TIME_WAIT for as many as are left
+    /// of a minute.
+    pub(crate) fn closed(mut self, occupant: Occupant, exited: bool, seconds: u64) -> Self {
+        self.owner.closer = Some(departure(occupant, exited, seconds));
+        let left = 60 - seconds;
+        self.owner.expires = Some(Time {
+            boot: NOW + left * SECOND,
+            utc: time().utc + std::time::Duration::from_secs(left),
+        });
+        self
+    }
+
     pub(crate) fn unit(mut self, unit: &str) -> Self {
         self.owner.systemd_unit = Some(unit.to_owned());
         self
@@ -108,6 +121,18 @@ impl Held {
             utc: time().utc - std::time::Duration::from_secs(seconds),
         });
         self
+    }
+}
+
+/// A process that closed its socket so many seconds ago.
+pub(crate) fn departure(occupant: Occupant, exited: bool, seconds: u64) -> Departure {
+    Departure {
+        occupant,
+        exited,
+        closed: Time {
+            boot: NOW - seconds * SECOND,
+            utc: time().utc - std::time::Duration::from_secs(seconds),
+        },
     }
 }
 
@@ -160,6 +185,7 @@ pub(crate) fn refused_by(sighting: Sighting, held: Vec<Held>) -> Sighting {
         holders,
         total,
         connect_only: false,
+        last: None,
         truncated: false,
     });
     let verdict = Verdict {
@@ -173,7 +199,11 @@ pub(crate) fn refused_by(sighting: Sighting, held: Vec<Held>) -> Sighting {
         total,
         truncated: false,
     };
-    explained(sighting, verdict, owners, None)
+    let found = Found {
+        owners,
+        ..Found::default()
+    };
+    explained(sighting, verdict, found)
 }
 
 /// `sighting` is refused for a reason that is no socket.
@@ -187,7 +217,7 @@ pub(crate) fn refused(sighting: Sighting, kind: Kind, errno: i32) -> Sighting {
         total: 0,
         truncated: false,
     };
-    explained(failed(sighting, errno), verdict, Vec::new(), None)
+    explained(failed(sighting, errno), verdict, Found::default())
 }
 
 /// No automatic port is left.
@@ -201,19 +231,18 @@ pub(crate) fn exhausted(sighting: Sighting, scope: Scope, errno: i32) -> Sightin
         scope: Some(scope),
     };
     let verdict = sighting.explanation.take().unwrap().verdict;
-    explained(sighting, verdict, Vec::new(), Some(exhausted))
+    let found = Found {
+        exhausted: Some(exhausted),
+        ..Found::default()
+    };
+    explained(sighting, verdict, found)
 }
 
-fn explained(
-    mut sighting: Sighting,
-    verdict: Verdict,
-    owners: Vec<Owner>,
-    exhausted: Option<Exhausted>,
-) -> Sighting {
+fn explained(mut sighting: Sighting, verdict: Verdict, found: Found) -> Sighting {
     sighting.event.time_boot = NOW;
     sighting.time.boot = NOW;
     let Sighting { event, process, .. } = &sighting;
-    let explanation = explain(event, process, verdict, owners, exhausted);
+    let explanation = explain(event, process, verdict, found);
     sighting.explanation = Some(Box::new(explanation));
     sighting
 }
@@ -225,9 +254,15 @@ pub(crate) fn again(sighting: Sighting) -> Sighting {
         verdict,
         owners,
         exhausted,
+        gone,
         ..
     } = *sighting.explanation.take().unwrap();
-    explained(sighting, verdict, owners, exhausted)
+    let found = Found {
+        owners,
+        exhausted,
+        gone,
+    };
+    explained(sighting, verdict, found)
 }
 
 /// nginx of nginx.service, for three days and two hours.
@@ -249,7 +284,8 @@ pub(crate) fn conflicts() -> Vec<Sighting> {
     });
     let waiting = held(Kind::TimeWait, "127.0.0.1:8080")
         .rule(Overlap::Wildcard, Reason::ReuseMissingHolder)
-        .to("127.0.0.1:40000");
+        .to("127.0.0.1:40000")
+        .closed(occupant(912, "nginx"), true, 14);
     let inherited = held(Kind::Bound, "0.0.0.0:8080")
         .lasting(7_300)
         .by(occupant(412, "sh"))

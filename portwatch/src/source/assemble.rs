@@ -104,9 +104,11 @@ mod tests {
                     of_kernel: false,
                     references: None,
                     taker: None,
+                    closer: None,
                 }],
                 total: 1,
                 connect_only: false,
+                last: None,
                 truncated: false,
             },
         }

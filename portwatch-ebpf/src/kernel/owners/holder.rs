@@ -7,7 +7,7 @@ use crate::{
         memory::{Memory, Ptr, offset, set, zero},
         sock::{self, Handle, state},
     },
-    state::takers,
+    state::{closers, takers},
 };
 
 /// A function of its own: inlined, the compiler carries an uninitialised register through the loop.
@@ -43,6 +43,11 @@ pub(super) fn describe<F: Memory>(holder: &mut HolderRecord, sk: Ptr) -> u32 {
     }
     // TIME_WAIT and embryonic sockets are smaller structs: nothing lies behind sock_common.
     if state == state::TIME_WAIT || state == state::NEW_SYN_RECV {
+        let place = sock::place::<F>(sk, holder.local_port, true);
+        let noted = closers::copy(place, &mut holder.noted, &mut holder.task);
+        if noted != 0 {
+            set(&mut holder.present, noted | present::CLOSER);
+        }
         return 0;
     }
     holder.protocol = F::load(sk, offset!(sk_protocol));
@@ -81,7 +86,7 @@ pub(super) fn describe<F: Memory>(holder: &mut HolderRecord, sk: Ptr) -> u32 {
     }
     // Who accepts a connection is not noted; what is found there is of an earlier socket.
     if holder.flags & flags::ACCEPTED == 0 {
-        let noted = takers::copy(holder.inode, &mut holder.taken, &mut holder.taker);
+        let noted = takers::copy(holder.inode, &mut holder.noted, &mut holder.task);
         if noted != 0 {
             set(&mut holder.present, noted | present::TAKER);
         }

@@ -10,10 +10,10 @@ use crate::{
     kernel::{
         generation::{Generation, Step},
         memory::{Memory, Ptr, offset, peek, poke, set},
-        sock::Handle,
+        sock::{self, Handle, IPPROTO_TCP},
         task,
     },
-    state::takers,
+    state::{closers, takers},
 };
 
 /// Words of the record's scratch, behind the chosen holders and over the other candidates: three for
@@ -101,7 +101,7 @@ pub(super) fn open<F: Memory>(record: &mut OwnersRecord, at: usize) -> u32 {
     let leader = takers::leader(holder.inode);
     let start = F::fetch::<u64>(leader, offset!(task_start_boottime));
     let tgid = F::fetch::<u32>(leader, offset!(task_tgid));
-    if start != holder.taker.start_time || tgid != holder.taker.tgid {
+    if start != holder.task.start_time || tgid != holder.task.tgid {
         return 0;
     }
     // It may have executed something else in the meantime.
@@ -121,6 +121,10 @@ pub(super) fn open<F: Memory>(record: &mut OwnersRecord, at: usize) -> u32 {
     let Some(&sk) = record.scratch.get(at) else {
         return 0;
     };
+    let place = sock::place::<F>(sk as Ptr, holder.local_port, holder.protocol == IPPROTO_TCP);
+    if leader == closers::leader(place, holder.inode) {
+        set(&mut holder.flags, flags::CLOSING);
+    }
     let file = Handle::of::<F>(sk as Ptr).file();
     let files = F::fetch::<u64>(leader, offset!(task_files));
     let table = F::fetch::<u64>(files, offset!(files_fdt));

@@ -44,6 +44,7 @@ fn holder(local: &str, state: TcpState) -> Holder {
         of_kernel: false,
         references: None,
         taker: None,
+        closer: None,
     }
 }
 
@@ -59,6 +60,7 @@ fn judged(local: &str, holders: Vec<Holder>, total: u32, truncated: bool) -> Ver
         total,
         truncated,
         connect_only: false,
+        last: None,
     });
     verdict_of(&event)
 }
@@ -143,6 +145,7 @@ fn who_got_the_port_after_the_refusal_is_not_blamed_for_it() {
             task: event.task.clone(),
             time_boot,
             has_it: None,
+            closing: false,
         });
         in_the_way("127.0.0.1:8080", vec![late.clone()]).kind
     };
@@ -161,6 +164,7 @@ fn owners_that_never_arrived_are_no_guess() {
         total: 1,
         truncated: false,
         connect_only: false,
+        last: None,
     });
     assert_eq!(verdict_of(&blind).kind, Kind::Unknown);
 }
@@ -180,6 +184,7 @@ fn a_listener_without_options_is_in_the_way_by_no_rule() {
         total: 9,
         truncated: true,
         connect_only: false,
+        last: None,
     });
     assert_eq!(verdict_of(&event).kind, Kind::Unknown);
 }

@@ -11,7 +11,7 @@ use super::{
     phrase::{endpoint, lasting},
     sharing,
 };
-use crate::event::{Creator, Culprit, Holder, Kind, Op, Owner, TcpState, Transport};
+use crate::event::{Culprit, Departure, Holder, Kind, Op, Owner, TcpState, Transport};
 
 /// What a phrase says of a socket, and a clause that follows it.
 struct Said {
@@ -83,8 +83,9 @@ pub(super) fn vanishes(culprit: &Culprit) -> bool {
 
 /// A socket that was on its way out. Who has the port next is another question.
 fn vanishing(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> String {
-    let of = match owner.creator.as_ref().map(|it| &it.occupant) {
-        Some(creator) => format!(" of {}", with_pid(creator)),
+    let creator = owner.creator.as_ref().map(|it| &it.occupant);
+    let of = match owner.processes.first().or(creator) {
+        Some(last) => format!(" of {}", with_pid(last)),
         None => of_uid(culprit),
     };
     let place = place(case, culprit, owner);
@@ -359,23 +360,51 @@ fn closing(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
     }
 }
 
-/// What is left of a connection. It has no process; who had it may be known.
+/// What is left of a connection. It has no process; who closed it may be known.
 fn time_wait(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> String {
     let with = peer(culprit, "with");
-    let of = owner.creator.as_ref().map_or_else(String::new, |creator| {
-        let Creator {
-            occupant: creator,
-            exited,
-        } = creator;
-        if creator.task.pid == case.event.task.pid {
-            " of this very process".to_owned()
-        } else if *exited && same_program(case, creator).is_some() {
-            format!(" of an earlier run of {}", with_pid(creator))
-        } else {
-            format!(" of {}", with_pid(creator))
-        }
-    });
-    format!("a connection{of}{with} ended lately and its port is still in TIME_WAIT (up to 60 s)")
+    let ended = owner.closer.as_ref().map_or_else(
+        || "ended lately".to_owned(),
+        |closer| {
+            let Departure {
+                occupant,
+                exited,
+                closed,
+            } = closer;
+            let who = if occupant.task.pid == case.event.task.pid {
+                "this very process".to_owned()
+            } else if *exited && same_program(case, occupant).is_some() {
+                format!("an earlier run of {}", with_pid(occupant))
+            } else if *exited {
+                format!("{} (pid {}, exited)", called(occupant), occupant.task.pid)
+            } else {
+                with_pid(occupant)
+            };
+            format!("was closed by {who} {}", ago(case, closed.boot))
+        },
+    );
+    let left = left(case, owner).map_or_else(
+        || "up to 60 s".to_owned(),
+        |seconds| format!("{seconds} s more"),
+    );
+    format!("a connection{with} {ended} and its port is still in TIME_WAIT ({left})")
+}
+
+/// `14 s ago`
+pub(super) fn ago(case: &Case<'_>, then: u64) -> String {
+    let time = Duration::from_nanos(case.event.time_boot.saturating_sub(then));
+    match (time.as_secs(), time.as_millis()) {
+        (0, 0) => "at that moment".to_owned(),
+        (0, millis) => format!("{millis} ms ago"),
+        (seconds, _) => format!("{seconds} s ago"),
+    }
+}
+
+/// Seconds until TIME_WAIT ends, rounded up.
+pub(super) fn left(case: &Case<'_>, owner: &Owner) -> Option<u64> {
+    let expires = owner.expires?.boot;
+    let left = Duration::from_nanos(expires.saturating_sub(case.event.time_boot));
+    Some((left + Duration::from_millis(999)).as_secs())
 }
 
 /// A socket that no process ever had.

@@ -4,7 +4,7 @@ mod remove;
 
 use super::{
     Case,
-    held::{picked, vanishes},
+    held::{left, picked, vanishes},
     owner::{besides, called, forwards, is_own, is_systemd, paths, testator, unit},
     phrase::{either, harmless, is_any, is_wildcard, sentence},
     refused::scopeless,
@@ -244,13 +244,20 @@ fn closing(case: &Case<'_>) -> Vec<String> {
 }
 
 fn time_wait(case: &Case<'_>) -> Vec<String> {
-    let wait = "wait up to 60 s";
+    // Of several all have to end.
+    let left = case.held().map(|(_, owner)| left(case, owner));
+    let wait = match left.max().filter(|_| case.all_known()).flatten() {
+        Some(seconds) if case.held().all(|(_, owner)| owner.expires.is_some()) => {
+            format!("wait {seconds} s")
+        }
+        _ => "wait up to 60 s".to_owned(),
+    };
     if let Some(advice) = sharing::advice(case) {
         return vec![advice];
     }
     vec![match case.verdict.reason {
         Some(Reason::NoReuse) => format!("{wait}, and from now on set SO_REUSEADDR before bind()"),
-        _ => wait.to_owned(),
+        _ => wait,
     }]
 }
 

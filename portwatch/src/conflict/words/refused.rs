@@ -4,16 +4,30 @@ use std::net::IpAddr;
 
 use super::{
     Case,
-    owner::caller,
+    held::ago,
+    owner::{caller, with_pid},
     phrase::{endpoint, is_wildcard, port},
 };
 use crate::{
     errno,
-    event::{Errno, Event, Exhausted, Op, Outcome, Scope, Transport},
+    event::{Departure, Errno, Event, Exhausted, Op, Outcome, Scope, Transport},
 };
 
 pub(super) fn gone(case: &Case<'_>) -> String {
     let port = port(case.event);
+    if let Some(departure) = case.gone {
+        let Departure {
+            occupant, closed, ..
+        } = departure;
+        let when = match closed.boot.checked_sub(case.event.time_boot) {
+            Some(later) if later >= 1_000_000 => format!("{} ms later", later / 1_000_000),
+            _ => ago(case, closed.boot),
+        };
+        return format!(
+            "{} closed its socket on {port} {when}: nothing that was left was in the way",
+            with_pid(occupant)
+        );
+    }
     match case.verdict.total {
         0 => format!(
             "nothing had {port} any more when portwatch looked: whoever had it has closed it"

@@ -684,7 +684,7 @@ fn connections() {
             );
             refused_by(
                 sighting,
-                vec![waiting(Reason::NoReuse).created(node(912), false)],
+                vec![waiting(Reason::NoReuse).closed(node(912), false, 3)],
             )
         }),
         (
@@ -722,12 +722,12 @@ fn connections() {
                     "/usr/bin/node",
                     &["node", "server.js"],
                 ),
-                vec![waiting(Reason::ReuseMissingHolder).created(node(912), true)],
+                vec![waiting(Reason::ReuseMissingHolder).closed(node(912), true, 14)],
             ),
         ),
         (
             "TIME_WAIT, reuseport_missing_self",
-            one(waiting(Reason::ReuseportMissingSelf).created(occupant(900, "proxy"), true)),
+            one(waiting(Reason::ReuseportMissingSelf).closed(occupant(900, "proxy"), true, 59)),
         ),
         (
             "kernel, TCP",
@@ -791,6 +791,7 @@ fn refusals() {
             });
             event.conflict = Some(Conflict {
                 connect_only: false,
+                last: None,
                 holders: vec![innocent.culprit.holder; kept],
                 total,
                 truncated,
@@ -873,6 +874,16 @@ fn refusals() {
         ("policy", none(Kind::Policy, libc::EPERM)),
         ("already_bound", again(bound)),
         ("gone", seen(0, 0, false, true)),
+        ("gone, and by whom", {
+            let mut sighting = seen(0, 0, false, true);
+            let explanation = sighting.explanation.as_mut().unwrap();
+            explanation.gone = Some(sample::conflict::departure(
+                occupant(300, "worker"),
+                true,
+                0,
+            ));
+            again(sighting)
+        }),
         ("gone, beside one", seen(1, 1, false, true)),
         ("gone, beside others", seen(3, 3, false, true)),
         (

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     event::{
-        Creator, Culprit, Exhausted, Explanation, Holder, Kind, Occupant, Overlap, Owner, Reason,
-        Scope, Verdict,
+        Creator, Culprit, Departure, Exhausted, Explanation, Holder, Kind, Occupant, Overlap,
+        Owner, Reason, Scope, Verdict,
     },
     sink::clock::Clock,
 };
@@ -26,6 +26,7 @@ pub(super) fn write(
         verdict,
         owners,
         exhausted,
+        gone,
         message,
         hint,
     } = explanation;
@@ -53,6 +54,9 @@ pub(super) fn write(
         }
         if let Some(exhausted) = exhausted {
             self::exhausted(part, exhausted);
+        }
+        if let Some(gone) = gone {
+            part.object(key!("gone"), |part| departure(part, gone, args, clock));
         }
         part.text(key!("message"), message.as_str());
         part.text(key!("hint"), hint.as_deref());
@@ -85,12 +89,15 @@ fn holder(part: &mut Object<'_>, culprit: &Culprit, owner: &Owner, args: bool, c
         of_kernel: _,
         references: _,
         taker: _,
+        closer: _,
     } = holder;
     let Owner {
         since,
         processes,
         incomplete: _, // said by `missing`
         creator,
+        closer,
+        expires,
         local: local_facts,
         peer: peer_facts,
         interface,
@@ -136,11 +143,31 @@ fn holder(part: &mut Object<'_>, culprit: &Culprit, owner: &Owner, args: bool, c
             part.flag(key!("exited"), exited.then_some(true));
         });
     }
+    if let Some(closer) = closer {
+        departure(part, closer, args, clock);
+    }
+    if let Some(expires) = expires {
+        part.time(key!("expires"), clock, expires.utc);
+    }
     process::container(
         part,
         first.and_then(|first| first.process.container.as_ref()),
     );
     process::unit(part, systemd_unit.as_deref());
+}
+
+/// `closed` and `closer`
+fn departure(part: &mut Object<'_>, departure: &Departure, args: bool, clock: &mut Clock) {
+    let Departure {
+        occupant: who,
+        exited,
+        closed,
+    } = departure;
+    part.time(key!("closed"), clock, closed.utc);
+    part.object(key!("closer"), |part| {
+        occupant(part, who, args, clock);
+        part.flag(key!("exited"), exited.then_some(true));
+    });
 }
 
 fn occupant(part: &mut Object<'_>, occupant: &Occupant, args: bool, clock: &mut Clock) {

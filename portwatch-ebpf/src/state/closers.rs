@@ -1,0 +1,85 @@
+//! Who closed which port: a note for each socket with a port whose last descriptor is closed. It tells
+//! who left a TIME_WAIT, which has no process, and who had a port that is free again by the time its
+//! owners are looked at.
+//!
+//! A slot by port and peer: of the sockets on a port without a peer (listening, bound) the last one that
+//! was closed is here, of connections the last one with that peer.
+
+use aya_ebpf::{macros::map, maps::Array};
+use portwatch_ebpf::abi::record::TaskRecord;
+
+use super::notes::{self, Note, Who};
+
+/// Place, peer, inode.
+type Closer = Note<3>;
+
+const _: () = assert!(size_of::<Closer>() == 112);
+
+#[map]
+static CLOSERS: Array<Closer> = Array::with_max_entries(SLOTS, 0);
+
+/// 1.75 MiB.
+const SLOTS: u32 = 1 << 14;
+
+/// Where a socket was.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// Inode of the network namespace.
+    pub(crate) netns: u32,
+    /// Local port, host byte order.
+    pub(crate) port: u16,
+    /// Peer port, network byte order; 0 without one.
+    pub(crate) peer_port: u16,
+    /// The peer's address in a word: IPv4, else the two halves of IPv6 XORed; 0 without one.
+    pub(crate) peer: u64,
+    pub(crate) is_tcp: bool,
+}
+
+impl Place {
+    /// Different for different places: netns, both ports and the transport in the first word, which is
+    /// never 0.
+    #[inline(always)]
+    fn key(self) -> [u64; 2] {
+        // Inodes of namespaces begin at 0xf0000000 (include/linux/proc_ns.h, PROC_DYNAMIC_FIRST), so
+        // that the bit for the transport costs nothing that tells two apart.
+        let ports = u64::from(self.port) << 16 | u64::from(self.peer_port);
+        let first = u64::from(self.netns) << 32 | ports;
+        [first ^ u64::from(self.is_tcp) << 63, self.peer]
+    }
+}
+
+#[inline(always)]
+fn slot([first, second]: [u64; 2]) -> Option<*mut Closer> {
+    // Fibonacci hashing: the upper bits of a product depend on all of the word.
+    let word = (first ^ second.rotate_left(16)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    CLOSERS.get_ptr_mut((word >> 50) as u32 & (SLOTS - 1))
+}
+
+/// Writes the note of a socket: `fill` gets it with the task zeroed.
+#[inline(always)]
+pub(crate) fn note(place: Place, inode: u64, fill: impl FnOnce(&mut Who)) {
+    let key = place.key();
+    if let Some(slot) = slot(key) {
+        // SAFETY: a slot of our map.
+        unsafe { notes::write(slot, [key[0], key[1], inode], fill) };
+    }
+}
+
+/// Copies the note of the last socket that was closed there, if it is there still; the bits of `present`
+/// of its task, else 0.
+#[inline(always)]
+pub(crate) fn copy(place: Place, closed: &mut u64, task: &mut TaskRecord) -> u32 {
+    let key = place.key();
+    // SAFETY: a slot of our map.
+    slot(key).map_or(0, |slot| unsafe { notes::copy(slot, key, closed, task) })
+}
+
+/// The main thread of the process that closes, or has closed, this very socket; 0 where that is not noted.
+#[inline(always)]
+pub(crate) fn leader(place: Place, inode: u64) -> u64 {
+    let key = place.key();
+    // SAFETY: a slot of our map.
+    slot(key).map_or(0, |slot| unsafe {
+        notes::leader(slot, [key[0], key[1], inode])
+    })
+}
