@@ -312,14 +312,16 @@ fn owners(mut bytes: &[u8]) -> Result<Record, DecodeError> {
     })
 }
 
-fn last(b: &mut &[u8]) -> Result<Option<Closer>, DecodeError> {
+fn last(b: &mut &[u8]) -> Result<Option<Box<Closer>>, DecodeError> {
     let closed = b.try_get_u64_ne()?;
     let bits = b.try_get_u32_ne()?;
     b.try_copy_to_slice(&mut [0; 4])?;
     let closer = task(b)?;
-    Ok(when(bits, present::CLOSER, ()).map(|()| Closer {
-        task: task_of(&closer, bits),
-        time_boot: closed,
+    Ok(when(bits, present::CLOSER, ()).map(|()| {
+        Box::new(Closer {
+            task: task_of(&closer, bits),
+            time_boot: closed,
+        })
     }))
 }
 

@@ -38,44 +38,62 @@ pub(crate) fn returned<B: Backend>(
         return;
     };
     if error == 0 {
-        taken::by_caller::<B>(sk);
-    }
-    if !filter::op(op::BIND) || !filter::outcome(error) {
-        return;
-    }
-    // A bind has no peer.
-    if !kind.wanted() || !filter::caller() || !filter::netns::<B::Memory>(sk) || !filter::no_peer()
+        worked::<B>(sk, kind, returned, request);
+    } else if is_wanted::<B>(sk, kind, error)
+        && let Some(request) = request()
     {
-        return;
-    }
-    if error == 0 {
-        let port = sock::port::<B::Memory>(sk);
-        if !filter::local_port(port) {
-            return;
-        }
-        let Some(caller) = Caller::get() else {
-            return;
-        };
-        image::announce::<B::Generation>(&caller);
-        let Some(mut entry) = Entry::reserve() else {
-            return;
-        };
-        let record = entry.record();
-
-        common::<B>(record, op::BIND, sk, kind, &caller);
-        sock::local::<B::Memory>(record, sk, kind.family);
-        if port == 0 {
-            // IP_BIND_ADDRESS_NO_PORT: the port comes with connect().
-            record.present &= !present::LOCAL_PORT;
-        } else if kernel_chose::<B>(sk, kind, request) {
-            set(&mut record.flags, flags::AUTO_PORT);
-        }
-        timed(record, emit::now(), returned.started);
-
-        entry.submit();
-    } else if let Some(request) = request() {
         failed::<B>(sk, kind, returned, request);
     }
+}
+
+/// Whether the filters let it pass, as far as they do not look at the port.
+#[inline(always)]
+fn is_wanted<B: Backend>(sk: Ptr, kind: Kind, error: u32) -> bool {
+    filter::op(op::BIND)
+        && filter::outcome(error)
+        && kind.wanted()
+        && filter::caller()
+        && filter::netns::<B::Memory>(sk)
+        // A bind has no peer.
+        && filter::no_peer()
+}
+
+#[inline(always)]
+fn worked<B: Backend>(
+    sk: Ptr,
+    kind: Kind,
+    returned: Returned,
+    request: impl FnOnce() -> Option<&'static Request>,
+) {
+    let now = emit::now();
+    let Some(caller) = Caller::get() else {
+        return;
+    };
+    taken::by::<B>(sk, &caller, now);
+    if !is_wanted::<B>(sk, kind, 0) {
+        return;
+    }
+    let port = sock::port::<B::Memory>(sk);
+    if !filter::local_port(port) {
+        return;
+    }
+    image::announce::<B::Generation>(&caller);
+    let Some(mut entry) = Entry::reserve() else {
+        return;
+    };
+    let record = entry.record();
+
+    common::<B>(record, op::BIND, sk, kind, &caller);
+    sock::local::<B::Memory>(record, sk, kind.family);
+    if port == 0 {
+        // IP_BIND_ADDRESS_NO_PORT: the port comes with connect().
+        record.present &= !present::LOCAL_PORT;
+    } else if kernel_chose::<B>(sk, kind, request) {
+        set(&mut record.flags, flags::AUTO_PORT);
+    }
+    timed(record, now, returned.started);
+
+    entry.submit();
 }
 
 /// Whether the kernel chose the port of a bind that worked.

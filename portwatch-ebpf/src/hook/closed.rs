@@ -6,9 +6,9 @@ use crate::{
     kernel::{
         memory::Ptr,
         sock::{self, Kind},
-        task::Caller,
+        task::{Caller, Current},
     },
-    state::closers,
+    state::{closers, takers},
 };
 
 /// A socket is about to be released (net/ipv4/af_inet.c, `inet_release`), in the context of whoever had
@@ -18,30 +18,27 @@ pub(crate) fn by_caller<B: Backend>(sk: Ptr) {
     if !filter::owners() {
         return;
     }
-    let port = sock::port::<B::Memory>(sk);
-    // Never bound; or back from TIME_WAIT already, having been shut down before.
-    let port = if port == 0 {
-        sock::source_port::<Far<B>>(sk)
-    } else {
-        port
-    };
+    let mut port = sock::port::<B::Memory>(sk);
+    if port == 0 {
+        // Never bound; or back from TIME_WAIT already, having been shut down before.
+        port = sock::source_port::<Far<B>>(sk);
+    }
     if port == 0 {
         return;
     }
-    let Some(kind) = Kind::of::<B::Memory>(sk) else {
-        return;
-    };
-    if !kind.is_tcp() && !kind.is_udp() {
-        return;
-    }
     let inode = sock::inode::<B::Memory, Far<B>>(sk);
-    let Some(caller) = Caller::<B::Generation>::get() else {
-        return;
-    };
-    let place = sock::place::<B::Memory>(sk, port, kind.is_tcp());
-    closers::note(place, inode, |closer| {
-        closer.at = emit::now();
-        closer.leader = caller.leader;
-        caller.describe(&mut closer.task, &mut closer.present);
-    });
+    let place = sock::place::<B::Memory>(sk, port, sock::protocol::<B::Memory>(sk));
+    let leader = Current::<B::Generation>::get().leader();
+    if takers::leader(inode) == leader {
+        closers::note_taker(place, inode, leader, emit::now());
+    } else if Kind::of::<B::Memory>(sk).is_some()
+        && let Some(caller) = Caller::<B::Generation>::get()
+    {
+        closers::note(place, inode, |closer| {
+            closer.clear();
+            closer.at = emit::now();
+            closer.leader = caller.leader;
+            caller.describe(&mut closer.task, &mut closer.present);
+        });
+    }
 }

@@ -20,7 +20,7 @@ use super::{
     generation::{Bounded, Casting, Generation, Looped, NO_ROOM, Step},
     memory::{Memory, Ptr, offset, peek, poke, set, zero},
     request::AF_INET,
-    sock::state,
+    sock::{self, state},
     task,
 };
 use crate::{
@@ -122,7 +122,7 @@ fn send<G: Generation>(own: u64, port: u64, address: [u64; 2]) {
     } else {
         collect_udp::<G>(record);
     }
-    last::<G::Far>(record, net, port);
+    last::<G::Far>(record, net, port >> 1);
     G::repeat::<Pick>(record);
     G::repeat::<Describe<G::Far>>(record);
     search::search::<G>(record);
@@ -131,15 +131,16 @@ fn send<G: Generation>(own: u64, port: u64, address: [u64; 2]) {
     entry.submit(0);
 }
 
-/// Who had the port last, without a peer: `port` with its bit for TCP.
+/// Who had the port last, without a peer.
 #[inline(always)]
 fn last<F: Memory>(record: &mut OwnersRecord, net: u64, port: u64) {
+    let own = peek(&record.scratch, word::OWN) as Ptr;
     let place = Place {
         netns: F::fetch(net, offset!(net_inum)),
-        port: (port >> 1) as u16,
+        port: port as u16,
         peer_port: 0,
         peer: 0,
-        is_tcp: port & 1 != 0,
+        transport: sock::protocol::<F>(own),
     };
     let last = &mut record.last;
     // SAFETY: words.

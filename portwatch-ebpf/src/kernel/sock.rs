@@ -39,7 +39,7 @@ static PROTOCOLS: [u8; 512] = {
 const OUTER: u8 = 1 << 7;
 
 /// include/uapi/linux/in.h
-pub(crate) const IPPROTO_TCP: u16 = 6;
+pub(crate) const IPPROTO_TCP: u8 = 6;
 /// SOCK_RAW
 const SOCK_RAW: u16 = 3;
 /// include/net/sock.h
@@ -270,9 +270,15 @@ pub(crate) fn local<M: Memory>(record: &mut SocketRecord, sk: Ptr, family: u16) 
     set(&mut record.present, present::LOCAL_PORT);
 }
 
+/// Low byte of IPPROTO_*: 6 of TCP and of MPTCP (262).
+#[inline(always)]
+pub(crate) fn protocol<M: Memory>(sk: Ptr) -> u8 {
+    M::load::<u16>(sk, offset!(sk_protocol)) as u8
+}
+
 /// Where a socket with that local port is.
 #[inline(always)]
-pub(crate) fn place<M: Memory>(sk: Ptr, port: u16, is_tcp: bool) -> Place {
+pub(crate) fn place<M: Memory>(sk: Ptr, port: u16, transport: u8) -> Place {
     let v6 = offset!(skc_v6_daddr);
     let peer = if v6 != ABSENT && M::load::<u16>(sk, offset!(skc_family)) == AF_INET6 {
         M::load::<u64>(sk, v6) ^ M::load::<u64>(sk, v6 + 8)
@@ -284,7 +290,7 @@ pub(crate) fn place<M: Memory>(sk: Ptr, port: u16, is_tcp: bool) -> Place {
         port,
         peer_port: M::load::<u16>(sk, offset!(skc_dport)),
         peer,
-        is_tcp,
+        transport,
     }
 }
 

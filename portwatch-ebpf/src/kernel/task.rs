@@ -189,6 +189,12 @@ impl<G: Generation> Current<G> {
         unsafe { bpf_get_current_comm(to.as_mut_ptr().cast(), 16) };
     }
 
+    /// struct task_struct of the main thread.
+    #[inline(always)]
+    pub(crate) fn leader(self) -> u64 {
+        self.pointer(offset!(task_group_leader)) as u64
+    }
+
     #[inline(always)]
     fn parent(self) -> u32 {
         G::Far::load(self.pointer(offset!(task_real_parent)), offset!(task_tgid))

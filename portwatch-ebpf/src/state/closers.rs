@@ -8,7 +8,10 @@
 use aya_ebpf::{macros::map, maps::Array};
 use portwatch_ebpf::abi::record::TaskRecord;
 
-use super::notes::{self, Note, Who};
+use super::{
+    notes::{self, Note, Who},
+    takers,
+};
 
 /// Place, peer, inode.
 type Closer = Note<3>;
@@ -32,19 +35,20 @@ pub(crate) struct Place {
     pub(crate) peer_port: u16,
     /// The peer's address in a word: IPv4, else the two halves of IPv6 XORed; 0 without one.
     pub(crate) peer: u64,
-    pub(crate) is_tcp: bool,
+    /// Low byte of IPPROTO_*: the same of TCP and MPTCP.
+    pub(crate) transport: u8,
 }
 
 impl Place {
-    /// Different for different places: netns, both ports and the transport in the first word, which is
-    /// never 0.
+    /// Different for different places, but for what it has of IPv6 addresses. The first word is never 0:
+    /// no namespace has inode 0.
     #[inline(always)]
     fn key(self) -> [u64; 2] {
-        // Inodes of namespaces begin at 0xf0000000 (include/linux/proc_ns.h, PROC_DYNAMIC_FIRST), so
-        // that the bit for the transport costs nothing that tells two apart.
         let ports = u64::from(self.port) << 16 | u64::from(self.peer_port);
-        let first = u64::from(self.netns) << 32 | ports;
-        [first ^ u64::from(self.is_tcp) << 63, self.peer]
+        [
+            u64::from(self.netns) << 32 | ports,
+            self.peer ^ u64::from(self.transport) << 56,
+        ]
     }
 }
 
@@ -55,7 +59,7 @@ fn slot([first, second]: [u64; 2]) -> Option<*mut Closer> {
     CLOSERS.get_ptr_mut((word >> 50) as u32 & (SLOTS - 1))
 }
 
-/// Writes the note of a socket: `fill` gets it with the task zeroed.
+/// Writes the note of a socket.
 #[inline(always)]
 pub(crate) fn note(place: Place, inode: u64, fill: impl FnOnce(&mut Who)) {
     let key = place.key();
@@ -65,13 +69,38 @@ pub(crate) fn note(place: Place, inode: u64, fill: impl FnOnce(&mut Who)) {
     }
 }
 
+/// Writes the note of a socket that is closed, `at` that time, by the process that got its port: who that
+/// is stands among [`takers`] already.
+#[inline(always)]
+pub(crate) fn note_taker(place: Place, inode: u64, leader: u64, at: u64) {
+    let key = place.key();
+    if let Some(slot) = slot(key) {
+        // SAFETY: a slot of our map.
+        unsafe {
+            notes::write(slot, [key[0], key[1], inode], |closer| {
+                closer.at = at;
+                closer.leader = leader;
+                closer.present = 0;
+            });
+        }
+    }
+}
+
 /// Copies the note of the last socket that was closed there, if it is there still; the bits of `present`
 /// of its task, else 0.
 #[inline(always)]
 pub(crate) fn copy(place: Place, closed: &mut u64, task: &mut TaskRecord) -> u32 {
     let key = place.key();
+    let Some(slot) = slot(key) else {
+        return 0;
+    };
     // SAFETY: a slot of our map.
-    slot(key).map_or(0, |slot| unsafe { notes::copy(slot, key, closed, task) })
+    let (noted, inode) = unsafe { (notes::copy(slot, key, closed, task), notes::last_word(slot)) };
+    if noted != 0 || *closed == 0 {
+        return noted;
+    }
+    let mut taken = 0;
+    takers::copy(inode, &mut taken, task)
 }
 
 /// The main thread of the process that closes, or has closed, this very socket; 0 where that is not noted.

@@ -33,7 +33,7 @@ pub(crate) struct Who {
     pub(crate) task: TaskRecord,
 }
 
-/// Writes a note: `fill` gets it with the task zeroed.
+/// Writes a note; what of it `fill` leaves alone is an earlier one's.
 ///
 /// Two write to a slot at once only when two sockets share it within a microsecond, or two threads work on
 /// one socket; a mixed note names no process that the kernel knows under that id and start.
@@ -50,13 +50,21 @@ pub(super) unsafe fn write<const N: usize>(
     unsafe {
         let own = (&raw mut (*note).key).cast::<u64>();
         own.write_volatile(0);
-        zero(&raw mut (*note).who.task);
-        (*note).who.present = 0;
         fill(&mut (*note).who);
         // The first word last: until then it is 0.
         for (at, &word) in key.iter().enumerate().rev() {
             own.add(at).write_volatile(word);
         }
+    }
+}
+
+impl Who {
+    /// Forgets the process that was noted before.
+    #[inline(always)]
+    pub(crate) fn clear(&mut self) {
+        // SAFETY: plain integers, a whole number of words.
+        unsafe { zero(&raw mut self.task) };
+        self.present = 0;
     }
 }
 
@@ -124,5 +132,20 @@ pub(super) unsafe fn leader<const N: usize, const M: usize>(
         } else {
             0
         }
+    }
+}
+
+/// The last word of what a note is about.
+///
+/// # Safety
+/// As for [`write`].
+#[inline(always)]
+pub(super) unsafe fn last_word<const N: usize>(note: *const Note<N>) -> u64 {
+    // SAFETY: the caller's.
+    unsafe {
+        (&raw const (*note).key)
+            .cast::<u64>()
+            .add(N - 1)
+            .read_volatile()
     }
 }

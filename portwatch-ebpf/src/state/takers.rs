@@ -24,7 +24,7 @@ fn slot(inode: u64) -> Option<*mut Note<1>> {
     TAKERS.get_ptr_mut(inode as u32 & (SLOTS - 1))
 }
 
-/// Writes the note of a socket: `fill` gets it with the task zeroed.
+/// Writes the note of a socket.
 #[inline(always)]
 pub(crate) fn note(inode: u64, fill: impl FnOnce(&mut Who)) {
     if let Some(slot) = slot(inode) {

@@ -559,7 +559,7 @@ fn every_member_of_a_holder_arrives() {
         task: event(&socket_record()).task,
         time_boot: 33,
     };
-    assert_eq!(conflict.last, Some(last));
+    assert_eq!(conflict.last, Some(Box::new(last)));
     assert_eq!((conflict.total, conflict.truncated), (32, true));
 }
 

@@ -132,7 +132,7 @@ pub struct Conflict {
     /// All of them got the port from connect(): none is an accepted connection.
     pub connect_only: bool,
     /// Who last closed a socket on the port that had no peer: listening or bound.
-    pub last: Option<Closer>,
+    pub last: Option<Box<Closer>>,
 }
 
 /// What stood in the way (`conflict.kind`).

@@ -5,7 +5,7 @@ use portwatch_ebpf::abi::record::{HolderRecord, flags, present};
 use crate::{
     kernel::{
         memory::{Memory, Ptr, offset, set, zero},
-        sock::{self, Handle, state},
+        sock::{self, Handle, IPPROTO_TCP, state},
     },
     state::{closers, takers},
 };
@@ -43,7 +43,7 @@ pub(super) fn describe<F: Memory>(holder: &mut HolderRecord, sk: Ptr) -> u32 {
     }
     // TIME_WAIT and embryonic sockets are smaller structs: nothing lies behind sock_common.
     if state == state::TIME_WAIT || state == state::NEW_SYN_RECV {
-        let place = sock::place::<F>(sk, holder.local_port, true);
+        let place = sock::place::<F>(sk, holder.local_port, IPPROTO_TCP);
         let noted = closers::copy(place, &mut holder.noted, &mut holder.task);
         if noted != 0 {
             set(&mut holder.present, noted | present::CLOSER);

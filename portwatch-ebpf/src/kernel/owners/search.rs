@@ -10,7 +10,7 @@ use crate::{
     kernel::{
         generation::{Generation, Step},
         memory::{Memory, Ptr, offset, peek, poke, set},
-        sock::{self, Handle, IPPROTO_TCP},
+        sock::{self, Handle},
         task,
     },
     state::{closers, takers},
@@ -121,7 +121,7 @@ pub(super) fn open<F: Memory>(record: &mut OwnersRecord, at: usize) -> u32 {
     let Some(&sk) = record.scratch.get(at) else {
         return 0;
     };
-    let place = sock::place::<F>(sk as Ptr, holder.local_port, holder.protocol == IPPROTO_TCP);
+    let place = sock::place::<F>(sk as Ptr, holder.local_port, holder.protocol as u8);
     if leader == closers::leader(place, holder.inode) {
         set(&mut holder.flags, flags::CLOSING);
     }
