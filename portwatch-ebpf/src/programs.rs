@@ -8,8 +8,11 @@ use aya_ebpf::programs::{
 };
 
 use crate::{
-    attach::{kprobe, raw_tp, tracing},
-    kernel::generation::{Bounded, Casting, Looped, ROOMS},
+    attach::{
+        iter::{self, IterContext},
+        kprobe, raw_tp, tracing,
+    },
+    kernel::generation::{Bounded, Casting, Looped, NO_ROOM, ROOMS},
     state::calls::Function,
 };
 
@@ -37,8 +40,8 @@ enum Room {
 
 const _: () = assert!((Room::SysExit as u32) < ROOMS);
 
-/// One program: kind, name, context, call. With a room it exists once for each generation, under a
-/// name that says which.
+/// One program: kind, name, context, call. Where the call takes a generation it exists once for each,
+/// under a name that says which, with a room if it keeps something.
 ///
 /// Each has a section of its own, `kind/name`, where aya's attributes would put all of a kind into
 /// one: user space leaves out what a plan does not name, section by section.
@@ -58,16 +61,22 @@ macro_rules! program {
         program!(@one $kind, stringify!($name), $context, |$ctx| $call);
     };
     ($kind:ident, $name:ident in $room:ident, $context:ty, |$ctx:ident, $generation:ident| $call:expr) => {
+        program!(@each $kind, $name, { Room::$room as u32 }, $context, |$ctx, $generation| $call);
+    };
+    ($kind:ident, $name:ident, $context:ty, |$ctx:ident, $generation:ident| $call:expr) => {
+        program!(@each $kind, $name, { NO_ROOM }, $context, |$ctx, $generation| $call);
+    };
+    (@each $kind:ident, $name:ident, $room:expr, $context:ty, |$ctx:ident, $generation:ident| $call:expr) => {
         program!(@one $kind, concat!(stringify!($name), "_bounded"), $context, |$ctx| {
-            type $generation = Bounded<{ Room::$room as u32 }>;
+            type $generation = Bounded<$room>;
             $call
         });
         program!(@one $kind, concat!(stringify!($name), "_looped"), $context, |$ctx| {
-            type $generation = Looped<{ Room::$room as u32 }>;
+            type $generation = Looped<$room>;
             $call
         });
         program!(@one $kind, concat!(stringify!($name), "_casting"), $context, |$ctx| {
-            type $generation = Casting<{ Room::$room as u32 }>;
+            type $generation = Casting<$room>;
             $call
         });
     };
@@ -315,4 +324,8 @@ program!(raw_tp, fork_raw, RawTracePointContext, |ctx| {
 });
 program!(raw_tp, free_raw, RawTracePointContext, |ctx| {
     raw_tp::freed(&ctx)
+});
+
+program!(iter, descriptors, IterContext, |ctx, G| {
+    iter::task_file::<G>(&ctx)
 });

@@ -7,14 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytes::{Buf as _, TryGetError};
 use portwatch_ebpf::abi::record::{
-    ARGS_LEN, Header, HolderRecord, MAX_HOLDERS, NAME_LEN, OwnersRecord, PATH_LEN, ProcessRecord,
-    SocketRecord, VERSION, flags, kind, op, present, unknown, via,
+    ARGS_LEN, DescriptorRecord, Header, HolderRecord, MAX_HOLDERS, NAME_LEN, OwnersRecord,
+    PATH_LEN, ProcessRecord, SocketRecord, VERSION, flags, kind, op, present, unknown, via,
 };
 use thiserror::Error;
 
 use crate::event::{
-    Closer, Conflict, Endpoint, Errno, Event, Family, Holder, Op, Outcome, ProcessImage, Socket,
-    SocketOptions, Taker, Task, TcpState, Transport, UnknownReason, Via,
+    Closer, Conflict, Descriptor, Endpoint, Errno, Event, Family, Holder, Op, Outcome,
+    ProcessImage, Socket, SocketOptions, Taker, Task, TcpState, Transport, UnknownReason, Via,
 };
 
 /// A decoded record.
@@ -84,25 +84,12 @@ impl From<TryGetError> for DecodeError {
 /// # Errors
 /// When it is cut short, of another version, or holds a number that means nothing.
 pub fn record(mut bytes: &[u8]) -> Result<Record, DecodeError> {
-    let all = bytes.len();
-    let version = bytes.try_get_u16_ne()?;
-    let kind = bytes.try_get_u16_ne()?;
-    let len = bytes.try_get_u32_ne()?;
-    if version != VERSION {
-        return Err(DecodeError::Version { found: version });
-    }
-    let expected = match kind {
-        kind::SOCKET => size_of::<SocketRecord>(),
-        kind::OWNERS => size_of::<OwnersRecord>(),
-        kind::PROCESS => size_of::<ProcessRecord>(),
-        _ => return Err(DecodeError::Kind(kind)),
-    };
-    if len as usize != expected {
-        return Err(DecodeError::Length { kind, len });
-    }
-    if all < expected {
-        return Err(DecodeError::Short);
-    }
+    let kind = header(&mut bytes, |kind| match kind {
+        kind::SOCKET => Some(size_of::<SocketRecord>()),
+        kind::OWNERS => Some(size_of::<OwnersRecord>()),
+        kind::PROCESS => Some(size_of::<ProcessRecord>()),
+        _ => None,
+    })?;
     match kind {
         kind::PROCESS => image(bytes).map(Record::Image),
         kind::OWNERS => owners(bytes),
@@ -115,6 +102,54 @@ pub fn record(mut bytes: &[u8]) -> Result<Record, DecodeError> {
             })
         }
     }
+}
+
+/// Bytes of a record in the file of the iterator over descriptors.
+pub const DESCRIPTOR_LEN: usize = size_of::<DescriptorRecord>();
+
+/// Decodes one record of that file.
+///
+/// # Errors
+/// As [`record`].
+pub fn descriptor(mut bytes: &[u8]) -> Result<Descriptor, DecodeError> {
+    let b = &mut bytes;
+    header(b, |kind| {
+        (kind == kind::DESCRIPTOR).then_some(DESCRIPTOR_LEN)
+    })?;
+    let pid = b.try_get_u32_ne()?;
+    let fd = b.try_get_u32_ne()?;
+    let netns = b.try_get_u32_ne()?;
+    let of_thread = b.try_get_u32_ne()?;
+    let (mut socket, _) = found(b)?;
+    socket.socket.netns = Some(netns);
+    Ok(Descriptor {
+        pid,
+        fd,
+        of_thread: of_thread != 0,
+        socket,
+    })
+}
+
+/// Reads a header; returns the kind, if it is one of those that have a length, and all of it is there.
+fn header(
+    bytes: &mut &[u8],
+    length: impl FnOnce(u16) -> Option<usize>,
+) -> Result<u16, DecodeError> {
+    let all = bytes.len();
+    let version = bytes.try_get_u16_ne()?;
+    let kind = bytes.try_get_u16_ne()?;
+    let len = bytes.try_get_u32_ne()?;
+    if version != VERSION {
+        return Err(DecodeError::Version { found: version });
+    }
+    let expected = length(kind).ok_or(DecodeError::Kind(kind))?;
+    if len as usize != expected {
+        return Err(DecodeError::Length { kind, len });
+    }
+    if all < expected {
+        return Err(DecodeError::Short);
+    }
+    Ok(kind)
 }
 
 /// Decodes a socket record that was read from a map rather than from the ring: its header is only
@@ -344,6 +379,42 @@ fn holders_of(b: &mut &[u8], count: usize) -> Result<Vec<Holder>, DecodeError> {
 
 fn holder(mut bytes: &[u8]) -> Result<Holder, DecodeError> {
     let b = &mut bytes;
+    let (holder, Bits { present, flags }) = found(b)?;
+    let noted = b.try_get_u64_ne()?;
+    let who = task(b)?;
+    let now = RawTask {
+        key: b.try_get_u64_ne()?,
+        uid: b.try_get_u32_ne()?,
+        parent: b.try_get_u32_ne()?,
+        comm: address_bytes(b)?,
+        // Of a process it is the main thread that is looked at.
+        tid: who.tgid,
+        ..who
+    };
+    Ok(Holder {
+        taker: when(present, present::TAKER, ()).map(|()| Taker {
+            task: task_of(&who, present),
+            time_boot: noted,
+            has_it: when(flags, flags::HAS_IT | flags::CLOSING, ())
+                .map(|()| task_of(&now, present | present::PARENT)),
+            closing: flags & flags::CLOSING != 0,
+        }),
+        closer: when(present, present::CLOSER, ()).map(|()| Closer {
+            task: task_of(&who, present),
+            time_boot: noted,
+        }),
+        ..holder
+    })
+}
+
+/// What a record says of itself.
+struct Bits {
+    present: u32,
+    flags: u32,
+}
+
+/// A socket as it stood, without who got the port for it.
+fn found(b: &mut &[u8]) -> Result<(Holder, Bits), DecodeError> {
     let cookie = b.try_get_u64_ne()?;
     let inode = b.try_get_u64_ne()?;
     let bits = b.try_get_u32_ne()?;
@@ -360,18 +431,7 @@ fn holder(mut bytes: &[u8]) -> Result<Holder, DecodeError> {
     let state = b.try_get_u8()?;
     b.try_copy_to_slice(&mut [0; 3])?;
     let references = b.try_get_u32_ne()?;
-    let noted = b.try_get_u64_ne()?;
-    let noted_task = task(b)?;
-    let now = RawTask {
-        key: b.try_get_u64_ne()?,
-        uid: b.try_get_u32_ne()?,
-        parent: b.try_get_u32_ne()?,
-        comm: address_bytes(b)?,
-        // Of a process it is the main thread that is looked at.
-        tid: noted_task.tgid,
-        ..noted_task
-    };
-    Ok(Holder {
+    let holder = Holder {
         // Sockets in TIME_WAIT have no protocol field; only TCP has that state.
         transport: if protocol == 0 {
             Transport::Tcp
@@ -404,18 +464,14 @@ fn holder(mut bytes: &[u8]) -> Result<Holder, DecodeError> {
         accepted: flag_bits & flags::ACCEPTED != 0,
         of_kernel: flag_bits & flags::OF_KERNEL != 0,
         references: when(bits, present::REFERENCES, references),
-        taker: when(bits, present::TAKER, ()).map(|()| Taker {
-            task: task_of(&noted_task, bits),
-            time_boot: noted,
-            has_it: when(flag_bits, flags::HAS_IT | flags::CLOSING, ())
-                .map(|()| task_of(&now, bits | present::PARENT)),
-            closing: flag_bits & flags::CLOSING != 0,
-        }),
-        closer: when(bits, present::CLOSER, ()).map(|()| Closer {
-            task: task_of(&noted_task, bits),
-            time_boot: noted,
-        }),
-    })
+        taker: None,
+        closer: None,
+    };
+    let bits = Bits {
+        present: bits,
+        flags: flag_bits,
+    };
+    Ok((holder, bits))
 }
 
 fn image(mut bytes: &[u8]) -> Result<ProcessImage, DecodeError> {

@@ -4,11 +4,13 @@
 //! [`Sighting`], and the sinks print that. Recorded and live streams carry the same [`Item`]s.
 
 mod conflict;
+mod descriptor;
 mod name;
 
 use std::{net::IpAddr, sync::Arc};
 
 pub use conflict::*;
+pub use descriptor::Descriptor;
 pub use name::name;
 
 /// What the stream consists of, in order.

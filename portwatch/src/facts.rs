@@ -13,7 +13,7 @@ use crate::{
     plan::{
         Facts,
         generation::Cast,
-        hooks::{HOOKS, MPTCP_CONNECT, Way},
+        hooks::{DESCRIPTORS, HOOKS, MPTCP_CONNECT, Way},
     },
 };
 
@@ -59,6 +59,10 @@ pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
         None => Err("the kernel is built without kprobes".to_owned()),
     };
     let raw_tp = probe::program(ProgramKind::RawTracepoint);
+    let iterator = match btf.function_id(DESCRIPTORS.name) {
+        Some(id) => probe::program(ProgramKind::Iterator(id)),
+        None => Err("the kernel has no iterator over descriptors".to_owned()),
+    };
     // What a raw tracepoint may call the other kinds may call too; cookies are for tracing alone.
     let mut helpers = probe::helpers(ProgramKind::RawTracepoint) & !helper::SOCKET_COOKIE;
     if let (Some(kind), Ok(())) = (tracing_kind, &tracing) {
@@ -72,6 +76,7 @@ pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
         tracing,
         kprobe,
         raw_tp,
+        iterator,
         helpers,
         loops,
         cast,
@@ -117,6 +122,7 @@ fn targets() -> (Vec<&'static str>, Vec<&'static str>) {
         };
         list.extend(hook.targets.iter().map(|target| target.name));
     }
+    functions.push(DESCRIPTORS.name);
     (functions, tracepoints)
 }
 

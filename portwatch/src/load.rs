@@ -5,6 +5,8 @@ mod object;
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
+    fs::File,
     io,
     ops::RangeInclusive,
     os::fd::{AsFd as _, AsRawFd as _},
@@ -14,7 +16,7 @@ use std::{
 use aya::{
     Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::{Program, ProgramError},
+    programs::{Iter, Program, ProgramError, links::LinkError},
 };
 use aya_log::EbpfLogger;
 use log::Log;
@@ -103,6 +105,8 @@ impl LoadError {
 pub struct Loaded {
     /// Keeps programs and links.
     ebpf: Ebpf,
+    /// For the iterator, which is loaded later: ids in the kernel's BTF.
+    ids: BTreeMap<&'static str, u32>,
     ring: Option<RingBuf<MapData>>,
     connecting: HashMap<MapData, u64, [u8; size_of::<SocketRecord>()]>,
     descendants: HashMap<MapData, u32, u8>,
@@ -128,7 +132,7 @@ pub fn load(
     values: &FilterValues,
     buffer: u32,
 ) -> Result<Loaded, LoadError> {
-    let btf = ids::types(&plan.attachments, &gathered.ids)?;
+    let btf = ids::types(plan.attachments.iter().copied(), &gathered.ids)?;
     let mut ebpf = loader()
         .btf(None)
         .override_global("LAYOUT", &gathered.facts.fields.words[..], true)
@@ -146,6 +150,7 @@ pub fn load(
         skipped: 0,
         connecting: map(&mut ebpf, "CONNECTING")?,
         descendants: map(&mut ebpf, "DESCENDANTS")?,
+        ids: gathered.ids.clone(),
         ebpf,
     })
 }
@@ -163,8 +168,7 @@ fn log_level(plan: &Plan) -> u8 {
 fn planned(facts: &Facts, plan: &Plan) -> Result<Vec<u8>, ::object::read::Error> {
     let object = Object::read(OBJECT)?;
     let names: Vec<_> = plan
-        .attachments
-        .iter()
+        .programs()
         .map(|attachment| {
             version_name(attachment.program, attachment.generation, |name| {
                 object.has(name)
@@ -220,8 +224,7 @@ impl Loaded {
     /// 5.16).
     #[must_use]
     pub fn verified(&self, plan: &Plan) -> Vec<(&'static str, u32)> {
-        plan.attachments
-            .iter()
+        plan.programs()
             .filter_map(|attachment| {
                 let name = version_name(attachment.program, attachment.generation, |name| {
                     self.ebpf.program(name).is_some()
@@ -241,6 +244,28 @@ impl Loaded {
             attach_program(&mut self.ebpf, *attachment)?;
         }
         Ok(())
+    }
+
+    /// Loads the iterator of the plan; reading the file runs it. The hooks do not need it, so that it is
+    /// not loaded with them.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn descriptors(&mut self, iterator: Attachment) -> Result<File, LoadError> {
+        let types = ids::types([iterator], &self.ids)?;
+        load_program(&mut self.ebpf, iterator, &types)?;
+        let mut file = None;
+        with_program(&mut self.ebpf, iterator, "attach", |program, _| {
+            let program: &mut Iter = program.try_into()?;
+            let link = program.attach()?;
+            let opened = program.take_link(link)?.into_file();
+            file = Some(opened.map_err(|error| match error {
+                LinkError::SyscallError(error) => error.into(),
+                _ => ProgramError::NotAttached,
+            })?);
+            Ok(())
+        })?;
+        file.ok_or(LoadError::Lacks(iterator.program))
     }
 
     /// Detaches them: from now on no record is added.
@@ -358,6 +383,7 @@ fn way_name(way: Way) -> &'static str {
         Way::KProbe => "kprobe",
         Way::KRetProbe => "kretprobe",
         Way::RawTracepoint => "raw_tp",
+        Way::Iterator => "iter",
     }
 }
 
@@ -416,6 +442,9 @@ fn with_program(
     })
 }
 
+/// How the functions of iterators are called; aya puts it in front.
+const ITERATOR: &str = "bpf_iter_";
+
 fn load_program(ebpf: &mut Ebpf, attachment: Attachment, btf: &Btf) -> Result<(), LoadError> {
     with_program(ebpf, attachment, "load", |program, target| match program {
         Program::FEntry(program) => program.load(target, btf),
@@ -423,6 +452,7 @@ fn load_program(ebpf: &mut Ebpf, attachment: Attachment, btf: &Btf) -> Result<()
         Program::BtfTracePoint(program) => program.load(target, btf),
         Program::KProbe(program) => program.load(),
         Program::RawTracePoint(program) => program.load(),
+        Program::Iter(program) => program.load(target.trim_start_matches(ITERATOR), btf),
         _ => Err(ProgramError::UnexpectedProgramType),
     })
 }

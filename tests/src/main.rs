@@ -6,6 +6,7 @@
 mod bench;
 mod contract;
 mod cost;
+mod crowd;
 mod degraded;
 mod expect;
 mod helper;

@@ -11,6 +11,8 @@ pub mod kind {
     pub const OWNERS: u16 = 2;
     /// A [`super::ProcessRecord`].
     pub const PROCESS: u16 = 3;
+    /// A [`super::DescriptorRecord`], which the ring does not carry.
+    pub const DESCRIPTOR: u16 = 4;
 }
 
 /// What was done to the socket, [`SocketRecord::op`].
@@ -83,7 +85,7 @@ pub mod present {
     pub const DEVICE: u32 = 1 << 17;
     /// the option bits of `flags` that come from `struct sock_common`
     pub const SOCKET_FLAGS: u32 = 1 << 18;
-    /// `references` of a [`super::HolderRecord`]
+    /// `references` of a [`super::FoundRecord`]
     pub const REFERENCES: u32 = 1 << 19;
     /// `noted` and `task` of a [`super::HolderRecord`]: who got the port
     pub const TAKER: u32 = 1 << 20;
@@ -257,10 +259,10 @@ pub struct SocketRecord {
     pub reserved: [u8; 6],
 }
 
-/// A socket found in the kernel's hash under the port that was asked for.
+/// A socket as it stands in the kernel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct HolderRecord {
+pub struct FoundRecord {
     /// Socket cookie; not present when the kernel had not yet given one.
     pub cookie: u64,
     /// Inode of the socket file.
@@ -292,6 +294,14 @@ pub struct HolderRecord {
     /// References to the open file: one for each entry of a descriptor table, and for each system
     /// call that is at work on it.
     pub references: u32,
+}
+
+/// A socket found in the kernel's hash under the port that was asked for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct HolderRecord {
+    /// The socket.
+    pub found: FoundRecord,
     /// When it got the port or, in TIME_WAIT, was closed, CLOCK_BOOTTIME, ns.
     pub noted: u64,
     /// Who did that, as the process was then: see [`present::TAKER`], [`present::CLOSER`].
@@ -361,6 +371,25 @@ pub struct OwnersRecord {
     pub scratch: [u64; SCRATCH],
 }
 
+/// A descriptor of a socket that has ports, as the iterator over all descriptor tables comes by it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct DescriptorRecord {
+    /// Version, kind, length.
+    pub header: Header,
+    /// Process id in the pid namespace of whoever reads.
+    pub pid: u32,
+    /// Number of the descriptor.
+    pub fd: u32,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// 1: not in the table of the main thread, which is the one that `/proc/PID/fd` shows, but in that
+    /// of another thread.
+    pub of_thread: u32,
+    /// The socket; inside an MPTCP one the first TCP socket, if there is one.
+    pub found: FoundRecord,
+}
+
 /// Bytes of path that a [`ProcessRecord`] carries at most.
 pub const PATH_LEN: usize = 512;
 /// Longest single path component that is copied whole.
@@ -395,7 +424,9 @@ pub struct ProcessRecord {
 const _: () = assert!(size_of::<Header>() == 8);
 const _: () = assert!(size_of::<TaskRecord>() == 64);
 const _: () = assert!(size_of::<SocketRecord>() == 192);
-const _: () = assert!(size_of::<HolderRecord>() == 184);
+const _: () = assert!(size_of::<FoundRecord>() == 80);
+const _: () = assert!(size_of::<HolderRecord>() == 80 + 104);
+const _: () = assert!(size_of::<DescriptorRecord>() == 8 + 16 + 80);
 const _: () = assert!(size_of::<LastRecord>() == 80);
 const _: () = assert!(size_of::<OwnersRecord>() == 24 + 80 + 8 * 184 + 440);
 const _: () = assert!(size_of::<ProcessRecord>() == 8 + 64 + 16 + 32 + 768 + 1024);

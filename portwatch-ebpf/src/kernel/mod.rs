@@ -1,5 +1,7 @@
 //! Typed readers of kernel structures: the only place that touches kernel memory.
 
+pub(crate) mod descriptor;
+mod found;
 pub(crate) mod generation;
 pub(crate) mod image;
 pub(crate) mod memory;

@@ -239,6 +239,33 @@ pub(crate) fn inode<M: Memory, F: Memory>(sk: Ptr) -> u64 {
     )
 }
 
+/// The socket that an open file is of (net/socket.c, `sock_from_file`); null where it is something else.
+#[inline(always)]
+pub(crate) fn of_file<F: Memory>(file: Ptr) -> Ptr {
+    const S_IFMT: u16 = 0o170_000;
+    const S_IFSOCK: u16 = 0o140_000;
+    let inode = F::load::<Ptr>(file, offset!(file_inode));
+    if F::load::<u16>(inode, offset!(inode_mode)) & S_IFMT != S_IFSOCK {
+        return core::ptr::null();
+    }
+    // Sockets and their inodes are allocated together (include/net/sock.h, SOCKET_I): what is only the
+    // place of a socket in a file system (O_PATH) has another one.
+    let socket = F::load::<Ptr>(file, offset!(file_private));
+    if socket.wrapping_byte_add(offset!(socket_alloc_inode) as usize) != inode {
+        return core::ptr::null();
+    }
+    F::load(socket, offset!(socket_sk))
+}
+
+/// Number of the inode of an open file.
+#[inline(always)]
+pub(crate) fn inode_of_file<F: Memory>(file: Ptr) -> u64 {
+    F::load(
+        F::load::<Ptr>(file, offset!(file_inode)),
+        offset!(inode_ino),
+    )
+}
+
 /// References to an open file: one for each entry of a descriptor table, and for each system call that
 /// is at work on it.
 #[inline(always)]

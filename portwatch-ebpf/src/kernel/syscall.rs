@@ -6,6 +6,7 @@ use portwatch_ebpf::abi::layout::ABSENT;
 use super::{
     generation::Generation,
     memory::{Memory, Ptr, offset},
+    sock,
     task::Current,
 };
 
@@ -119,11 +120,9 @@ pub(crate) fn finished<G: Generation>(regs: Ptr) -> Option<Finished> {
     })
 }
 
-/// The socket behind a descriptor of the running task (fs/file.c, net/socket.c `sock_from_file`).
+/// The socket behind a descriptor of the running task (fs/file.c).
 #[inline(always)]
 fn socket<G: Generation>(task: Current<G>, fd: u32) -> Option<Ptr> {
-    const S_IFMT: u16 = 0o170_000;
-    const S_IFSOCK: u16 = 0o140_000;
     let files = task.pointer(offset!(task_files));
     let table = G::Far::load::<Ptr>(files, offset!(files_fdt));
     if fd >= G::Far::load::<u32>(table, offset!(fdt_max_fds)) {
@@ -131,11 +130,6 @@ fn socket<G: Generation>(task: Current<G>, fd: u32) -> Option<Ptr> {
     }
     let array = G::Far::load::<Ptr>(table, offset!(fdt_fd));
     let file = G::Far::load::<Ptr>(array.wrapping_byte_add(fd as usize * 8), 0);
-    let inode = G::Far::load::<Ptr>(file, offset!(file_inode));
-    if G::Far::load::<u16>(inode, offset!(inode_mode)) & S_IFMT != S_IFSOCK {
-        return None;
-    }
-    let socket = G::Far::load::<Ptr>(file, offset!(file_private));
-    let sk = G::Far::load::<Ptr>(socket, offset!(socket_sk));
+    let sk = sock::of_file::<G::Far>(file);
     (!sk.is_null()).then_some(sk)
 }

@@ -235,12 +235,7 @@ impl Identity {
         };
         let pid = G::Far::load::<Ptr>(leader, offset!(task_thread_pid));
         let level = G::Far::load::<u32>(pid, offset!(pid_level));
-        let vpid = if level == 0 {
-            tgid
-        } else {
-            let at = offset!(pid_numbers) + (level & 31) * offset!(upid_size) + offset!(upid_nr);
-            G::Far::load(pid, at)
-        };
+        let vpid = number_at::<G::Far>(pid, level, tgid);
         Self {
             ids: ids.both(),
             started,
@@ -251,6 +246,28 @@ impl Identity {
             vpid: u64::from(vpid),
         }
     }
+}
+
+/// The number of a process, which has this one in the initial pid namespace, in the namespace of its
+/// own or around it that lies so deep.
+#[inline(always)]
+fn number_at<F: Memory>(pid: Ptr, level: u32, tgid: u32) -> u32 {
+    if level == 0 {
+        return tgid;
+    }
+    let at = offset!(pid_numbers) + (level & 31) * offset!(upid_size) + offset!(upid_nr);
+    F::load(pid, at)
+}
+
+/// The number of the process of a task, which has this one in the initial pid namespace, in that of a
+/// reader who may see it.
+#[inline(always)]
+pub(crate) fn number_for<G: Generation>(reader: Current<G>, task: Ptr, tgid: u32) -> u32 {
+    let own = reader.pointer(offset!(task_thread_pid));
+    let level = G::Far::load::<u32>(own, offset!(pid_level));
+    let leader = G::Far::load::<Ptr>(task, offset!(task_group_leader));
+    let pid = G::Far::load::<Ptr>(leader, offset!(task_thread_pid));
+    number_at::<G::Far>(pid, level, tgid)
 }
 
 /// Tells processes apart, and what one executes before and after exec.

@@ -1,6 +1,7 @@
 //! `portwatch trace`: the loop from the ring to the sink.
 
 mod attach;
+mod older;
 mod stream;
 
 use std::{io, time::Duration};
@@ -74,7 +75,6 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
             Ok(loaded)
         },
     )?;
-    say.verified(|| loaded.verified(&plan));
     let enricher = Enricher::new(enrich::Options {
         numeric: options.output.numeric,
         args: options.args,
@@ -99,6 +99,8 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
         move || losses.since_last(),
     );
     quietly(stream.start(plan.backend), options)?;
+    older::look_up(&mut stream, &mut loaded, &plan, &say);
+    say.verified(|| loaded.verified(&plan));
     give_back_memory();
     let code = follow(
         &mut stream,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portwatch_ebpf::abi::record::{LastRecord, NowRecord, SCRATCH, TaskRecord};
+use portwatch_ebpf::abi::record::{FoundRecord, LastRecord, NowRecord, SCRATCH, TaskRecord};
 use proptest::prelude::*;
 
 use super::{record as decode, *};
@@ -79,8 +79,8 @@ fn socket_record() -> SocketRecord {
     }
 }
 
-fn holder_record(port: u16) -> HolderRecord {
-    HolderRecord {
+fn found_record(port: u16) -> FoundRecord {
+    FoundRecord {
         cookie: 21,
         inode: 22,
         present: u32::MAX,
@@ -96,6 +96,12 @@ fn holder_record(port: u16) -> HolderRecord {
         state: 10,
         reserved: [0; 3],
         references: 25,
+    }
+}
+
+fn holder_record(port: u16) -> HolderRecord {
+    HolderRecord {
+        found: found_record(port),
         noted: 26,
         task: task_record(),
         now: NowRecord {
@@ -110,7 +116,7 @@ fn holder_record(port: u16) -> HolderRecord {
 fn owners_record(count: u32) -> OwnersRecord {
     let mut holders = [holder_record(0); MAX_HOLDERS];
     for (port, holder) in (100..).zip(&mut holders) {
-        holder.local_port = port;
+        holder.found.local_port = port;
     }
     OwnersRecord {
         header: header::<OwnersRecord>(kind::OWNERS),
@@ -576,9 +582,9 @@ fn no_more_holders_than_the_record_has() {
 #[test]
 fn a_holder_that_went_while_it_was_read_is_left_out() {
     let mut record = owners_record(4);
-    record.holders[0].state = 0;
-    record.holders[1].family = 0;
-    record.holders[2].protocol = 99;
+    record.holders[0].found.state = 0;
+    record.holders[1].found.family = 0;
+    record.holders[2].found.protocol = 99;
     let conflict = conflict(&record);
     assert_eq!(conflict.holders.len(), 1);
     assert_eq!(conflict.holders[0].local.port, Some(103));
@@ -587,11 +593,61 @@ fn a_holder_that_went_while_it_was_read_is_left_out() {
 #[test]
 fn a_holder_in_time_wait_has_no_protocol() {
     let mut record = owners_record(1);
-    record.holders[0].protocol = 0;
-    record.holders[0].state = 6;
+    record.holders[0].found.protocol = 0;
+    record.holders[0].found.state = 6;
     let conflict = conflict(&record);
     assert_eq!(conflict.holders[0].state, TcpState::TimeWait);
     assert_eq!(conflict.holders[0].transport, Transport::Tcp);
+}
+
+fn descriptor_record() -> DescriptorRecord {
+    DescriptorRecord {
+        header: header::<DescriptorRecord>(kind::DESCRIPTOR),
+        pid: 41,
+        fd: 42,
+        netns: 43,
+        of_thread: 0,
+        found: found_record(8080),
+    }
+}
+
+#[test]
+fn a_descriptor_says_whose_and_of_which_socket_it_is() {
+    let record = descriptor_record();
+    let all = bytes(&record);
+    assert_eq!(all.len(), DESCRIPTOR_LEN);
+    let found = descriptor(&all).unwrap();
+    assert_eq!((found.pid, found.fd, found.of_thread), (41, 42, false));
+    let socket = &found.socket;
+    assert_eq!(socket.local.port, Some(8080));
+    assert_eq!(socket.socket.inode, Some(22));
+    assert_eq!(socket.socket.netns, Some(43));
+    assert_eq!(socket.taker, None, "not told");
+    // Otherwise it is what a holder is.
+    let mut as_holder = conflict(&owners_record(1)).holders.remove(0);
+    as_holder.local.port = Some(8080);
+    as_holder.socket.netns = Some(43);
+    as_holder.taker = None;
+    assert_eq!(*socket, as_holder);
+    let of_thread = DescriptorRecord {
+        of_thread: 1,
+        ..record
+    };
+    assert!(descriptor(&bytes(&of_thread)).unwrap().of_thread);
+}
+
+#[test]
+fn a_descriptor_is_not_in_the_ring_and_nothing_else_is_in_its_file() {
+    let all = bytes(&descriptor_record());
+    assert_eq!(decode(&all), Err(DecodeError::Kind(kind::DESCRIPTOR)));
+    let other = bytes(&process_record(b"", b""));
+    assert_eq!(descriptor(&other), Err(DecodeError::Kind(kind::PROCESS)));
+    for cut in 0..all.len() {
+        assert_eq!(descriptor(&all[..cut]), Err(DecodeError::Short));
+    }
+    let mut record = descriptor_record();
+    record.found.state = 0;
+    assert!(descriptor(&bytes(&record)).is_err());
 }
 
 #[test]

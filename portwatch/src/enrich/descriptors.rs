@@ -31,7 +31,8 @@ use std::{
 };
 
 use budget::Budget;
-use memory::{Entry, Memory};
+use memory::Memory;
+pub use memory::{Entry, LIMIT};
 use rustix::fs::{CWD, Mode, openat};
 use scan::Scan;
 use table::{Limits, Look};
@@ -69,7 +70,7 @@ pub struct Found {
     pub complete: bool,
 }
 
-/// Finds the processes of sockets. Remembers where it saw them, in up to 1.6 MB (100,000 entries of
+/// Finds the processes of sockets. Remembers where it saw them, in up to 4 MB (250,000 entries of
 /// descriptor tables).
 #[derive(Debug)]
 pub struct Descriptors {
@@ -114,12 +115,20 @@ impl Descriptors {
     }
 
     /// Remembers where all sockets are, so that those are found at once that were there before
-    /// portwatch. Takes as long as a whole search.
-    pub fn prime(&mut self) {
+    /// portwatch. Takes as long as a whole search. Returns how many descriptors it remembers.
+    pub fn prime(&mut self) -> usize {
         if let Some(proc) = open(&self.proc) {
             let limits = Limits::new(Instant::now(), self.patience);
             self.scan(proc.as_fd(), &mut Targets::new(&[]), &limits);
         }
+        self.memory.len()
+    }
+
+    /// The same from what the kernel's iterator has shown. Sockets of other kinds are not in it, nor
+    /// descriptors that `/proc/PID/fd` does not show.
+    pub fn remember(&mut self, seen: Vec<Entry>) -> usize {
+        self.memory.replace(seen);
+        self.memory.len()
     }
 
     /// The processes with a descriptor of each, in the order asked for.

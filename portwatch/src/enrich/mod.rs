@@ -35,6 +35,7 @@ use crate::{
     },
 };
 use clock::Clock;
+use descriptors::Entry;
 use missing::{Facts, missing};
 use netns::{Limits, Namespaces, Place};
 use owners::{Owners, Possession};
@@ -89,9 +90,15 @@ impl Enricher {
         })
     }
 
-    /// Looks where all sockets are, before the first of them is in the way of another.
-    pub fn look_around(&mut self) {
-        self.owners.prime();
+    /// Looks in `/proc` where all sockets are, before the first of them is in the way of another; returns
+    /// how many descriptors it remembers.
+    pub fn look_around(&mut self) -> usize {
+        self.owners.prime()
+    }
+
+    /// Remembers where others have seen all sockets; returns how many descriptors.
+    pub fn remember(&mut self, seen: Vec<Entry>) -> usize {
+        self.owners.remember(seen)
     }
 
     /// Takes what the kernel sends ahead of a process' first event.

@@ -7,7 +7,7 @@
 
 use super::{
     clock::Clock,
-    descriptors::{Descriptors, Found, Wanted},
+    descriptors::{Descriptors, Entry, Found, Wanted},
     live::Live,
     process::Processes,
     task,
@@ -50,9 +50,14 @@ impl Default for Owners {
 
 impl Owners {
     /// Remembers where all sockets are now: those that were there before the trace are then found at
-    /// once.
-    pub fn prime(&mut self) {
-        self.descriptors.prime();
+    /// once. Returns how many descriptors.
+    pub fn prime(&mut self) -> usize {
+        self.descriptors.prime()
+    }
+
+    /// The same from what others have seen.
+    pub fn remember(&mut self, seen: Vec<Entry>) -> usize {
+        self.descriptors.remember(seen)
     }
 
     /// Who has each of the sockets.

@@ -22,15 +22,19 @@ pub enum ProgramKind {
     RawTracepoint,
     /// BPF_PROG_TYPE_TRACING, fexit of the function with this BTF id.
     Tracing(u32),
+    /// BPF_PROG_TYPE_TRACING, the iterator whose function has this BTF id.
+    Iterator(u32),
 }
 
 impl ProgramKind {
     fn numbers(self) -> (u32, u32, u32) {
         const TRACE_FEXIT: u32 = 25;
+        const TRACE_ITER: u32 = 28;
         match self {
             Self::Kprobe => (2, 0, 0),
             Self::RawTracepoint => (17, 0, 0),
             Self::Tracing(id) => (26, TRACE_FEXIT, id),
+            Self::Iterator(id) => (26, TRACE_ITER, id),
         }
     }
 }
@@ -119,6 +123,7 @@ pub fn program(kind: ProgramKind) -> Result<(), String> {
                 ProgramKind::Kprobe => "kprobe programs",
                 ProgramKind::RawTracepoint => "raw tracepoint programs",
                 ProgramKind::Tracing(_) => "tracing programs (fentry, fexit)",
+                ProgramKind::Iterator(_) => "iterators",
             };
             match error.raw_os_error() {
                 Some(libc::EPERM) => format!("the kernel does not permit {what}"),

@@ -23,12 +23,12 @@ struct Target {
 /// each program, and the place of the type is its id. So the places before it are filled. Kprobes and
 /// raw tracepoints go by name; for them it is empty.
 pub(super) fn types(
-    attachments: &[Attachment],
+    attachments: impl IntoIterator<Item = Attachment>,
     ids: &BTreeMap<&'static str, u32>,
 ) -> Result<Btf, BtfError> {
     let mut targets: Vec<Target> = attachments
-        .iter()
-        .filter_map(|attachment| target(*attachment, *ids.get(attachment.target)?))
+        .into_iter()
+        .filter_map(|attachment| target(attachment, *ids.get(attachment.target)?))
         .collect();
     targets.sort_by_key(|target| target.id);
     targets.dedup_by_key(|target| target.id);
@@ -53,7 +53,7 @@ pub(super) fn types(
 
 fn target(attachment: Attachment, id: u32) -> Option<Target> {
     let (kind, name) = match attachment.way {
-        Way::FEntry | Way::FExit => (BtfKind::Func, attachment.target.to_owned()),
+        Way::FEntry | Way::FExit | Way::Iterator => (BtfKind::Func, attachment.target.to_owned()),
         Way::BtfTracepoint => (BtfKind::Typedef, format!("btf_trace_{}", attachment.target)),
         Way::KProbe | Way::KRetProbe | Way::RawTracepoint => return None,
     };

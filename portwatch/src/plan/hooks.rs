@@ -21,6 +21,8 @@ pub enum Way {
     KRetProbe,
     /// Tracepoint with plain arguments.
     RawTracepoint,
+    /// Run for each item of a list when its file is read.
+    Iterator,
 }
 
 /// A kernel function or tracepoint that a hook can use.
@@ -97,6 +99,13 @@ const BIND_SOCKET: &[&str] = &[
 /// Where the kernel has this function, connect() of an MPTCP socket passes `__inet_stream_connect` as
 /// any other ("mptcp: factor out mptcp_connect()", 6.1). Not hooked.
 pub const MPTCP_CONNECT: &str = "mptcp_connect";
+
+/// The kernel's iterator over the descriptors of all processes, by which sockets and their processes are
+/// found where iterators may be loaded (5.8; kernel/bpf/task_iter.c). Not a hook: it runs when it is read.
+pub const DESCRIPTORS: Target = Target {
+    name: "bpf_iter_task_file",
+    prototypes: &["int (struct bpf_iter_meta *, struct task_struct *, u32, struct file *)"],
+};
 
 /// All hooks. Which functions see what was measured on 5.10, 6.1, 6.12 and 7.3.
 pub const HOOKS: &[Hook] = &[

@@ -54,6 +54,8 @@ pub(crate) fn facts(kernel: Kernel) -> Facts {
             Ok(())
         },
         raw_tp: Ok(()),
+        // The locked one refuses trampolines, of which an iterator needs none.
+        iterator: Ok(()),
         helpers: match kernel {
             Kernel::V5_10 => 0,
             Kernel::V6_18Locked => newer_helpers,
@@ -149,6 +151,10 @@ fn prototypes(kernel: Kernel) -> BTreeMap<&'static str, String> {
         (
             "sched_process_free",
             "void (struct task_struct *)".to_owned(),
+        ),
+        (
+            "bpf_iter_task_file",
+            "int (struct bpf_iter_meta *, struct task_struct *, u32, struct file *)".to_owned(),
         ),
     ];
     // Split off from the functions above in 6.6 or so.

@@ -23,7 +23,7 @@ use crate::{
     selection::Selection,
 };
 use generation::{Cast, Generation};
-use hooks::{HOOKS, Hook, Need, Program, Way, When};
+use hooks::{DESCRIPTORS, HOOKS, Hook, Need, Program, Target, Way, When};
 
 /// What is known about the kernel before anything is attached.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub struct Facts {
     pub kprobe: Result<(), String>,
     /// Whether raw tracepoint programs may be loaded, or why not.
     pub raw_tp: Result<(), String>,
+    /// Whether iterators over descriptors may be loaded, or why not.
+    pub iterator: Result<(), String>,
     /// Bits of `portwatch_ebpf::abi::config::helper`.
     pub helpers: u32,
     /// Whether programs may call bpf_loop() (5.17).
@@ -95,6 +97,17 @@ pub struct Attachment {
     pub target: &'static str,
 }
 
+/// How the sockets are found that are older than the trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Snapshot {
+    /// Not at all: no call is told that another socket may be in the way of.
+    Unneeded,
+    /// By this iterator over the descriptors of all processes.
+    Iterator(Attachment),
+    /// By the descriptors in `/proc`; why not by the iterator.
+    Procfs(String),
+}
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -102,12 +115,25 @@ pub struct Plan {
     pub backend: Backend,
     /// Programs in the order they are attached.
     pub attachments: Vec<Attachment>,
+    /// How older sockets are found, once these are attached.
+    pub snapshot: Snapshot,
     /// Read-only data of the programs.
     pub config: Config,
     /// Why the better ways in were not taken.
     pub stepped_down: Vec<(Backend, String)>,
     /// Hooks without a function on this kernel, by purpose.
     pub without: Vec<&'static str>,
+}
+
+impl Plan {
+    /// Every program that is loaded: those that are attached, and the iterator.
+    pub fn programs(&self) -> impl Iterator<Item = Attachment> {
+        let iterator = match &self.snapshot {
+            Snapshot::Iterator(program) => Some(*program),
+            Snapshot::Unneeded | Snapshot::Procfs(_) => None,
+        };
+        self.attachments.iter().copied().chain(iterator)
+    }
 }
 
 /// Why there is no plan.
@@ -154,6 +180,7 @@ pub fn plan(facts: &Facts, selection: &Selection, attach: Attach) -> Result<Plan
                 return Ok(Plan {
                     backend,
                     attachments,
+                    snapshot: snapshot(facts, selection),
                     config,
                     stepped_down,
                     without,
@@ -187,16 +214,63 @@ pub enum Use {
 /// Whether a selection needs a hook, and for what.
 #[must_use]
 pub fn needed(hook: &Hook, selection: &Selection) -> Option<Use> {
-    let any_of = |ops: &[Op]| ops.iter().any(|op| selection.events.contains(op));
     let wanted = match hook.when {
-        When::Ops(ops) | When::OpsAndOwners(ops) => any_of(ops),
+        When::Ops(ops) | When::OpsAndOwners(ops) => any_of(selection, ops),
         When::Descendants => selection.descendants,
     };
     if wanted {
         return Some(Use::Events);
     }
     let for_owners = matches!(hook.when, When::OpsAndOwners(_));
-    (for_owners && any_of(&[Op::Bind, Op::Listen])).then_some(Use::Owners)
+    (for_owners && any_of(selection, &OWNED)).then_some(Use::Owners)
+}
+
+/// What may be refused because of another socket.
+const OWNED: [Op; 2] = [Op::Bind, Op::Listen];
+
+fn any_of(selection: &Selection, ops: &[Op]) -> bool {
+    ops.iter().any(|op| selection.events.contains(op))
+}
+
+/// How older sockets are found: by the iterator if it may be loaded, whatever the way in.
+#[must_use]
+pub fn snapshot(facts: &Facts, selection: &Selection) -> Snapshot {
+    if !any_of(selection, &OWNED) {
+        return Snapshot::Unneeded;
+    }
+    let target = facts
+        .iterator
+        .clone()
+        .and_then(|()| known(&DESCRIPTORS, &facts.prototypes));
+    match target {
+        Ok(Some(target)) => Snapshot::Iterator(Attachment {
+            program: "descriptors",
+            generation: Generation::of(facts),
+            way: Way::Iterator,
+            target,
+        }),
+        Ok(None) => Snapshot::Procfs("the kernel has no iterator over descriptors".to_owned()),
+        Err(reason) => Snapshot::Procfs(reason),
+    }
+}
+
+/// The function, if this kernel has it.
+///
+/// # Errors
+/// When it has another prototype than the programs know.
+fn known(
+    target: &Target,
+    prototypes: &BTreeMap<&'static str, String>,
+) -> Result<Option<&'static str>, String> {
+    match prototypes.get(target.name) {
+        None => Ok(None),
+        Some(found) if target.prototypes.contains(&found.as_str()) => Ok(Some(target.name)),
+        Some(found) => Err(format!(
+            "{} has another prototype on this kernel: {found}, expected {}",
+            target.name,
+            target.prototypes.join(" or ")
+        )),
+    }
 }
 
 /// The function a hook uses on this kernel.
@@ -214,17 +288,9 @@ pub fn resolve(
         return Ok(None);
     }
     for target in hook.targets {
-        let Some(found) = prototypes.get(target.name) else {
-            continue;
-        };
-        if !target.prototypes.contains(&found.as_str()) {
-            return Err(format!(
-                "{} has another prototype on this kernel: {found}, expected {}",
-                target.name,
-                target.prototypes.join(" or ")
-            ));
+        if let Some(name) = known(target, prototypes)? {
+            return Ok(Some(name));
         }
-        return Ok(Some(target.name));
     }
     match hook.need {
         Need::Optional | Need::Beside(_) => Ok(None),

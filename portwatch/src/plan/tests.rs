@@ -26,6 +26,7 @@ fn shown(plan: &Plan) -> String {
     let Plan {
         backend,
         attachments,
+        snapshot,
         config,
         stepped_down,
         without,
@@ -37,18 +38,28 @@ fn shown(plan: &Plan) -> String {
     for purpose in without {
         writeln!(text, "without: {purpose}").unwrap();
     }
-    for Attachment {
+    for attachment in attachments {
+        writeln!(text, "{}", line(attachment)).unwrap();
+    }
+    match snapshot {
+        Snapshot::Unneeded => {}
+        Snapshot::Iterator(program) => writeln!(text, "older sockets: {}", line(program)).unwrap(),
+        Snapshot::Procfs(reason) => {
+            writeln!(text, "older sockets: in /proc: {reason}").unwrap();
+        }
+    }
+    writeln!(text, "{config:?}").unwrap();
+    text
+}
+
+fn line(attachment: &Attachment) -> String {
+    let Attachment {
         program,
         generation,
         way,
         target,
-    } in attachments
-    {
-        let generation = generation.as_str();
-        writeln!(text, "{way:?} {target} {program} ({generation})").unwrap();
-    }
-    writeln!(text, "{config:?}").unwrap();
-    text
+    } = attachment;
+    format!("{way:?} {target} {program} ({})", generation.as_str())
 }
 
 /// Everything that a kernel can be asked for: each backend, with and without a command.
@@ -292,6 +303,53 @@ fn an_optional_function_that_is_missing_is_told() {
             "release_tracing"
         ]
     );
+}
+
+#[test]
+fn older_sockets_are_found_by_the_iterator_whatever_the_way_in() {
+    for kernel in Kernel::ALL {
+        let facts = facts(kernel);
+        for backend in PREFERENCE {
+            let Ok(plan) = plan(&facts, &default_selection(), Attach::Only(backend)) else {
+                continue;
+            };
+            let Snapshot::Iterator(program) = plan.snapshot else {
+                panic!("{kernel:?} {backend:?}: {:?}", plan.snapshot);
+            };
+            assert_eq!(program.target, DESCRIPTORS.name);
+            assert_eq!(program.generation, Generation::of(&facts));
+            // It is loaded with the others, and attached by nobody.
+            assert!(plan.programs().any(|one| one == program));
+            assert!(!plan.attachments.contains(&program));
+        }
+    }
+}
+
+#[test]
+fn older_sockets_are_found_in_proc_where_there_is_no_iterator_that_we_know() {
+    let reason = |facts: &Facts| match snapshot(facts, &default_selection()) {
+        Snapshot::Procfs(reason) => reason,
+        other => panic!("{other:?}"),
+    };
+    let mut facts = facts(Kernel::V6_12);
+    let changed = "int (struct bpf_iter_meta *, struct file *)".to_owned();
+    facts.prototypes.insert(DESCRIPTORS.name, changed);
+    assert!(reason(&facts).starts_with("bpf_iter_task_file has another prototype"));
+    facts.prototypes.remove(DESCRIPTORS.name);
+    assert_eq!(
+        reason(&facts),
+        "the kernel has no iterator over descriptors"
+    );
+    facts.iterator = Err("the kernel does not permit iterators".to_owned());
+    assert_eq!(reason(&facts), "the kernel does not permit iterators");
+}
+
+#[test]
+fn older_sockets_do_not_matter_where_none_can_be_in_the_way() {
+    let facts = facts(Kernel::V6_12);
+    let needed = |ops: &[Op]| snapshot(&facts, &only(ops)) != Snapshot::Unneeded;
+    assert!(!needed(&[Op::Connect, Op::Autobind]));
+    assert!(needed(&[Op::Bind]) && needed(&[Op::Listen, Op::Connect]));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Where events come from.
 
 pub mod assemble;
+pub mod descriptors;
 pub mod diagnostics;
 pub mod ring;

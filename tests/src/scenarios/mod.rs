@@ -9,6 +9,7 @@ mod filters;
 mod fire;
 mod lifecycle;
 mod listen;
+mod older;
 mod policy;
 mod process;
 mod refusals;
@@ -60,6 +61,7 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         command::ALL,
         refusals::ALL,
         filters::ALL,
+        older::ALL,
         fire::ALL,
     ]
     .into_iter()

@@ -199,6 +199,31 @@ pub(crate) fn detach(work: impl FnOnce()) -> Result<()> {
     Ok(())
 }
 
+/// fork(); whether this is the child. The parent need not wait.
+pub(crate) fn fork_away() -> Result<bool> {
+    // SAFETY: only called by single-threaded workloads.
+    Ok(check(unsafe { libc::fork() }).context("fork")? == 0)
+}
+
+/// From now on this process is the parent of orphans among its descendants.
+pub(crate) fn adopt() -> Result<()> {
+    // SAFETY: takes integers.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }).context("prctl")?;
+    Ok(())
+}
+
+/// Waits until there are no children left; all have to end well.
+pub(crate) fn wait_for_all() -> Result<()> {
+    loop {
+        match wait(-1) {
+            Ok(Ended::Code(0)) => {}
+            Ok(ended) => bail!("a child ended with {ended:?}"),
+            Err(error) if error.downcast_ref() == Some(&Errno::ECHILD) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// A child that runs until told to stop by dropping this value.
 pub(crate) struct Background {
     pid: i32,
@@ -266,7 +291,7 @@ pub(crate) fn wait(pid: i32) -> Result<Ended> {
         // SAFETY: `status` is a valid integer.
         match check(unsafe { libc::waitpid(pid, &raw mut status, 0) }) {
             Err(Errno::EINTR) => {}
-            Err(error) => bail!("waitpid({pid}): {error}"),
+            Err(error) => return Err(error).with_context(|| format!("waitpid({pid})")),
             Ok(_) if libc::WIFSIGNALED(status) => return Ok(Ended::Signal(libc::WTERMSIG(status))),
             Ok(_) => return Ok(Ended::Code(libc::WEXITSTATUS(status))),
         }

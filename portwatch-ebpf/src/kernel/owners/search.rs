@@ -75,7 +75,7 @@ impl<F: Memory> Step for Search<F> {
             *slot = if found { 0 } else { left - 1 };
         }
         if found && let Some(holder) = record.holders.get_mut(at) {
-            set(&mut holder.flags, flags::HAS_IT);
+            set(&mut holder.found.flags, flags::HAS_IT);
         }
         true
     }
@@ -94,11 +94,11 @@ pub(super) fn open<F: Memory>(record: &mut OwnersRecord, at: usize) -> u32 {
     let Some(holder) = record.holders.get_mut(at) else {
         return 0;
     };
-    if holder.present & present::TAKER == 0 {
+    if holder.found.present & present::TAKER == 0 {
         return 0;
     }
     // The memory of a task that is gone is another's, or anything.
-    let leader = takers::leader(holder.inode);
+    let leader = takers::leader(holder.found.inode);
     let start = F::fetch::<u64>(leader, offset!(task_start_boottime));
     let tgid = F::fetch::<u32>(leader, offset!(task_tgid));
     if start != holder.task.start_time || tgid != holder.task.tgid {
@@ -121,9 +121,13 @@ pub(super) fn open<F: Memory>(record: &mut OwnersRecord, at: usize) -> u32 {
     let Some(&sk) = record.scratch.get(at) else {
         return 0;
     };
-    let place = sock::place::<F>(sk as Ptr, holder.local_port, holder.protocol as u8);
-    if leader == closers::leader(place, holder.inode) {
-        set(&mut holder.flags, flags::CLOSING);
+    let place = sock::place::<F>(
+        sk as Ptr,
+        holder.found.local_port,
+        holder.found.protocol as u8,
+    );
+    if leader == closers::leader(place, holder.found.inode) {
+        set(&mut holder.found.flags, flags::CLOSING);
     }
     let file = Handle::of::<F>(sk as Ptr).file();
     let files = F::fetch::<u64>(leader, offset!(task_files));

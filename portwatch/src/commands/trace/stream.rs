@@ -5,8 +5,8 @@ use std::io;
 
 use crate::{
     decode::{self, Record},
-    enrich::Enricher,
-    event::{Backend, End, Event, Item, Lost, LostReason, Op, Outcome, Start, UnknownReason},
+    enrich::{Enricher, descriptors::Entry},
+    event::{Backend, End, Event, Item, Lost, LostReason, Outcome, Start, UnknownReason},
     filter,
     host::kernel,
     plan::blind,
@@ -14,9 +14,6 @@ use crate::{
     sink::Sink,
     source::assemble::{Assembled, Assembler},
 };
-
-/// What may be refused because of another socket.
-const OWNED: [Op; 2] = [Op::Bind, Op::Listen];
 
 /// Losses since the last time, by reason.
 pub(super) type News = Vec<(LostReason, u64)>;
@@ -71,12 +68,17 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
             degraded: blind::of(backend).map(ToString::to_string).collect(),
             time,
         }))?;
-        self.sink.flush()?;
-        if self.selection.events.iter().any(|op| OWNED.contains(op)) {
-            // The hooks are attached: what happens meanwhile waits in the ring.
-            self.enricher.look_around();
-        }
-        Ok(())
+        self.sink.flush()
+    }
+
+    /// See [`Enricher::look_around`].
+    pub(super) fn look_around(&mut self) -> usize {
+        self.enricher.look_around()
+    }
+
+    /// See [`Enricher::remember`].
+    pub(super) fn remember(&mut self, seen: Vec<Entry>) -> usize {
+        self.enricher.remember(seen)
     }
 
     /// Whether all the events that were asked for are printed.

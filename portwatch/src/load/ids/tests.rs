@@ -34,7 +34,7 @@ fn targets_have_the_ids_of_the_kernel_whichever_way_they_are_told() {
         ("inet_autobind", 9001),
     ]);
     let btf = types(
-        &[
+        [
             attachment(Way::FExit, "inet6_bind"),
             attachment(Way::FExit, "inet_bind"),
             attachment(Way::BtfTracepoint, "sys_exit"),
@@ -76,7 +76,7 @@ fn plans_that_go_by_name_need_no_ids() {
         (Backend::RawTp, true),
     ] {
         let plan = plan::plan(&facts, &selection, Attach::Only(backend)).unwrap();
-        let btf = types(&plan.attachments, &ids).unwrap();
+        let btf = types(plan.attachments.iter().copied(), &ids).unwrap();
         assert_eq!(btf.to_bytes().len() == EMPTY, empty, "{backend:?}");
     }
 }
