@@ -45,6 +45,12 @@ pub(crate) enum Helper {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Runs a program that sees no iterator over descriptors in the kernel's BTF.
+    WithoutIterator {
+        program: OsString,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Runs a program as nobody, with no capabilities.
     AsNobody {
         program: OsString,
@@ -82,7 +88,11 @@ pub(crate) fn run(helper: Helper) -> Result<ExitCode> {
             }
         }
         Helper::WithoutBtf { program, args } => {
-            crate::sys::mount::hide("/sys/kernel/btf/vmlinux")?;
+            crate::sys::mount::hide(VMLINUX)?;
+            return Err(Command::new(program).args(args).exec().into());
+        }
+        Helper::WithoutIterator { program, args } => {
+            hide_iterator()?;
             return Err(Command::new(program).args(args).exec().into());
         }
         Helper::AsNobody { program, args } => {
@@ -91,6 +101,23 @@ pub(crate) fn run(helper: Helper) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Gives the iterator's function another name, of the same length.
+fn hide_iterator() -> Result<()> {
+    const NAME: &[u8] = b"\0bpf_iter_task_file\0";
+    let mut types = fs::read(VMLINUX).with_context(|| format!("cannot read {VMLINUX}"))?;
+    let place = types.windows(NAME.len()).position(|name| name == NAME);
+    let place = place.context("the kernel has no iterator over descriptors")?;
+    types[place + 1] = b'x';
+    let path = std::env::temp_dir().join(format!("portwatch-types-{}", std::process::id()));
+    fs::write(&path, types).with_context(|| format!("cannot write {}", path.display()))?;
+    let text = path.to_str().context("a path that is no text");
+    let replaced = text.and_then(|text| crate::sys::mount::replace(VMLINUX, text));
+    fs::remove_file(&path)?;
+    replaced
 }
 
 fn bind(port: u16) -> Result<Sock> {

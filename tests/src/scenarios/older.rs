@@ -1,8 +1,11 @@
 //! Sockets that are older than the trace.
 
 use std::{
+    ffi::OsString,
     net::Ipv4Addr,
     num::NonZeroUsize,
+    path::PathBuf,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -23,25 +26,74 @@ use crate::{
         sock::{Kind, Sock},
         task::{self, Background},
     },
+    tracer::{PATIENCE, Tracer},
 };
 
-pub(super) const ALL: &[Session] = sessions![older_sockets_are_found, older_sockets_move];
+pub(super) const ALL: &[Session] = sessions![
+    older_sockets_are_found,
+    older_sockets_are_found_without_iterator,
+    older_sockets_move,
+];
 
-/// What `trace -v` says of older sockets: how many descriptors, and how they were found.
-fn found(bench: &Bench) -> Result<(i64, String)> {
-    let args = bench.trace_args(["-v", "--duration", "1ms"]);
-    let output = bench::ended(bench.command(args).spawn().context("cannot start it")?)?;
-    let notes = String::from_utf8_lossy(&output.stderr);
-    let note = notes
-        .lines()
-        .find_map(|line| {
-            let rest = line.strip_prefix("portwatch: ")?;
-            let (count, rest) = rest.split_once(" descriptors of sockets found in ")?;
-            let (_, how) = rest.split_once(", ")?;
-            Some((count.parse().ok()?, how.to_owned()))
-        })
-        .with_context(|| format!("nothing about older sockets in: {notes}"))?;
-    Ok(note)
+/// How the kernel lets us find them.
+#[derive(Clone, Copy, PartialEq)]
+enum Kernel {
+    /// As it is.
+    Plain,
+    /// As if it had no iterator over descriptors.
+    WithoutIterator,
+}
+
+impl Kernel {
+    fn command(self, bench: &Bench, args: Vec<OsString>) -> Result<(PathBuf, Vec<OsString>)> {
+        if self == Self::Plain {
+            return Ok((bench.portwatch.clone(), args));
+        }
+        let helper = ["helper", "without-iterator"].map(OsString::from);
+        let mut all = helper.to_vec();
+        all.push(bench.portwatch.clone().into());
+        all.extend(args);
+        Ok((Bench::own_program()?, all))
+    }
+
+    /// What `trace -v` says of older sockets: how many descriptors, and how they were found.
+    fn found(self, bench: &Bench) -> Result<(i64, String)> {
+        let args = bench.trace_args(["-v", "--duration", "1ms"]);
+        let (program, args) = self.command(bench, args)?;
+        let output = Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()?;
+        let notes = String::from_utf8_lossy(&output.stderr);
+        notes
+            .lines()
+            .find_map(|line| {
+                let rest = line.strip_prefix("portwatch: ")?;
+                let (count, rest) = rest.split_once(" descriptors of sockets found in ")?;
+                let (_, how) = rest.split_once(", ")?;
+                Some((count.parse().ok()?, how.to_owned()))
+            })
+            .with_context(|| format!("nothing about older sockets in: {notes}"))
+    }
+
+    fn trace(self, bench: &Bench) -> Result<Tracer> {
+        let args = bench.trace_args(["-o", "json", "-e", "bind", "--failed"]);
+        let (program, args) = self.command(bench, args)?;
+        Tracer::start(&program, args)
+    }
+
+    /// Whether that is a way to find them.
+    fn expects(self, how: &str, backend: Backend) -> bool {
+        let by_iterator = how == "by the kernel's iterator";
+        match (self, backend) {
+            // Where tracing programs are permitted, iterators are.
+            (Self::Plain, Backend::Tracing) => by_iterator,
+            (Self::Plain, _) => by_iterator || how.starts_with("in /proc: "),
+            (Self::WithoutIterator, _) => {
+                how == "in /proc: the kernel has no iterator over descriptors"
+            }
+        }
+    }
 }
 
 /// Pids of whoever has the first holder.
@@ -59,31 +111,34 @@ fn pids(line: &Value) -> Vec<u64> {
 /// Every descriptor is found, whatever the network namespace and whether the socket listens; and each
 /// leads to the process that has it.
 fn older_sockets_are_found(bench: &Bench) -> Result<()> {
+    are_found(bench, Kernel::Plain)
+}
+
+fn older_sockets_are_found_without_iterator(bench: &Bench) -> Result<()> {
+    are_found(bench, Kernel::WithoutIterator)
+}
+
+fn are_found(bench: &Bench, kernel: Kernel) -> Result<()> {
     const PROCESSES: u16 = 20;
     const SOCKETS: u16 = 60;
     /// What other processes open and close meanwhile.
     const OTHERS: i64 = 30;
-    let (before, _) = found(bench)?;
+    let (before, _) = kernel.found(bench)?;
     let home = Netns::current()?;
     let netns = Netns::new()?;
     netns.enter()?;
     let crowd = Crowd::gather(PROCESSES, SOCKETS)?;
     home.enter()?;
-    let (after, how) = found(bench)?;
+    let (after, how) = kernel.found(bench)?;
     let more = after - before;
     let expected = i64::from(PROCESSES) * i64::from(SOCKETS);
     ensure!(
         (expected - OTHERS..=expected + OTHERS).contains(&more),
         "{more} descriptors more instead of {expected}, {how}"
     );
-    // Where tracing programs are permitted, iterators are.
-    let by_iterator = how == "by the kernel's iterator";
-    ensure!(
-        by_iterator || (bench.backend != Backend::Tracing && how.starts_with("in /proc: ")),
-        "found {how}"
-    );
+    ensure!(kernel.expects(&how, bench.backend), "found {how}");
     println!("{more} descriptors, {how}");
-    let mut tracer = bench.trace(["-e", "bind", "--failed"])?;
+    let mut tracer = kernel.trace(bench)?;
     netns.enter()?;
     for (process, pid) in (0..).zip(crowd.pids()) {
         for socket in [0, 1, 2, SOCKETS - 1] {
@@ -93,9 +148,7 @@ fn older_sockets_are_found(bench: &Bench) -> Result<()> {
                 "{address} is free"
             );
             let line = loop {
-                let (line, _) = tracer
-                    .next(crate::tracer::PATIENCE)?
-                    .context("portwatch ended")?;
+                let (line, _) = tracer.next(PATIENCE)?.context("portwatch ended")?;
                 let number = |path| lookup(&line, path).and_then(Value::as_u64);
                 if number("process.pid") == Some(std::process::id().into()) {
                     break line;

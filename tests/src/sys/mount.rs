@@ -25,9 +25,14 @@ fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &st
 
 /// Puts an empty file in the place of this one, for this process and what it starts.
 pub(crate) fn hide(path: &str) -> Result<()> {
+    replace(path, "/dev/null")
+}
+
+/// Puts another file in the place of this one, likewise. The other one may then be removed.
+pub(crate) fn replace(path: &str, by: &str) -> Result<()> {
     netns::unshare(libc::CLONE_NEWNS).context("cannot make a mount namespace")?;
     mount("none", "/", "none", libc::MS_REC | libc::MS_PRIVATE, "")?;
-    mount("/dev/null", path, "none", libc::MS_BIND, "")
+    mount(by, path, "none", libc::MS_BIND, "")
 }
 
 /// A file system in memory, unmounted when dropped.
