@@ -25,6 +25,8 @@ use serde_json::Value;
 use super::{
     clock,
     contender::{Contender, Output, Running},
+    memory::{self, Resident},
+    older,
     work::{self, Mode, NAME, Times},
 };
 use crate::expect::lookup;
@@ -40,6 +42,8 @@ pub(crate) enum Phase {
     Steady,
     /// Binds at full speed.
     Burst,
+    /// A start beside many sockets.
+    Older,
 }
 
 #[derive(Debug, Args)]
@@ -52,6 +56,9 @@ pub(crate) struct Options {
     /// Only modes whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Sockets that are older than the tracer.
+    #[arg(long, default_values_t = [100, 100_000])]
+    sockets: Vec<u32>,
     /// Percentage of the usual number of operations.
     #[arg(long, default_value_t = 100)]
     scale: u64,
@@ -63,6 +70,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         phase,
         contender: contenders,
         only,
+        sockets,
         scale,
     } = options;
     // What booting has left behind is done when the machine idles.
@@ -87,6 +95,9 @@ pub(super) fn run(options: &Options) -> Result<()> {
                 Phase::Ops => operations_of(contender, &modes, *scale),
                 Phase::Steady => steady(contender),
                 Phase::Burst => burst(contender, 2000 * scale),
+                Phase::Older => sockets
+                    .iter()
+                    .try_for_each(|&sockets| older::measure(contender, sockets)),
             };
             if let Err(error) = measured {
                 let why = format!("{error:#}").replace(['\n', '\t'], " ");
@@ -100,7 +111,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn value(contender: &Contender, name: &str, value: impl std::fmt::Display) {
+pub(super) fn value(contender: &Contender, name: &str, value: impl std::fmt::Display) {
     println!("value\t{}\t{name}\t{value}", contender.label);
 }
 
@@ -280,42 +291,11 @@ fn switches(pid: u32) -> Result<u64> {
 }
 
 fn memory(contender: &Contender, tracer: &Running) -> Result<()> {
-    let text = fs::read_to_string(format!("/proc/{}/smaps", tracer.pid()))?;
-    let Resident { all, maps } = resident(&text);
+    let Resident { all, maps } = Resident::of(tracer.pid())?;
     value(contender, "rss-kb", all);
     value(contender, "rss-without-ring-kb", all - maps);
-    let status = fs::read_to_string(format!("/proc/{}/status", tracer.pid()))?;
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|rest| rest.split_whitespace().next());
-    value(contender, "rss-peak-kb", peak.context("no VmHWM")?);
+    value(contender, "rss-peak-kb", memory::peak(tracer.pid())?);
     Ok(())
-}
-
-/// Resident memory, kB.
-#[derive(Debug, PartialEq)]
-struct Resident {
-    all: u64,
-    /// Of that, mappings of BPF maps: the ring's pages, which the kernel owns.
-    maps: u64,
-}
-
-fn resident(smaps: &str) -> Resident {
-    let mut sums = Resident { all: 0, maps: 0 };
-    let mut of_map = false;
-    for line in smaps.lines() {
-        let mut words = line.split_whitespace();
-        let first = words.next().unwrap_or_default();
-        if !first.ends_with(':') {
-            of_map = line.contains("bpf-map") || line.contains("bpf_map");
-        } else if first == "Rss:" {
-            let size: u64 = words.next().and_then(|kb| kb.parse().ok()).unwrap_or(0);
-            sums.all += size;
-            sums.maps += if of_map { size } else { 0 };
-        }
-    }
-    sums
 }
 
 /// As many binds as the machine can do, JSON to a file.
@@ -379,22 +359,6 @@ fn lost_in(notes: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_ring_is_told_from_the_rest() {
-        let smaps = "\
-55d0-55d1 r-xp 00000000 00:01 7   /bin/portwatch\nSize:  8 kB\nRss:  400 kB\nPss:  400 kB\n\
-7f00-7f01 rw-s 00000000 00:0e 9   anon_inode:bpf-map\nRss:  4 kB\nVmFlags: rd wr sh\n\
-7f01-7f02 r--s 00001000 00:0e 9   anon_inode:bpf-map\nRss:  96 kB\n\
-7ffe-7fff rw-p 00000000 00:00 0   [stack]\nRss:  12 kB\n";
-        assert_eq!(
-            resident(smaps),
-            Resident {
-                all: 512,
-                maps: 100
-            }
-        );
-    }
 
     #[test]
     fn neighbours_tell_losses_in_their_own_words() {

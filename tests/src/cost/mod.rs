@@ -8,6 +8,8 @@
 mod clock;
 mod contender;
 mod drive;
+mod memory;
+mod older;
 mod verifier;
 mod work;
 
@@ -25,6 +27,8 @@ pub(crate) enum Cost {
     Drive(drive::Options),
     /// Is traced: does one thing many times and says how long that took.
     Work(work::Options),
+    /// Has many sockets in many processes, until the end of its stdin.
+    Crowd(older::Options),
     /// Names the programs that portwatch loads, with the instructions that the verifier walked.
     Verifier {
         /// The portwatch to start.
@@ -41,6 +45,7 @@ pub(crate) fn run(cost: Cost) -> Result<ExitCode> {
     match cost {
         Cost::Drive(options) => drive::run(&options)?,
         Cost::Work(options) => work::run(&options)?,
+        Cost::Crowd(options) => older::gather(&options)?,
         Cost::Verifier { portwatch, attach } => verifier::run(&portwatch, &attach)?,
     }
     Ok(ExitCode::SUCCESS)

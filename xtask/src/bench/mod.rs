@@ -9,13 +9,15 @@ mod figures;
 mod guest;
 mod libraries;
 mod native;
+mod older;
 mod peers;
 mod report;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use self::figures::Figures;
@@ -39,6 +41,7 @@ use crate::{cargo, toolchain};
 #[command(after_help = "Examples:
   cargo xtask bench                             everything, on 6.12; writes docs/cost.md
   cargo xtask bench --peers                     beside bindsnoop, tcpconnect and bpftrace
+  cargo xtask bench --older                     starts beside 100,000 sockets; adds to docs/cost.md
   cargo xtask bench --attach tracing --only bind --quick    one row, quickly; writes nothing")]
 pub(crate) struct Bench {
     /// The kernel (5.10, 6.1, 6.12, 7.x)
@@ -56,6 +59,10 @@ pub(crate) struct Bench {
     /// Nothing but the work of the verifier, on all kernels; writes tests/verifier.tsv
     #[arg(long, conflicts_with_all = ["attach", "peers", "quick", "only"])]
     verifier: bool,
+    /// Nothing but starts beside 100,000 sockets, here and on that kernel; fails where that takes more
+    /// than 2 s or 100 MB here
+    #[arg(long, conflicts_with_all = ["peers", "quick", "only", "verifier"])]
+    older: bool,
     /// Only operations whose name contains this, and nothing else than operations
     #[arg(long, value_name = "PATTERN")]
     only: Option<String>,
@@ -72,6 +79,7 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         peers: with_peers,
         quick,
         verifier,
+        older,
         only,
     } = options;
     if verifier {
@@ -121,6 +129,10 @@ pub(crate) fn run(options: Bench) -> Result<()> {
     } else {
         attach
     };
+    if older {
+        let tests = tests.executable("portwatch-tests")?;
+        return bench_older(&guest, &backends, tests, &portwatch);
+    }
     let mut contenders = own_contenders(&backends);
     if with_peers {
         contenders.extend(peers::contenders());
@@ -147,11 +159,9 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         (counted, timed, Some(native))
     };
     let report = Report {
-        command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        command: command(),
         commit: commit(),
-        date: output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?
-            .trim()
-            .to_string(),
+        date: today()?,
         kernel: kernel.release.clone(),
         qemu: qemu.version,
         backends,
@@ -162,13 +172,56 @@ pub(crate) fn run(options: Bench) -> Result<()> {
     println!("{}", report.table());
     // Only a full run replaces what is kept.
     if only.is_none() && !quick {
-        let path = workspace::root().join("docs/cost.md");
-        let old = fs::read_to_string(&path).unwrap_or_default();
-        fs::write(&path, report::kept(&old, &report))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        say(format_args!("written: {}", path.display()));
+        keep(&report.command, &report.table())?;
     }
     Ok(())
+}
+
+/// Starts beside many sockets.
+fn bench_older(
+    guest: &Guest<'_>,
+    backends: &[String],
+    tests: &Path,
+    portwatch: &Path,
+) -> Result<()> {
+    let places = [
+        older::Place::native(tests, portwatch)?,
+        older::Place::guest(guest, backends)?,
+    ];
+    let (table, above) = older::table(&places)?;
+    let text = format!(
+        "portwatch {}, {}. {}\n\n{table}",
+        commit(),
+        today()?,
+        older::WHAT
+    );
+    println!("{text}");
+    keep(&command(), &text)?;
+    if !above.is_empty() {
+        bail!("{}", above.join("\n"));
+    }
+    Ok(())
+}
+
+/// Puts a section into docs/cost.md.
+fn keep(command: &str, table: &str) -> Result<()> {
+    let path = workspace::root().join("docs/cost.md");
+    let old = fs::read_to_string(&path).unwrap_or_default();
+    fs::write(&path, report::kept(&old, command, table))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    say(format_args!("written: {}", path.display()));
+    Ok(())
+}
+
+/// What was typed after `cargo xtask`.
+fn command() -> String {
+    std::env::args().skip(1).collect::<Vec<_>>().join(" ")
+}
+
+/// ISO 8601.
+fn today() -> Result<String> {
+    let date = output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+    Ok(date.trim().to_string())
 }
 
 /// Boots every kernel that tells how much work its verifier had, and keeps the answers.

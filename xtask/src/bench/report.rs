@@ -30,7 +30,7 @@ pub(crate) struct Report {
 }
 
 /// `12,345` or `-1.5`
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     if value.abs() < 100.0 && value.fract().abs() > 0.05 {
         return format!("{value:.1}");
     }
@@ -271,9 +271,9 @@ impl Report {
 }
 
 /// The file with this run's section in place of the one of the same command, or added to it.
-pub(crate) fn kept(old: &str, report: &Report) -> String {
+pub(crate) fn kept(old: &str, command: &str, table: &str) -> String {
     const TITLE: &str = "# What portwatch costs\n\nMeasured by `cargo xtask bench`, which writes this file: a section per command, replaced when the command is run again.\n";
-    let heading = format!("## `cargo xtask {}`\n", report.command);
+    let heading = format!("## `cargo xtask {command}`\n");
     let mut sections: Vec<String> =
         old.split_inclusive('\n')
             .fold(Vec::new(), |mut sections: Vec<String>, line| {
@@ -289,7 +289,7 @@ pub(crate) fn kept(old: &str, report: &Report) -> String {
     {
         sections.insert(0, TITLE.to_string() + "\n");
     }
-    let section = format!("{heading}\n{}\n", report.table().trim_end());
+    let section = format!("{heading}\n{}\n", table.trim_end());
     match sections
         .iter_mut()
         .find(|section| section.starts_with(&heading))
@@ -345,9 +345,10 @@ mod tests {
 
     #[test]
     fn a_section_is_replaced_by_the_same_command_only() {
-        let first = kept("", &report("bench", 13_000));
-        let both = kept(&first, &report("bench --peers", 14_000));
-        let again = kept(&both, &report("bench", 15_000));
+        let kept = |old: &str, report: Report| kept(old, &report.command, &report.table());
+        let first = kept("", report("bench", 13_000));
+        let both = kept(&first, report("bench --peers", 14_000));
+        let again = kept(&both, report("bench", 15_000));
         assert!(both.contains("+1,000") && both.contains("+2,000"));
         assert!(!again.contains("+1,000") && again.contains("+2,000") && again.contains("+3,000"));
         assert_eq!(again.matches("\n## ").count(), 2);
