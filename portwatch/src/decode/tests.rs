@@ -627,7 +627,7 @@ fn a_descriptor_says_whose_and_of_which_socket_it_is() {
     let mut as_holder = conflict(&owners_record(1)).holders.remove(0);
     as_holder.local.port = Some(8080);
     as_holder.socket.netns = Some(43);
-    as_holder.taker = None;
+    (as_holder.taker, as_holder.closer) = (None, None);
     assert_eq!(*socket, as_holder);
     let of_thread = DescriptorRecord {
         of_thread: 1,
