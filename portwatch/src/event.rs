@@ -6,12 +6,14 @@
 mod conflict;
 mod descriptor;
 mod name;
+mod warning;
 
 use std::{net::IpAddr, sync::Arc};
 
 pub use conflict::*;
 pub use descriptor::Descriptor;
 pub use name::name;
+pub use warning::*;
 
 /// What the stream consists of, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -413,6 +415,8 @@ pub struct Sighting {
     pub interface: Option<String>,
     /// Why it was refused, where something stood in the way.
     pub explanation: Option<Box<Explanation>>,
+    /// What is dangerous about it though it worked.
+    pub warning: Option<Box<Warning>>,
     /// What should be there and could not be read: contract paths, sorted.
     pub missing: Vec<&'static str>,
 }

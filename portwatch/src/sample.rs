@@ -106,6 +106,7 @@ pub(crate) fn sighting(op: Op, local: &str) -> Sighting {
         peer: PortFacts::default(),
         interface: None,
         explanation: None,
+        warning: None,
         missing: Vec::new(),
     }
 }
@@ -184,6 +185,25 @@ pub(crate) fn end(events: u64, failures: u64, lost: u64) -> Item {
     })
 }
 
+/// stalwart listens there though its bind() was refused.
+pub(crate) fn exposed(local: &str) -> Sighting {
+    let mut sighting = by(
+        sighting(Op::Listen, local),
+        "stalwart",
+        "/usr/bin/stalwart",
+        &["stalwart", "--config=/etc/stalwart.toml"],
+    );
+    sighting.event.auto_port = true;
+    let refused = Refused {
+        time_boot: time().boot - 40_000,
+        errno: Errno(libc::EADDRNOTAVAIL.unsigned_abs()),
+        local: endpoint("10.0.0.2:587"),
+    };
+    let warning = crate::conflict::words::exposed(&sighting.event, &sighting.process, refused);
+    sighting.warning = Some(Box::new(warning));
+    sighting
+}
+
 /// One of everything, as it may come in a trace.
 pub(crate) fn stream() -> Vec<Item> {
     let mut mptcp = sighting(Op::Listen, "0.0.0.0:443");
@@ -255,6 +275,7 @@ pub(crate) fn stream() -> Vec<Item> {
         event(container),
         event(mptcp),
         event(random),
+        event(exposed("0.0.0.0:46007")),
         event(no_port),
         event(link_local),
         event(failed(sighting(Op::Bind, "0.0.0.0:8080"), libc::EADDRINUSE)),
@@ -265,7 +286,7 @@ pub(crate) fn stream() -> Vec<Item> {
         lost(1204, LostReason::RingFull),
         lost(1, LostReason::Recursion),
         lost(2, LostReason::ReturnMissed),
-        end(30, 17, 1207),
+        end(31, 17, 1207),
     ];
     let refused = conflicts().into_iter().map(event);
     before.into_iter().chain(refused).chain(after).collect()

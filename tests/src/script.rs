@@ -553,7 +553,8 @@ impl Script {
             Ok(()) => {
                 line.is("event.outcome", "success")
                     .set("error", Want::Absent)
-                    .set("conflict", Want::Absent);
+                    .set("conflict", Want::Absent)
+                    .set("warning", Want::Absent);
             }
             Err(errno) => {
                 line.is("event.outcome", "failure")
@@ -826,6 +827,23 @@ impl Expect {
             self.set(&at("network.peer"), Want::Absent);
         }
         self
+    }
+
+    /// The listen() opens a port that nobody chose, because this bind() before it was refused.
+    pub(crate) fn opened_after(&mut self, asked: SocketAddr, errno: Errno) -> &mut Self {
+        let at = |path: &str| format!("warning.refused.{path}");
+        self.forget("warning")
+            .is("warning.kind", "listen_after_failed_bind")
+            .is(&at("error.type"), format!("{errno:?}"))
+            .is(&at("network.local.address"), asked.ip().to_string())
+            .set("warning.message", Want::Present)
+            .set("warning.hint", Want::Present)
+            .is("socket.auto_port", true);
+        let port = match asked.port() {
+            0 => Want::Absent,
+            port => Want::is(port),
+        };
+        self.set(&at("network.local.port"), port)
     }
 
     /// How many owners the port has.

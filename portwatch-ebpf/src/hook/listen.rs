@@ -50,7 +50,8 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
     common::<B>(record, op::LISTEN, sk, kind, &caller);
     sock::local::<B::Memory>(record, sk, kind.family);
     record.error = error;
-    if error != 0 && !detailed(detail::REST) {
+    let is_auto = !sock::chose_port::<B::Memory>(sk);
+    if (error != 0 || is_auto) && !detailed(detail::REST) {
         sock::shares::<B::Memory>(record, sk);
     }
     record.backlog = backlog;
@@ -58,7 +59,7 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
     if returned.refused_by_policy {
         set(&mut record.flags, flags::REFUSED_BY_POLICY);
     }
-    if !sock::chose_port::<B::Memory>(sk) {
+    if is_auto {
         set(&mut record.flags, flags::AUTO_PORT);
     }
     timed(record, now, returned.started);

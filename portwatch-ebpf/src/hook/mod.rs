@@ -2,7 +2,11 @@
 
 use portwatch_ebpf::abi::{
     config::detail,
-    record::{SocketRecord, present, unknown, via},
+    record::{
+        SocketRecord,
+        op::{BIND, LISTEN},
+        present, unknown, via,
+    },
 };
 
 use crate::{
@@ -103,6 +107,9 @@ pub(crate) fn common<B: Backend>(
     sock::describe::<B::Memory, Far<B>>(record, sk, &handle, kind);
     if detailed(detail::REST) {
         sock::put_cookie(record, B::cookie(sk, handle.sk));
+    } else if op == BIND || op == LISTEN {
+        // What a bind() that was refused leads to is told from the next call of the same socket.
+        sock::put_inode(record, sock::inode::<B::Memory, Far<B>>(sk));
     }
     record.via = who_asked(caller.task, &handle);
 }

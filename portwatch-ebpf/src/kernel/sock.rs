@@ -449,11 +449,16 @@ pub(crate) fn describe<M: Memory, F: Memory>(
     }
     record.netns = netns::<M>(sk);
     if detailed(detail::REST) {
-        let inode = handle.inode::<M, F>();
-        if inode != 0 {
-            record.inode = inode;
-            set(&mut record.present, present::INODE);
-        }
+        put_inode(record, handle.inode::<M, F>());
+    }
+}
+
+/// Writes the inode of the socket file, if there is one.
+#[inline(always)]
+pub(crate) fn put_inode(record: &mut SocketRecord, inode: u64) {
+    if inode != 0 {
+        record.inode = inode;
+        set(&mut record.present, present::INODE);
     }
 }
 

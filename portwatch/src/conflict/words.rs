@@ -4,6 +4,7 @@
 //! text when they are joined by a full stop. Both are one line, harmless for a terminal, and say
 //! nothing that is not known: a case without words of its own gets fewer of them.
 
+mod exposed;
 mod held;
 mod hint;
 mod message;
@@ -16,6 +17,7 @@ mod tests;
 
 use std::sync::LazyLock;
 
+pub use exposed::exposed;
 pub use hint::hint;
 pub use message::message;
 

@@ -14,6 +14,7 @@ pub mod missing;
 pub mod netns;
 pub mod owners;
 pub mod process;
+pub mod refused;
 pub mod service;
 pub mod sock_diag;
 pub mod socket_unit;
@@ -40,6 +41,7 @@ use missing::{Facts, missing};
 use netns::{Limits, Namespaces, Place};
 use owners::{Owners, Possession};
 use process::Processes;
+use refused::RefusedBinds;
 use service::Services;
 use socket_unit::SocketUnits;
 
@@ -66,6 +68,7 @@ pub struct Enricher {
     namespaces: Namespaces,
     owners: Owners,
     units: SocketUnits,
+    refused: RefusedBinds,
 }
 
 impl Enricher {
@@ -87,6 +90,7 @@ impl Enricher {
             namespaces: Namespaces::new(),
             owners: Owners::default(),
             units: SocketUnits::default(),
+            refused: RefusedBinds::default(),
         })
     }
 
@@ -124,6 +128,8 @@ impl Enricher {
         };
         let peer = self.port(event.transport, event.peer.and_then(|peer| peer.port));
         let explanation = self.explain(&event, &process).map(Box::new);
+        let refused = self.refused.take(&event);
+        let warning = refused.map(|refused| words::exposed(&event, &process, refused).into());
         let missing = if self.options.brief {
             Vec::new()
         } else {
@@ -144,6 +150,7 @@ impl Enricher {
             peer,
             interface: place.interface.map(|name| (*name).to_owned()),
             explanation,
+            warning,
             missing,
             event,
         }
@@ -309,6 +316,11 @@ impl Enricher {
             class: port.map(PortClass::of),
             ephemeral: None,
         }
+    }
+
+    /// Takes note that events are missing.
+    pub fn lost(&mut self) {
+        self.refused.forget();
     }
 
     /// Both clocks at a moment on CLOCK_BOOTTIME, ns.

@@ -346,6 +346,7 @@ fn life_text_is_clean(bench: &Bench) -> Result<()> {
     bench.workload("process_odd_arguments")?;
     // Less is collected for text than for JSON: what it shows has to be there all the same.
     bench.workload("conflict_listener")?;
+    bench.workload("listen_after_failed_bind")?;
     bench.workload("connect_refused")?;
     bench.workload("connect_nonblocking")?;
     bench.workload("udp_connect4")?;
@@ -385,6 +386,10 @@ fn life_text_is_clean(bench: &Bench) -> Result<()> {
         ensure!(told(words), "no line with {words:?}: {text}");
     }
     ensure!(text.contains("held by "), "no holder: {text}");
+    ensure!(
+        text.matches("↳ warning: ").count() == 4,
+        "not each port that nobody chose is told: {text}"
+    );
     Ok(())
 }
 

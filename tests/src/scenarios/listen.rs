@@ -1,6 +1,6 @@
 //! listen(), with and without a port of its own.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
@@ -19,6 +19,8 @@ pub(super) const ALL: &[Scenario] = scenarios![
     listen_auto_port_tcp6,
     listen_after_auto_port_bind,
     listen_after_failed_bind,
+    listen_after_failed_bind_and_another,
+    listen_after_failed_bind_of_parent,
     listen_twice,
     listen_conflict_of_two_reuseaddr,
     listen_on_connected,
@@ -27,6 +29,8 @@ pub(super) const ALL: &[Scenario] = scenarios![
 
 const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const LO6: Ipv6Addr = Ipv6Addr::LOCALHOST;
+/// Of documentation (RFC 3849).
+const NOBODYS: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 fn listen_tcp4(s: &mut Script) -> Result<()> {
     s.listener(Kind::Tcp4, (LO4, 8080)).map(drop)
@@ -70,7 +74,54 @@ fn listen_after_failed_bind(s: &mut Script) -> Result<()> {
     s.listen(&late, 5)
         .ok()?
         .is("network.local.address", "0.0.0.0")
-        .is("socket.auto_port", true);
+        .opened_after((LO4, 8080).into(), Errno::EADDRINUSE);
+    // It is open already.
+    s.listen(&late, 6).ok()?;
+    // The address that the mail server of puzzle 46 has not got yet, any port of one, and one of IPv6.
+    for (kind, asked) in [
+        (Kind::Tcp4, (Ipv4Addr::new(192, 0, 2, 1), 587).into()),
+        (Kind::Tcp4, (Ipv4Addr::new(192, 0, 2, 1), 0).into()),
+        (Kind::Tcp6, SocketAddr::from((NOBODYS, 587))),
+    ] {
+        let sock = s.socket(kind)?;
+        s.bind(&sock, asked).fails(Errno::EADDRNOTAVAIL)?;
+        s.listen(&sock, 5)
+            .ok()?
+            .opened_after(asked, Errno::EADDRNOTAVAIL);
+    }
+    Ok(())
+}
+
+/// A program that tries other ports until one is free, and one that takes any then.
+fn listen_after_failed_bind_and_another(s: &mut Script) -> Result<()> {
+    let holder = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    for port in [8081, 0] {
+        let sock = s.socket(Kind::Tcp4)?;
+        s.bind(&sock, (LO4, 8080))
+            .fails(Errno::EADDRINUSE)?
+            .holder(0, &holder, "listen")?;
+        s.bind(&sock, (Ipv4Addr::UNSPECIFIED, port)).ok()?;
+        s.listen(&sock, 5).ok()?;
+        // Too late to do harm.
+        s.bind(&sock, (LO4, 8080))
+            .fails(Errno::EINVAL)?
+            .judged_alone("already_bound");
+        s.listen(&sock, 6).ok()?;
+    }
+    Ok(())
+}
+
+/// Who calls listen() need not be who called bind().
+fn listen_after_failed_bind_of_parent(s: &mut Script) -> Result<()> {
+    let sock = s.socket(Kind::Tcp4)?;
+    let asked = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 587));
+    s.bind(&sock, asked).fails(Errno::EADDRNOTAVAIL)?;
+    s.forked(|s| {
+        s.listen(&sock, 5)
+            .ok()?
+            .opened_after(asked, Errno::EADDRNOTAVAIL);
+        Ok(())
+    })?;
     Ok(())
 }
 

@@ -156,6 +156,7 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
             return Ok(());
         }
         self.lost += count;
+        self.enricher.lost();
         let time = self.enricher.now()?;
         self.sink.item(&Item::Lost(Lost {
             count,

@@ -21,8 +21,13 @@ pub(super) fn called(occupant: &Occupant) -> &str {
 
 /// How the caller is called.
 pub(super) fn caller<'a>(case: &Case<'a>) -> &'a str {
-    let first = case.process.args.as_deref().and_then(<[String]>::first);
-    name(&case.event.task, case.process, first).unwrap_or("the process")
+    known_as(&case.event.task, case.process)
+}
+
+/// How a process is called that makes a call.
+pub(super) fn known_as<'a>(task: &'a Task, process: &'a Process) -> &'a str {
+    let first = process.args.as_deref().and_then(<[String]>::first);
+    name(task, process, first).unwrap_or("the process")
 }
 
 /// Whether the caller itself has the socket.

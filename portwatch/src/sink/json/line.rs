@@ -11,7 +11,8 @@ use super::{
 use crate::{
     errno,
     event::{
-        End, Errno, Event, Lost, Op, Outcome, Process, Sighting, Start, Task, UnknownReason, Via,
+        End, Errno, Event, Lost, Op, Outcome, PortFacts, Process, Refused, Sighting, Start, Task,
+        UnknownReason, Via, Warning,
     },
     sink::{clock::Clock, kept::Kept},
 };
@@ -89,6 +90,7 @@ pub(super) fn event(
         peer: peer_facts,
         interface,
         explanation,
+        warning,
         missing,
     } = sighting;
     let Event {
@@ -140,6 +142,9 @@ pub(super) fn event(
     if let Some(explanation) = explanation {
         conflict::write(line, explanation, owners.is_some(), args, clock);
     }
+    if let Some(warning) = warning {
+        self::warning(line, warning);
+    }
     if !missing.is_empty() {
         line.list(key!("missing"), missing, |out, path| string(out, path));
     }
@@ -165,6 +170,35 @@ fn error(line: &mut Object<'_>, errno: Errno) {
     line.object(key!("error"), |part| {
         part.word(key!("type"), errno::name(errno).unwrap_or(OTHER));
         part.number(key!("code"), errno.0);
+    });
+}
+
+/// What is dangerous though it worked.
+fn warning(line: &mut Object<'_>, warning: &Warning) {
+    let Warning {
+        kind,
+        refused,
+        message,
+        hint,
+    } = warning;
+    line.object(key!("warning"), |part| {
+        part.word(key!("kind"), kind.as_str());
+        if let Some(Refused {
+            time_boot,
+            errno,
+            local,
+        }) = refused
+        {
+            part.object(key!("refused"), |part| {
+                part.number(key!("time_boot"), *time_boot);
+                error(part, *errno);
+                part.object(key!("network"), |part| {
+                    side(part, key!("local"), local, &PortFacts::default());
+                });
+            });
+        }
+        part.text(key!("message"), message.as_str());
+        part.text(key!("hint"), hint.as_deref());
     });
 }
 

@@ -61,6 +61,7 @@ fn keys_stand_in_one_order() {
         "container",
         "systemd",
         "conflict",
+        "warning",
         "missing",
     ]
     .map(|key| format!("\"{key}\":"));

@@ -51,7 +51,7 @@ pub struct Text<W, N> {
 #[derive(Debug, Default)]
 struct Paint {
     failure: String,
-    lost: String,
+    warning: String,
     /// Who has what the caller wanted.
     name: String,
     end: String,
@@ -70,7 +70,7 @@ impl Paint {
         let failure = bold(AnsiColor::Red);
         Self {
             failure: failure.render().to_string(),
-            lost: bold(AnsiColor::Yellow).render().to_string(),
+            warning: bold(AnsiColor::Yellow).render().to_string(),
             name: Style::new().effects(Effects::BOLD).render().to_string(),
             end: failure.render_reset().to_string(),
         }
@@ -157,11 +157,11 @@ impl<W: Write, N: Write> Text<W, N> {
         let line = &mut self.pending.bytes;
         self.clock.time_of_day(line, time.utc);
         let plural = if count == 1 { "" } else { "s" };
-        let Paint { lost, end, .. } = &self.paint;
+        let Paint { warning, end, .. } = &self.paint;
         // Writing to a Vec cannot fail.
         let _ = writeln!(
             line,
-            " {lost}LOST     {count} event{plural} missing here: {}{end}",
+            " {warning}LOST     {count} event{plural} missing here: {}{end}",
             lost_reason(reason)
         );
     }

@@ -3,7 +3,10 @@
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::{Paint, layout::EVENT};
-use crate::{event::Explanation, sink::escape::Escape};
+use crate::{
+    event::{Explanation, Warning},
+    sink::escape::Escape,
+};
 
 /// Appends a separator, unless it would be the first thing.
 pub(super) fn separate(note: &mut Vec<u8>, separator: &str) {
@@ -21,6 +24,43 @@ pub(super) fn explanation(note: &mut Vec<u8>, explanation: &Explanation) {
     }
 }
 
+/// The word that a warning begins with.
+const WARNING: &str = "warning:";
+
+/// Appends what is dangerous and what to do about it.
+pub(super) fn warning(note: &mut Vec<u8>, warning: &Warning) {
+    let mut escape = Escape::new(note, usize::MAX);
+    escape.push_all(&[WARNING, " ", &warning.message]);
+    if let Some(hint) = &warning.hint {
+        escape.push_all(&[". ", hint]);
+    }
+}
+
+/// A word that stands out where it appears first, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Accent<'a> {
+    word: &'a str,
+    paint: &'a str,
+}
+
+impl<'a> Accent<'a> {
+    /// The name of a holder.
+    pub(super) fn name(word: &'a str, paint: &'a Paint) -> Self {
+        Self {
+            word,
+            paint: &paint.name,
+        }
+    }
+
+    /// The word that a warning begins with.
+    pub(super) fn warning(paint: &'a Paint) -> Self {
+        Self {
+            word: WARNING,
+            paint: &paint.warning,
+        }
+    }
+}
+
 /// Who has the first socket in the way, by the name that stands in the message.
 pub(super) fn holder(explanation: &Explanation) -> Option<&str> {
     let owner = explanation.owners.first()?;
@@ -28,13 +68,12 @@ pub(super) fn holder(explanation: &Explanation) -> Option<&str> {
     owner.processes.first().or(creator)?.name()
 }
 
-/// Prints a note under its event, marked by an arrow, wrapped at the width of the terminal; `name`
-/// stands out where it appears first.
+/// Prints a note under its event, marked by an arrow, wrapped at the width of the terminal.
 pub(super) fn print(
     out: &mut Vec<u8>,
     note: &[u8],
     width: Option<usize>,
-    name: Option<&str>,
+    accent: Option<Accent<'_>>,
     paint: &Paint,
 ) {
     out.resize(out.len() + EVENT, b' ');
@@ -45,19 +84,19 @@ pub(super) fn print(
         // Narrower, nothing could be read.
         width: width.map_or(usize::MAX, |width| width.max(2 * INDENT)),
     };
-    let mut name = name;
+    let mut accent = accent;
     for word in String::from_utf8_lossy(note).split(' ') {
-        let rest = name.and_then(|name| match word.strip_prefix(name)? {
-            rest @ ("" | "'s") => Some((name, rest)),
+        let rest = accent.and_then(|accent| match word.strip_prefix(accent.word)? {
+            rest @ ("" | "'s") => Some((accent, rest)),
             _ => None,
         });
         lines.before(word.width());
         match rest {
             None => lines.word(word),
             Some((found, rest)) => {
-                name = None;
-                lines.out.extend_from_slice(paint.name.as_bytes());
-                lines.word(found);
+                accent = None;
+                lines.out.extend_from_slice(found.paint.as_bytes());
+                lines.word(found.word);
                 lines.out.extend_from_slice(paint.end.as_bytes());
                 lines.word(rest);
             }

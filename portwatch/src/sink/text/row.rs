@@ -4,7 +4,10 @@
 
 use std::{borrow::Cow, io::Write};
 
-use super::{Paint, Text, command, layout, note};
+use super::{
+    Paint, Text, command, layout,
+    note::{self, Accent},
+};
 use crate::{
     errno,
     event::{
@@ -72,6 +75,7 @@ impl<W: Write, N: Write> Text<W, N> {
             local: local_facts,
             peer: peer_facts,
             explanation,
+            warning,
             ..
         } = sighting;
         let mut pid = itoa::Buffer::new();
@@ -197,7 +201,14 @@ impl<W: Write, N: Write> Text<W, N> {
                 None => {}
             }
             let name = explanation.and_then(note::holder);
-            note::print(&mut pending.bytes, note, layout.width, name, paint);
+            let accent = name.map(|name| Accent::name(name, paint));
+            note::print(&mut pending.bytes, note, layout.width, accent, paint);
+        }
+        if let Some(warning) = warning {
+            note.clear();
+            note::warning(note, warning);
+            let accent = Some(Accent::warning(paint));
+            note::print(&mut pending.bytes, note, layout.width, accent, paint);
         }
     }
 }

@@ -66,6 +66,7 @@ fn in_colours() {
     let items = [
         sample::event(sample::sighting(crate::event::Op::Bind, "0.0.0.0:8080")),
         sample::event(sample::conflicts().swap_remove(0)),
+        sample::event(sample::exposed("0.0.0.0:46007")),
         sample::lost(3, LostReason::TableFull),
     ];
     let (data, _) = printed(&items, |options| {
