@@ -829,6 +829,17 @@ impl Expect {
         self
     }
 
+    /// So many ports of the range are used, so many of them by connections in TIME_WAIT, and so many by
+    /// this process.
+    pub(crate) fn used(&mut self, used: u64, time_wait: u64, pid: u32, count: u64) -> &mut Self {
+        let at = |path: &str| format!("conflict.exhausted.{path}");
+        self.is(&at("used"), used)
+            .is(&at("time_wait"), time_wait)
+            .is(&at("top.0.process.pid"), pid)
+            .is(&at("top.0.count"), count)
+            .set(&at("top.1"), Want::Absent)
+    }
+
     /// The listen() opens a port that nobody chose, because this bind() before it was refused.
     pub(crate) fn opened_after(&mut self, asked: SocketAddr, errno: Errno) -> &mut Self {
         let at = |path: &str| format!("warning.refused.{path}");

@@ -69,6 +69,12 @@ pub fn clash(new: &Claim, held: &Claim) -> Option<Clash> {
     })
 }
 
+/// Whether two sockets meet on a port: then they may have to share it.
+#[must_use]
+pub fn meet(new: &Claim, held: &Claim) -> bool {
+    new.transport == held.transport && same_device(new, held) && overlap(new, held).is_some()
+}
+
 /// `inet_bind_conflict`, `udp_lib_lport_inuse`: sockets on two devices never meet; one without a
 /// device is on all.
 fn same_device(new: &Claim, held: &Claim) -> bool {

@@ -4,6 +4,7 @@
 //! text when they are joined by a full stop. Both are one line, harmless for a terminal, and say
 //! nothing that is not known: a case without words of its own gets fewer of them.
 
+mod exhausted;
 mod exposed;
 mod held;
 mod hint;

@@ -12,7 +12,7 @@
 //! (`clone(CLONE_FILES)`) with one that was found; and, where another process was found, a thread
 //! with a table of its own.
 
-mod budget;
+pub(super) mod budget;
 mod link;
 mod memory;
 mod scan;
@@ -129,6 +129,27 @@ impl Descriptors {
     pub fn remember(&mut self, seen: Vec<Entry>) -> usize {
         self.memory.replace(seen);
         self.memory.len()
+    }
+
+    /// Looks at all processes, for the sake of very many sockets; whether there was time for it.
+    pub fn survey(&mut self) -> bool {
+        let began = Instant::now();
+        if !self.budget.allows(began) {
+            return false;
+        }
+        self.prime();
+        self.budget.spend(began.elapsed());
+        true
+    }
+
+    /// The processes that had a descriptor of a socket when it was looked at them last.
+    pub fn seen(&self, inode: u64) -> impl Iterator<Item = u32> {
+        let mut entries = self.memory.of(inode).iter().peekable();
+        std::iter::from_fn(move || {
+            let pid = entries.next()?.pid;
+            while entries.next_if(|entry| entry.pid == pid).is_some() {}
+            Some(pid)
+        })
     }
 
     /// The processes with a descriptor of each, in the order asked for.

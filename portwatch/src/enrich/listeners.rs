@@ -4,17 +4,11 @@
 
 use std::io;
 
-use netlink_packet_core::NLM_F_DUMP;
-use netlink_packet_sock_diag::{
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
-    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
-};
+use netlink_packet_sock_diag::inet::StateFlags;
 use portwatch_ebpf::abi::record::MAX_HOLDERS;
 
-use super::sock_diag;
-use crate::event::{
-    Conflict, Endpoint, Family, Holder, Socket, SocketOptions, TcpState, Transport,
-};
+use super::sock_diag::{self, Listed, Query};
+use crate::event::{Conflict, Holder, Socket, SocketOptions, TcpState, Transport};
 
 /// The TCP sockets listening on a port in the network namespace of the calling thread, IPv4 first;
 /// as many as a conflict shows.
@@ -22,10 +16,20 @@ use crate::event::{
 /// # Errors
 /// When sock_diag is not there or does not answer.
 pub fn of_port(port: u16) -> io::Result<Vec<Holder>> {
+    let query = Query {
+        transport: Transport::Tcp,
+        states: StateFlags::LISTEN,
+        ports: port..=port,
+        peer_port: None,
+    };
     let mut found = Vec::new();
-    for family in [Family::Ipv4, Family::Ipv6] {
-        ask(family, port, &mut found)?;
-    }
+    sock_diag::list(&query, None, |listed| {
+        // Kernels may show more than they were asked for.
+        let is_one = listed.state == TcpState::Listen && listed.local.port == Some(port);
+        if is_one && found.len() < MAX_HOLDERS {
+            found.push(holder(listed));
+        }
+    })?;
     Ok(found)
 }
 
@@ -50,61 +54,33 @@ pub fn are_wanted(conflict: &Conflict) -> bool {
             .all(|holder| holder.transport == Transport::Tcp)
 }
 
-fn ask(family: Family, port: u16, found: &mut Vec<Holder>) -> io::Result<()> {
-    let (number, id) = match family {
-        Family::Ipv4 => (AF_INET, SocketId::new_v4()),
-        Family::Ipv6 => (AF_INET6, SocketId::new_v6()),
-    };
-    let request = InetRequest {
-        family: number,
-        protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::empty(),
-        states: StateFlags::LISTEN,
-        // Of sockets that listen, a dump lists those of this port (net/ipv4/inet_diag.c).
-        socket_id: SocketId {
-            source_port: port,
-            ..id
-        },
-    };
-    sock_diag::ask(request, NLM_F_DUMP, |answer| {
-        found.extend(holder(&answer.socket, port).filter(|_| found.len() < MAX_HOLDERS));
-    })
-}
-
-fn holder(response: &InetResponse, port: u16) -> Option<Holder> {
-    let InetResponse { header, nlas } = response;
-    let id = &header.socket_id;
-    let state = TcpState::from_kernel(header.state)?;
-    // Kernels may show more than they were asked for.
-    if state != TcpState::Listen || id.source_port != port {
-        return None;
-    }
-    let family = match header.family {
-        AF_INET => Family::Ipv4,
-        AF_INET6 => Family::Ipv6,
-        _ => return None,
-    };
-    let v6only = nlas.iter().find_map(|nla| match nla {
-        Nla::SkV6Only(only) => Some(*only),
-        _ => None,
-    });
-    Some(Holder {
+fn holder(listed: Listed) -> Holder {
+    let Listed {
+        family,
+        state,
+        local,
+        peer: _,
+        device,
+        inode,
+        cookie,
+        uid,
+        v6only,
+        expires: _,
+    } = listed;
+    Holder {
         transport: Transport::Tcp,
         family,
         state,
-        local: Endpoint {
-            address: Some(id.source_address),
-            port: Some(port),
-        },
+        local,
         peer: None,
         socket: Socket {
-            cookie: Some(u64::from_ne_bytes(id.cookie)).filter(|&cookie| cookie != 0),
-            inode: Some(u64::from(header.inode)).filter(|&inode| inode != 0),
+            cookie,
+            inode,
             netns: None,
-            device: Some(id.interface_id).filter(|&index| index != 0),
-            uid: Some(header.uid),
+            device,
+            uid: Some(uid),
             options: SocketOptions {
-                v6only: v6only.filter(|_| family == Family::Ipv6),
+                v6only,
                 ..SocketOptions::default()
             },
         },
@@ -114,7 +90,7 @@ fn holder(response: &InetResponse, port: u16) -> Option<Holder> {
         references: None,
         taker: None,
         closer: None,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -127,6 +103,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::event::{Endpoint, Family};
 
     fn client(port: u16) -> Holder {
         Holder {

@@ -73,6 +73,17 @@ pub fn missing(facts: &Facts<'_>) -> Vec<&'static str> {
             missing.push(path);
         }
     };
+    let exhausted = explanation.and_then(|explanation| explanation.exhausted.as_ref());
+    rule(
+        "conflict.exhausted.top",
+        exhausted.is_some(),
+        exhausted.is_some_and(|exhausted| exhausted.top_is_whole),
+    );
+    rule(
+        "conflict.exhausted.used",
+        exhausted.is_some(),
+        exhausted.is_some_and(|exhausted| exhausted.used.is_some()),
+    );
     rule(
         "conflict.holders",
         refused_for_holders,

@@ -21,6 +21,7 @@ pub mod socket_unit;
 pub mod task;
 pub mod time_wait;
 pub mod unit;
+pub mod usage;
 pub mod user;
 
 use std::{io, ops::RangeInclusive, time::Duration};
@@ -31,8 +32,8 @@ use crate::{
         words::{self, Found},
     },
     event::{
-        Backend, Closer, Culprit, Departure, Event, Exhausted, Explanation, Holder, Kind, Occupant,
-        Op, Owner, PortClass, PortFacts, Process, ProcessImage, Scope, Sighting, Time, Transport,
+        Backend, Closer, Consumer, Culprit, Departure, Event, Exhausted, Explanation, Holder, Kind,
+        Occupant, Owner, PortClass, PortFacts, Process, ProcessImage, Sighting, Time, Transport,
     },
 };
 use clock::Clock;
@@ -44,6 +45,7 @@ use process::Processes;
 use refused::RefusedBinds;
 use service::Services;
 use socket_unit::SocketUnits;
+use usage::{Answers, Question};
 
 /// What to look up.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +71,17 @@ pub struct Enricher {
     owners: Owners,
     units: SocketUnits,
     refused: RefusedBinds,
+    answers: Answers<Option<Usage>>,
+}
+
+/// Who uses up a range.
+#[derive(Clone, Debug)]
+struct Usage {
+    used: u32,
+    time_wait: u32,
+    top: Vec<Consumer>,
+    /// Of each socket it is known who has it.
+    whole: bool,
 }
 
 impl Enricher {
@@ -91,6 +104,7 @@ impl Enricher {
             owners: Owners::default(),
             units: SocketUnits::default(),
             refused: RefusedBinds::default(),
+            answers: Answers::default(),
         })
     }
 
@@ -222,14 +236,56 @@ impl Enricher {
 
     fn exhausted(&mut self, event: &Event) -> Exhausted {
         let limits = self.limits(event);
-        Exhausted {
+        let mut exhausted = Exhausted {
             reserved: limits.reserved_in_range(),
             range: limits.range,
-            scope: Some(match (event.op, event.transport) {
-                (Op::Connect, Transport::Tcp) => Scope::Tuple,
-                _ => Scope::Address,
-            }),
+            scope: Some(usage::scope(event)),
+            ..Exhausted::default()
+        };
+        if let Some(question) = Question::of(event, &exhausted, limits.reserved)
+            && let Some(usage) = self.usage(question, event)
+        {
+            let Usage {
+                used,
+                time_wait,
+                top,
+                whole,
+            } = usage;
+            exhausted.used = Some(used);
+            exhausted.time_wait = Some(time_wait);
+            exhausted.top = top;
+            exhausted.top_is_whole = whole;
         }
+        exhausted
+    }
+
+    /// Who uses up the ports; `None` where that cannot be known, or there is no time to find it out.
+    fn usage(&mut self, question: Question, event: &Event) -> Option<Usage> {
+        let Self {
+            answers,
+            namespaces,
+            owners,
+            processes,
+            clock,
+            ..
+        } = self;
+        let netns = event.socket.netns?;
+        let is_same = |pid| namespaces.is_same(netns, pid, &event.task);
+        let now = (event.task.pid, event.time_boot);
+        answers
+            .get(question, now, is_same, |question| {
+                let question = question.clone();
+                let count = namespaces.inside(netns, &event.task, move || question.ask())??;
+                let most = owners.most(&count, processes, clock);
+                let (top, whole) = most.unwrap_or_default();
+                Some(Usage {
+                    used: count.used(),
+                    time_wait: count.waiting(),
+                    top,
+                    whole,
+                })
+            })
+            .flatten()
     }
 
     fn limits(&mut self, event: &Event) -> Limits {

@@ -81,9 +81,9 @@ impl Limits {
 pub struct Namespaces {
     own: Option<u32>,
     known: LruCache<u32, Reading>,
-    /// With when they were read, CLOCK_BOOTTIME, ns: whoever is refused in a loop is not to cost a thread
-    /// each time.
-    limits: LruCache<u32, (u64, Limits)>,
+    /// With when and through which process they were read, CLOCK_BOOTTIME, ns: whoever is refused in a loop
+    /// is not to cost a thread each time.
+    limits: LruCache<u32, (u64, u32, Limits)>,
 }
 
 /// What was read of a namespace.
@@ -133,9 +133,10 @@ impl Namespaces {
     /// The port range of a namespace, and the name of one of its interfaces, for an event of `task`
     /// at `now` (CLOCK_BOOTTIME, ns). Both are unknown where no way leads into the namespace.
     pub fn place(&mut self, netns: u32, task: &Task, device: Option<u32>, now: u64) -> Place {
-        if let Some(reading) = self.known.get(&netns)
+        self.known.promote(&netns);
+        if let Some(reading) = self.known.peek(&netns)
             && reading.answers(now, task.pid, device)
-            && (reading.pid == task.pid || self.own == Some(netns) || is_in(reading.pid, netns))
+            && self.is_same(netns, reading.pid, task)
         {
             return reading.place(device);
         }
@@ -174,14 +175,23 @@ impl Namespaces {
 
     /// What a namespace says of ports, for an event of `task` at `now` (CLOCK_BOOTTIME, ns).
     pub fn limits(&mut self, netns: u32, task: &Task, now: u64) -> Limits {
-        if let Some((time, limits)) = self.limits.get(&netns)
+        self.limits.promote(&netns);
+        if let Some((time, pid, limits)) = self.limits.peek(&netns)
             && now.saturating_sub(*time) < VALIDITY
+            && self.is_same(netns, *pid, task)
         {
             return limits.clone();
         }
         let limits = self.inside(netns, task, Limits::read).unwrap_or_default();
-        self.limits.put(netns, (now, limits.clone()));
+        self.limits.put(netns, (now, task.pid, limits.clone()));
         limits
+    }
+
+    /// Whether a namespace, of which the process `pid` told something, is still the one that an event of
+    /// `task` means: inodes are given out again.
+    #[must_use]
+    pub fn is_same(&self, netns: u32, pid: u32, task: &Task) -> bool {
+        pid == task.pid || self.own == Some(netns) || is_in(pid, netns)
     }
 
     /// Does something in a network namespace; `None` where no way leads into it. Not for every

@@ -11,14 +11,18 @@ use super::{
     live::Live,
     process::Processes,
     task,
+    usage::Count,
 };
 use crate::{
-    event::{Creator, Culprit, Holder, Kind, Occupant, Taker, Task},
+    event::{Consumer, Creator, Culprit, Holder, Kind, Occupant, Taker, Task},
     host::namespaces::{Kind as Namespace, is_initial},
 };
 
 /// The first process of a pid namespace: what it holds for others it is not the one to talk to.
 pub const INIT: u32 = 1;
+
+/// Processes that are told of those that use up a range.
+const TOP: usize = 5;
 
 /// Who has a socket.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -86,6 +90,34 @@ impl Owners {
                 }
             })
             .collect()
+    }
+
+    /// Who has most of very many ports; `None` where there is no time to look. The second value: whether of
+    /// each socket it is known who has it.
+    pub fn most(
+        &mut self,
+        count: &Count,
+        processes: &mut Processes,
+        clock: &Clock,
+    ) -> Option<(Vec<Consumer>, bool)> {
+        if !self.descriptors.survey() {
+            return None;
+        }
+        let (shares, whole) = count.by_process(|inode| self.descriptors.seen(inode));
+        let top = shares.iter().filter_map(|share| {
+            let task = task::of(share.pid)?;
+            let occupant = Occupant {
+                process: processes.of(&task, u64::MAX, clock),
+                task,
+            };
+            // The pid may have become another's.
+            let is_it = self.descriptors.still(share.pid, share.inode) != Some(false);
+            is_it.then_some(Consumer {
+                occupant,
+                count: share.ports,
+            })
+        });
+        Some((top.take(TOP).collect(), whole))
     }
 
     fn creator(&self, taker: &Taker, name: &mut impl FnMut(Task, u64) -> Occupant) -> Creator {

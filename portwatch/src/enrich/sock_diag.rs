@@ -1,13 +1,23 @@
-//! Questions to sock_diag(7), in the network namespace of the calling thread.
+//! Sockets as sock_diag(7) lists them, of the network namespace of the calling thread.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
-    inet::{InetRequest, InetResponse},
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
 };
 use netlink_sys::{SocketAddr, protocols::NETLINK_SOCK_DIAG};
+
+use crate::event::{Endpoint, Family, TcpState, Transport};
 
 /// What one read takes: the kernel fills 32 KiB at most (net/netlink/af_netlink.c).
 const ROOM: usize = 32 << 10;
@@ -15,32 +25,122 @@ const ROOM: usize = 32 << 10;
 /// The kernel answers while it is asked; this is for one that does not.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// `nlmsghdr`, and in `inet_diag_msg` what is before `idiag_expires`: four bytes and the ends of the
-/// socket (include/uapi/linux/inet_diag.h).
-const EXPIRES: usize = 16 + 4 + 48;
+/// Which sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// TCP or UDP; of others nothing is listed.
+    pub transport: Transport,
+    /// Their states.
+    pub states: StateFlags,
+    /// Their local ports. The kernel goes by it, so that it costs little to ask for few of many.
+    pub ports: RangeInclusive<u16>,
+    /// The port of their peer, where it matters. Sockets that listen are listed all the same.
+    pub peer_port: Option<u16>,
+}
 
-/// A socket of an answer.
-#[derive(Debug)]
-pub struct Answer {
-    /// The socket.
-    pub socket: InetResponse,
-    /// When its timer runs out, from now on; also that of TIME_WAIT, which the library does not read.
+/// A socket that is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Family.
+    pub family: Family,
+    /// State. One that is bound and does not listen is [`TcpState::Closed`].
+    pub state: TcpState,
+    /// Local end.
+    pub local: Endpoint,
+    /// Peer, all zeros where there is none.
+    pub peer: Endpoint,
+    /// Index of the interface that it is bound to.
+    pub device: Option<u32>,
+    /// Inode of its file.
+    pub inode: Option<u64>,
+    /// Cookie.
+    pub cookie: Option<u64>,
+    /// Owner.
+    pub uid: u32,
+    /// IPV6_V6ONLY; the kernel tells it only of sockets that listen or are closed, and of IPv6.
+    pub v6only: Option<bool>,
+    /// Time until its timer runs out, zero where none runs: of TIME_WAIT how long that lasts still.
     pub expires: Duration,
 }
 
-/// Asks, and hands over every socket of the answer. `flags`: NLM_F_DUMP for all that match, 0 for the
-/// one that is described exactly.
+/// `nlmsghdr`, and in `inet_diag_msg` what is before `idiag_expires`: four bytes and the ends of the
+/// socket (include/uapi/linux/inet_diag.h). The library does not read it of TIME_WAIT.
+const EXPIRES: usize = 16 + 4 + 48;
+
+/// INET_DIAG_NOCOOKIE (include/uapi/linux/inet_diag.h)
+const ANY_COOKIE: [u8; 8] = [u8::MAX; 8];
+
+/// All states, `TCP_BOUND_INACTIVE` too: kernels before 6.8 do not know that one, and do not show such
+/// sockets.
+#[must_use]
+pub const fn every_state() -> StateFlags {
+    StateFlags::from_bits_retain(u32::MAX)
+}
+
+/// Sockets that listen, and those that are bound and nothing else.
+#[must_use]
+pub const fn bound_states() -> StateFlags {
+    StateFlags::from_bits_retain(
+        StateFlags::LISTEN.bits() | StateFlags::CLOSE.bits() | 1 << TcpState::BoundInactive as u32,
+    )
+}
+
+/// Lists the sockets, IPv4 first, up to `deadline`; whether these are all.
 ///
 /// # Errors
-/// When sock_diag is not there or does not answer; ENOENT where the one socket is not there.
-pub fn ask(request: InetRequest, flags: u16, mut take: impl FnMut(Answer)) -> io::Result<()> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
+/// When sock_diag is not there or does not answer.
+pub fn list(
+    query: &Query,
+    deadline: Option<Instant>,
+    mut visit: impl FnMut(Listed),
+) -> io::Result<bool> {
+    for family in [Family::Ipv4, Family::Ipv6] {
+        if !ask(family, query, deadline, &mut visit)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
 
+/// The TCP connection with these ends, bound to that interface (0: to none); `None` where there is none.
+///
+/// # Errors
+/// When sock_diag is not there or does not answer.
+pub fn connection(
+    family: Family,
+    [local, peer]: [(IpAddr, u16); 2],
+    interface: u32,
+) -> io::Result<Option<Listed>> {
+    let address = |address: IpAddr| match (family, address) {
+        (Family::Ipv6, IpAddr::V4(address)) => address.to_ipv6_mapped().into(),
+        (_, address) => address,
+    };
+    let request = InetRequest {
+        family: number(family),
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states: every_state(),
+        socket_id: SocketId {
+            source_address: address(local.0),
+            source_port: local.1,
+            destination_address: address(peer.0),
+            destination_port: peer.1,
+            interface_id: interface,
+            cookie: ANY_COOKIE,
+        },
+    };
+    let socket = open()?;
+    socket.send(&message(request, 0), 0)?;
+    let mut answer = Vec::with_capacity(ROOM);
+    socket.recv(&mut answer, 0)?;
+    let mut found = None;
+    match take(&answer, &mut |socket| found = Some(socket)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        taken => taken.map(|_| found),
+    }
+}
+
+fn open() -> io::Result<netlink_sys::Socket> {
     let mut socket = netlink_sys::Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -49,29 +149,121 @@ pub fn ask(request: InetRequest, flags: u16, mut take: impl FnMut(Answer)) -> io
         nix::sys::socket::sockopt::ReceiveTimeout,
         &nix::sys::time::TimeVal::new(PATIENCE.as_secs().cast_signed(), 0),
     )?;
-    socket.send(&bytes, 0)?;
+    Ok(socket)
+}
+
+fn message(request: InetRequest, flags: u16) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+fn number(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => AF_INET,
+        Family::Ipv6 => AF_INET6,
+    }
+}
+
+fn ask(
+    family: Family,
+    query: &Query,
+    deadline: Option<Instant>,
+    visit: &mut impl FnMut(Listed),
+) -> io::Result<bool> {
+    let socket = open()?;
+    socket.send(&request(family, query)?, 0)?;
     let mut answer = Vec::with_capacity(ROOM);
     loop {
         answer.clear();
         socket.recv(&mut answer, 0)?;
-        let more = read(&answer, &mut take)?;
-        // A single answer has no end of its own.
-        if !more || flags == 0 {
-            return Ok(());
+        if !take(&answer, visit)? {
+            return Ok(true);
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(false);
         }
     }
 }
 
+fn request(family: Family, query: &Query) -> io::Result<Vec<u8>> {
+    let Query {
+        transport,
+        states,
+        ports,
+        peer_port,
+    } = query;
+    let id = match family {
+        Family::Ipv4 => SocketId::new_v4(),
+        Family::Ipv6 => SocketId::new_v6(),
+    };
+    let protocol = match transport {
+        Transport::Tcp => IPPROTO_TCP,
+        Transport::Udp => IPPROTO_UDP,
+        _ => return Err(io::ErrorKind::Unsupported.into()),
+    };
+    let request = InetRequest {
+        family: number(family),
+        protocol,
+        extensions: ExtensionFlags::empty(),
+        states: states.clone(),
+        // net/ipv4/inet_diag.c, `inet_diag_dump_icsk`: `r->id.idiag_dport != inet->inet_dport`
+        socket_id: SocketId {
+            destination_port: peer_port.unwrap_or_default(),
+            ..id
+        },
+    };
+    let mut bytes = message(request, NLM_F_DUMP);
+    if *ports != (0..=u16::MAX) {
+        bytes.extend(within(ports));
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        // The length of a message stands at its beginning (include/uapi/linux/netlink.h).
+        bytes
+            .get_mut(..4)
+            .ok_or(io::ErrorKind::InvalidData)?
+            .copy_from_slice(&length.to_ne_bytes());
+    }
+    Ok(bytes)
+}
+
+/// The attribute INET_DIAG_REQ_BYTECODE (include/uapi/linux/inet_diag.h) that passes sockets with a local
+/// port of these: two comparisons, each of two `inet_diag_bc_op` {code, yes, no}, of which the second has
+/// the number in `no`. A jump to the end passes, one beyond it does not (`inet_diag_bc_run`).
+fn within(ports: &RangeInclusive<u16>) -> Vec<u8> {
+    const BYTECODE: u16 = 1;
+    const S_GE: u8 = 2;
+    const S_LE: u8 = 3;
+    const LENGTH: u16 = 16;
+    let mut bytes = Vec::with_capacity(20);
+    bytes.extend((LENGTH + 4).to_ne_bytes());
+    bytes.extend(BYTECODE.to_ne_bytes());
+    for (code, beyond, port) in [
+        (S_GE, LENGTH + 4, ports.start()),
+        (S_LE, LENGTH - 8 + 4, ports.end()),
+    ] {
+        bytes.extend([code, 8]);
+        bytes.extend(beyond.to_ne_bytes());
+        bytes.extend([0, 0]);
+        bytes.extend(port.to_ne_bytes());
+    }
+    bytes
+}
+
 /// Takes the messages of one read; whether there is more to come.
-fn read(mut bytes: &[u8], take: &mut impl FnMut(Answer)) -> io::Result<bool> {
+fn take(mut bytes: &[u8], visit: &mut impl FnMut(Listed)) -> io::Result<bool> {
     while !bytes.is_empty() {
         let message = NetlinkMessage::<SockDiagMessage>::deserialize(bytes)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
         match message.payload {
-            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => take(Answer {
-                socket: *response,
-                expires: expires(bytes),
-            }),
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                if let Some(socket) = listed(&response, expires(bytes)) {
+                    visit(socket);
+                }
+            }
             NetlinkPayload::Error(error) => return Err(error.to_io()),
             NetlinkPayload::Done(_) => return Ok(false),
             _ => {}
@@ -83,21 +275,150 @@ fn read(mut bytes: &[u8], take: &mut impl FnMut(Answer)) -> io::Result<bool> {
     Ok(true)
 }
 
-/// `idiag_expires` of the message that `bytes` begin with.
+/// `idiag_expires`, in milliseconds, of the message that `bytes` begin with.
 fn expires(bytes: &[u8]) -> Duration {
     let field = bytes.get(EXPIRES..).and_then(<[u8]>::first_chunk);
     Duration::from_millis(field.map_or(0, |&field| u32::from_ne_bytes(field)).into())
 }
 
+fn listed(response: &InetResponse, expires: Duration) -> Option<Listed> {
+    let InetResponse { header, nlas } = response;
+    let id = &header.socket_id;
+    let family = match header.family {
+        AF_INET => Family::Ipv4,
+        AF_INET6 => Family::Ipv6,
+        _ => return None,
+    };
+    let v6only = nlas.iter().find_map(|nla| match nla {
+        Nla::SkV6Only(only) => Some(*only),
+        _ => None,
+    });
+    Some(Listed {
+        family,
+        state: TcpState::from_kernel(header.state)?,
+        local: Endpoint {
+            address: Some(id.source_address),
+            port: Some(id.source_port),
+        },
+        peer: Endpoint {
+            address: Some(id.destination_address),
+            port: Some(id.destination_port),
+        },
+        device: Some(id.interface_id).filter(|&index| index != 0),
+        inode: Some(u64::from(header.inode)).filter(|&inode| inode != 0),
+        cookie: Some(u64::from_ne_bytes(id.cookie)).filter(|&cookie| cookie != 0),
+        uid: header.uid,
+        v6only: v6only.filter(|_| family == Family::Ipv6),
+        expires,
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::{
+        net::{TcpListener, TcpStream, UdpSocket},
+        os::{fd::AsRawFd, unix::fs::MetadataExt},
+    };
+
     use super::*;
+
+    fn query(transport: Transport, port: u16) -> Query {
+        Query {
+            transport,
+            states: every_state(),
+            ports: port..=port,
+            peer_port: None,
+        }
+    }
+
+    /// What is listed; `None` where there is no sock_diag.
+    fn found(query: &Query) -> Option<Vec<Listed>> {
+        let mut found = Vec::new();
+        match list(query, None, |socket| found.push(socket)) {
+            Ok(whole) => assert!(whole),
+            Err(error) => {
+                println!("skip: no sock_diag ({error})");
+                return None;
+            }
+        }
+        Some(found)
+    }
+
+    fn inode(socket: &impl AsRawFd) -> u64 {
+        let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
+        std::fs::metadata(path).unwrap().ino()
+    }
+
+    #[test]
+    fn the_sockets_of_a_port_and_no_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let Some(sockets) = found(&query(Transport::Tcp, address.port())) else {
+            return;
+        };
+        let mut inodes: Vec<_> = sockets.iter().filter_map(|socket| socket.inode).collect();
+        let mut expected = vec![inode(&listener), inode(&accepted)];
+        inodes.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(inodes, expected);
+        let source = client.local_addr().unwrap();
+        let to_it = Query {
+            ports: 0..=u16::MAX,
+            peer_port: Some(address.port()),
+            states: StateFlags::ESTABLISHED,
+            ..query(Transport::Tcp, 0)
+        };
+        let sockets = found(&to_it).unwrap();
+        assert_eq!(sockets.len(), 1, "{sockets:?}");
+        assert_eq!(sockets[0].inode, Some(inode(&client)));
+        assert_eq!(sockets[0].local.port, Some(source.port()));
+        assert_eq!(sockets[0].peer.address, Some(address.ip()));
+    }
+
+    #[test]
+    fn ports_beside_the_range_are_left_out() {
+        let socket = UdpSocket::bind("[::1]:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let count = |ports| {
+            let query = Query {
+                ports,
+                ..query(Transport::Udp, port)
+            };
+            let own = inode(&socket);
+            let is_own = |other: &Listed| other.inode == Some(own);
+            Some(found(&query)?.into_iter().filter(is_own).count())
+        };
+        let Some(all) = count(0..=u16::MAX) else {
+            return;
+        };
+        assert_eq!(all, 1);
+        assert_eq!(count(port - 1..=port), Some(1));
+        assert_eq!(count(port..=port + 1), Some(1));
+        assert_eq!(count(port + 1..=u16::MAX), Some(0));
+        assert_eq!(count(1..=port - 1), Some(0));
+    }
+
+    #[test]
+    fn there_is_an_end_to_it() {
+        let _socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let all = Query {
+            ports: 0..=u16::MAX,
+            ..query(Transport::Tcp, 0)
+        };
+        if let Ok(whole) = list(&all, Some(Instant::now()), |_| ()) {
+            assert!(!whole);
+        }
+    }
 
     #[test]
     fn a_damaged_answer_is_an_error_and_no_panic() {
-        let mut count = 0;
-        let mut take = |_| count += 1;
-        assert!(read(&[1, 2, 3], &mut take).is_err());
-        assert!(read(&[0; 64], &mut take).is_err() || count == 0);
+        let mut found = Vec::new();
+        let mut visit = |socket| found.push(socket);
+        assert!(take(&[1, 2, 3], &mut visit).is_err());
+        assert!(take(&[0; 64], &mut visit).is_err() || found.is_empty());
     }
 }

@@ -1,17 +1,9 @@
 //! How long a connection stays in TIME_WAIT still, asked of sock_diag(7): its timer is what it has left.
 
-use std::{io, net::IpAddr, time::Duration};
-
-use netlink_packet_sock_diag::{
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
-    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
-};
+use std::{io, time::Duration};
 
 use super::sock_diag;
-use crate::event::{Family, Holder, TcpState};
-
-/// INET_DIAG_NOCOOKIE (include/uapi/linux/inet_diag.h)
-const ANY_COOKIE: [u8; 8] = [u8::MAX; 8];
+use crate::event::{Holder, TcpState};
 
 /// The time until the connection is forgotten, in the network namespace of the calling thread; `None`
 /// where it is not known or the connection is forgotten already.
@@ -19,46 +11,16 @@ const ANY_COOKIE: [u8; 8] = [u8::MAX; 8];
 /// # Errors
 /// When sock_diag is not there or does not answer.
 pub fn remaining(holder: &Holder) -> io::Result<Option<Duration>> {
-    let Some(request) = request(holder) else {
+    let local = holder.local.address.zip(holder.local.port);
+    let peer = holder.peer.and_then(|peer| peer.address.zip(peer.port));
+    let Some((local, peer)) = local.zip(peer) else {
         return Ok(None);
     };
-    let mut found = None;
-    let waits = TcpState::TimeWait as u8;
-    let asked = sock_diag::ask(request, 0, |answer| {
-        // Another connection may have taken its place.
-        found = (answer.socket.header.state == waits).then_some(answer.expires);
-    });
-    match asked {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        asked => asked.map(|()| found),
-    }
-}
-
-/// The question for exactly this socket.
-fn request(holder: &Holder) -> Option<InetRequest> {
-    let peer = holder.peer?;
-    let address = |address: Option<IpAddr>| match (holder.family, address?) {
-        (Family::Ipv6, IpAddr::V4(address)) => Some(address.to_ipv6_mapped().into()),
-        (_, address) => Some(address),
-    };
-    let family = match holder.family {
-        Family::Ipv4 => AF_INET,
-        Family::Ipv6 => AF_INET6,
-    };
-    Some(InetRequest {
-        family,
-        protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::empty(),
-        states: StateFlags::all(),
-        socket_id: SocketId {
-            source_port: holder.local.port?,
-            destination_port: peer.port?,
-            source_address: address(holder.local.address)?,
-            destination_address: address(peer.address)?,
-            interface_id: holder.socket.device.unwrap_or_default(),
-            cookie: ANY_COOKIE,
-        },
-    })
+    let device = holder.socket.device.unwrap_or_default();
+    let found = sock_diag::connection(holder.family, [local, peer], device)?;
+    // Another connection may have taken its place.
+    let waits = found.filter(|found| found.state == TcpState::TimeWait);
+    Ok(waits.map(|found| found.expires))
 }
 
 #[cfg(test)]
@@ -72,7 +34,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        event::{Endpoint, Kind},
+        event::{Endpoint, Family, Kind},
         sample,
     };
 

@@ -357,7 +357,7 @@ pub struct Departure {
 }
 
 /// No automatic port was left (`conflict.exhausted`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Exhausted {
     /// The range that ports are taken from, ends included.
     pub range: Option<RangeInclusive<u16>>,
@@ -365,6 +365,23 @@ pub struct Exhausted {
     pub reserved: Option<u32>,
     /// What has none left.
     pub scope: Option<Scope>,
+    /// Ports of the range that are used in that scope; reserved ones do not count.
+    pub used: Option<u32>,
+    /// Those of them that only connections in TIME_WAIT use.
+    pub time_wait: Option<u32>,
+    /// Who has most of them.
+    pub top: Vec<Consumer>,
+    /// Of each socket it is known who has it.
+    pub top_is_whole: bool,
+}
+
+/// A process with ports of an exhausted range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Consumer {
+    /// The process.
+    pub occupant: Occupant,
+    /// How many of the ports it has.
+    pub count: u32,
 }
 
 /// Of what the ports are used up (`conflict.exhausted.scope`).

@@ -220,6 +220,34 @@ pub(crate) fn refused(sighting: Sighting, kind: Kind, errno: i32) -> Sighting {
     explained(failed(sighting, errno), verdict, Found::default())
 }
 
+/// It is known who uses up the ports: that many, so many of them in TIME_WAIT.
+pub(crate) fn used_by(
+    sighting: Sighting,
+    used: u32,
+    time_wait: u32,
+    by: &[(Occupant, u32)],
+) -> Sighting {
+    let mut sighting = sighting;
+    let exhausted = sighting
+        .explanation
+        .as_mut()
+        .unwrap()
+        .exhausted
+        .as_mut()
+        .unwrap();
+    exhausted.used = Some(used);
+    exhausted.time_wait = Some(time_wait);
+    exhausted.top = by
+        .iter()
+        .map(|(occupant, count)| Consumer {
+            occupant: occupant.clone(),
+            count: *count,
+        })
+        .collect();
+    exhausted.top_is_whole = true;
+    again(sighting)
+}
+
 /// No automatic port is left.
 pub(crate) fn exhausted(sighting: Sighting, scope: Scope, errno: i32) -> Sighting {
     let mut sighting = refused(sighting, Kind::Exhausted, errno);
@@ -229,6 +257,7 @@ pub(crate) fn exhausted(sighting: Sighting, scope: Scope, errno: i32) -> Sightin
         range: Some(32768..=60999),
         reserved: Some(0),
         scope: Some(scope),
+        ..Exhausted::default()
     };
     let verdict = sighting.explanation.take().unwrap().verdict;
     let found = Found {
@@ -316,6 +345,19 @@ pub(crate) fn conflicts() -> Vec<Sighting> {
             connect("10.0.0.1:1", "10.0.0.9:443"),
             Scope::Tuple,
             libc::EADDRNOTAVAIL,
+        ),
+        used_by(
+            exhausted(
+                sighting(Op::Bind, "10.0.0.1:1"),
+                Scope::Address,
+                libc::EADDRINUSE,
+            ),
+            28_232,
+            260,
+            &[
+                (occupant(812, "ss-server"), 27_950),
+                (occupant(99, "dig"), 22),
+            ],
         ),
         refused(
             sighting(Op::Bind, "0.0.0.0:80"),

@@ -1,9 +1,10 @@
 //! No automatic port left: one cause, three errnos.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::errno::Errno;
+use serde_json::json;
 
 use super::{Scenario, scenarios};
 use crate::{
@@ -12,12 +13,14 @@ use crate::{
     sys::{
         netns,
         sock::{IP_LOCAL_PORT_RANGE, Kind},
+        task,
     },
 };
 
 pub(super) const ALL: &[Scenario] = scenarios![
     exhausted_tcp_connect,
     exhausted_tcp_connect_again,
+    exhausted_by_whom,
     exhausted_tcp_bind_and_listen,
     exhausted_odd_range,
     exhausted_udp_bind,
@@ -27,6 +30,16 @@ pub(super) const ALL: &[Scenario] = scenarios![
 ];
 
 const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// Leaves these open until portwatch has counted them: it looks while this process waits for its end.
+fn keep<T>(sockets: T) {
+    std::mem::forget(sockets);
+}
+
+/// portwatch counts ports for a part of each second: what was before is not to count here.
+fn next_second() {
+    std::thread::sleep(Duration::from_millis(1100));
+}
 
 /// Leaves two automatic ports in this namespace.
 fn two_ports(s: &mut Script) -> Result<()> {
@@ -38,15 +51,18 @@ fn exhausted_tcp_connect(s: &mut Script) -> Result<()> {
     two_ports(s)?;
     let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
     let address = server.local().context("no address")?;
-    let _first = s.connected(&server)?;
-    let _second = s.connected(&server)?;
+    let first = s.connected(&server)?;
+    let second = s.connected(&server)?;
+    next_second();
     let third = s.socket(Kind::Tcp4)?;
+    let me = s.me.pid;
     s.connect(&third, address)
         .fails(Errno::EADDRNOTAVAIL)?
         .is("conflict.exhausted.scope", "tuple")
         .is("conflict.exhausted.range.0", 40000)
         .is("conflict.exhausted.range.1", 40001)
         .is("conflict.exhausted.reserved", 0)
+        .used(2, 0, me, 2)
         .set("network.local.port", Want::Absent);
     // The range is used up towards this peer alone.
     let other = s.listener(Kind::Tcp4, (LO4, 8081))?;
@@ -55,6 +71,42 @@ fn exhausted_tcp_connect(s: &mut Script) -> Result<()> {
     let fifth = s.socket(Kind::Tcp4)?;
     fifth.set_nonblocking(true)?;
     s.connect(&fifth, address).fails(Errno::EADDRNOTAVAIL)?;
+    keep((first, second));
+    Ok(())
+}
+
+/// Who uses up the ports: this process, its child, and nobody any more.
+fn exhausted_by_whom(s: &mut Script) -> Result<()> {
+    netns::sysctl("ipv4/ip_local_port_range", "40000 40003")?;
+    netns::sysctl("ipv4/ip_local_reserved_ports", "40002")?;
+    // Else a port in TIME_WAIT does for a new connection over loopback, after a second.
+    netns::sysctl("ipv4/tcp_tw_reuse", "0")?;
+    s.relearn()?;
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let address = server.local().context("no address")?;
+    let (ended, accepted) = s.connected(&server)?;
+    // Who closes first keeps the TIME_WAIT.
+    drop(ended);
+    drop(accepted);
+    let inherited = s.connected(&server)?;
+    let child = task::Background::spawn(|| {
+        loop {
+            std::thread::park();
+        }
+    })?;
+    let own = s.connected(&server)?;
+    next_second();
+    let late = s.socket(Kind::Tcp4)?;
+    let me = s.me.pid;
+    s.connect(&late, address)
+        .fails(Errno::EADDRNOTAVAIL)?
+        .used(3, 1, me, 2)
+        .is("conflict.exhausted.reserved", 1)
+        .forget("conflict.exhausted.top.1")
+        .is("conflict.exhausted.top.1.process.pid", child.pid())
+        .is("conflict.exhausted.top.1.count", 1)
+        .set("conflict.exhausted.top.2", Want::Absent);
+    keep((server, inherited, own, child));
     Ok(())
 }
 
@@ -75,13 +127,24 @@ fn exhausted_tcp_connect_again(s: &mut Script) -> Result<()> {
 
 fn exhausted_tcp_bind_and_listen(s: &mut Script) -> Result<()> {
     two_ports(s)?;
-    let _first = s.bound(Kind::Tcp4, (LO4, 0))?;
-    let _second = s.bound(Kind::Tcp4, (LO4, 0))?;
+    let first = s.bound(Kind::Tcp4, (LO4, 0))?;
+    let second = s.bound(Kind::Tcp4, (LO4, 0))?;
+    next_second();
     let third = s.socket(Kind::Tcp4)?;
-    s.bind(&third, (LO4, 0))
+    let me = s.me.pid;
+    let shows_bound = s.ctx.kernel >= (6, 8);
+    let line = s
+        .bind(&third, (LO4, 0))
         .fails(Errno::EADDRINUSE)?
         .judged_alone("exhausted")
         .is("conflict.exhausted.scope", "address");
+    if shows_bound {
+        line.used(2, 0, me, 2);
+    } else {
+        // Of the two the kernel shows neither.
+        line.set("conflict.exhausted.used", Want::Absent)
+            .set("missing", Want::Lists(json!("conflict.exhausted.used")));
+    }
     let fourth = s.socket(Kind::Tcp4)?;
     s.listen(&fourth, 5)
         .fails(Errno::EADDRINUSE)?
@@ -90,6 +153,7 @@ fn exhausted_tcp_bind_and_listen(s: &mut Script) -> Result<()> {
         .is("conflict.exhausted.range.0", 40000)
         .is("conflict.exhausted.range.1", 40001)
         .set("network.local.port", Want::Absent);
+    keep((first, second));
     Ok(())
 }
 
@@ -110,29 +174,38 @@ fn exhausted_odd_range(s: &mut Script) -> Result<()> {
 
 fn exhausted_udp_bind(s: &mut Script) -> Result<()> {
     two_ports(s)?;
-    let _first = s.bound(Kind::Udp4, (LO4, 0))?;
-    let _second = s.bound(Kind::Udp4, (LO4, 0))?;
+    let first = s.bound(Kind::Udp4, (LO4, 0))?;
+    let second = s.bound(Kind::Udp4, (LO4, 0))?;
+    next_second();
     let third = s.socket(Kind::Udp4)?;
+    let me = s.me.pid;
     s.bind(&third, (LO4, 0))
         .fails(Errno::EADDRINUSE)?
         .judged_alone("exhausted")
-        .is("conflict.exhausted.scope", "address");
+        .is("conflict.exhausted.scope", "address")
+        .used(2, 0, me, 2);
+    keep((first, second));
     Ok(())
 }
 
 /// Inside, the port search says EADDRINUSE; the caller gets EAGAIN.
 fn exhausted_udp_connect_and_send(s: &mut Script) -> Result<()> {
     two_ports(s)?;
-    let _first = s.bound(Kind::Udp4, (LO4, 0))?;
-    let _second = s.bound(Kind::Udp4, (LO4, 0))?;
+    let first = s.bound(Kind::Udp4, (LO4, 0))?;
+    let second = s.bound(Kind::Udp4, (LO4, 0))?;
+    next_second();
     let connecting = s.socket(Kind::Udp4)?;
+    let me = s.me.pid;
     s.connect(&connecting, (LO4, 8080))
         .fails(Errno::EAGAIN)?
-        .set("network.local.port", Want::Absent);
+        .set("network.local.port", Want::Absent)
+        .used(2, 0, me, 2);
     let sending = s.socket(Kind::Udp4)?;
     s.send_to(&sending, (LO4, 8080))
         .fails(Errno::EAGAIN)?
-        .set("network.local.port", Want::Absent);
+        .set("network.local.port", Want::Absent)
+        .used(2, 0, me, 2);
+    keep((first, second));
     Ok(())
 }
 

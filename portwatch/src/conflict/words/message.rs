@@ -1,6 +1,6 @@
 //! What happened, in one line.
 
-use super::{Case, held, phrase::harmless, refused};
+use super::{Case, exhausted, held, phrase::harmless, refused};
 use crate::event::Kind;
 
 /// Why the call was refused.
@@ -15,7 +15,7 @@ pub fn message(case: &Case<'_>) -> String {
         | Kind::TimeWait
         | Kind::Kernel => held::held(case).unwrap_or_else(|| refused::unknown(case)),
         Kind::Gone => refused::gone(case),
-        Kind::Exhausted => refused::exhausted(case),
+        Kind::Exhausted => exhausted::exhausted(case),
         Kind::AlreadyBound => refused::already_bound(case.event),
         Kind::Privileged => refused::privileged(case),
         Kind::NotLocal => refused::not_local(case.event),

@@ -66,6 +66,19 @@ pub(super) fn lasting(time: Duration) -> String {
     }
 }
 
+/// `28,232`
+pub(super) fn thousands(number: u32) -> String {
+    let digits = number.to_string();
+    let mut words = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            words.push(',');
+        }
+        words.push(digit);
+    }
+    words
+}
+
 /// `a`, `a, or b`, `a, b, or c`; `None` of none.
 pub(super) fn either(choices: &[String]) -> Option<String> {
     let (last, others) = choices.split_last()?;
@@ -107,6 +120,19 @@ mod tests {
             assert_eq!(lasting(Duration::from_secs(seconds)), words);
         }
         assert_eq!(lasting(Duration::from_millis(999)), "since a moment ago");
+    }
+
+    #[test]
+    fn large_numbers() {
+        for (number, words) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (28_232, "28,232"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(thousands(number), words);
+        }
     }
 
     #[test]

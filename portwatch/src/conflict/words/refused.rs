@@ -6,11 +6,11 @@ use super::{
     Case,
     held::ago,
     owner::{caller, with_pid},
-    phrase::{endpoint, is_wildcard, port},
+    phrase::port,
 };
 use crate::{
     errno,
-    event::{Departure, Errno, Event, Exhausted, Op, Outcome, Scope, Transport},
+    event::{Departure, Event, Op, Outcome},
 };
 
 pub(super) fn gone(case: &Case<'_>) -> String {
@@ -84,54 +84,6 @@ pub(super) fn not_local(event: &Event) -> String {
 
 pub(super) fn policy() -> String {
     "refused by a cgroup program or a security module (SELinux, AppArmor, Landlock …)".to_owned()
-}
-
-pub(super) fn exhausted(case: &Case<'_>) -> String {
-    let event = case.event;
-    let udp = match event.transport {
-        Transport::Udp => "UDP ",
-        _ => "",
-    };
-    let range = case.exhausted.and_then(range).unwrap_or_default();
-    let specific = event
-        .local
-        .address
-        .filter(|&address| !is_wildcard(Some(address)));
-    if case.exhausted.and_then(|exhausted| exhausted.scope) == Some(Scope::Tuple) {
-        let to = event
-            .peer
-            .map_or_else(String::new, |peer| format!(" to {}", endpoint(&peer, None)));
-        let of = specific.map_or_else(String::new, |address| format!(" of {address}"));
-        return format!(
-            "no automatic {udp}port{of} is free for a connection{to}: each is bound, or connected to it already; other destinations may still have some{range}"
-        );
-    }
-    let on = specific.map_or_else(String::new, |address| format!(" on {address}"));
-    let again = Outcome::Failure(Errno(libc::EAGAIN.unsigned_abs()));
-    // Whoever reads "temporarily unavailable" thinks of anything but ports.
-    let errno = if event.outcome == again {
-        ", which is what EAGAIN means here"
-    } else {
-        ""
-    };
-    format!("no automatic {udp}port is left{on}{errno}{range}")
-}
-
-/// `; the namespace's range is 32768-60999 (28232 ports)`. A socket's own may be narrower
-/// (IP_LOCAL_PORT_RANGE).
-fn range(exhausted: &Exhausted) -> Option<String> {
-    let range = exhausted.range.as_ref()?;
-    let (low, high) = (*range.start(), *range.end());
-    let size = u32::from(high.checked_sub(low)?) + 1;
-    let count = match exhausted.reserved {
-        None => String::new(),
-        Some(0) => format!(" ({size} ports)"),
-        Some(reserved) => format!(
-            " ({} ports that are not reserved)",
-            size.saturating_sub(reserved)
-        ),
-    };
-    Some(format!("; the namespace's range is {low}-{high}{count}"))
 }
 
 /// Nothing but what is known.

@@ -9,21 +9,21 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// What is left of it.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(in crate::enrich) struct Budget {
     since: Instant,
     spent: Duration,
     limited: bool,
 }
 
 impl Budget {
-    pub(super) fn limited() -> Self {
+    pub(in crate::enrich) fn limited() -> Self {
         Self {
             limited: true,
             ..Self::unlimited()
         }
     }
 
-    pub(super) fn unlimited() -> Self {
+    pub(in crate::enrich) fn unlimited() -> Self {
         Self {
             since: Instant::now(),
             spent: Duration::ZERO,
@@ -32,7 +32,7 @@ impl Budget {
     }
 
     /// Whether a search may begin now.
-    pub(super) fn allows(&mut self, now: Instant) -> bool {
+    pub(in crate::enrich) fn allows(&mut self, now: Instant) -> bool {
         if now.duration_since(self.since) >= WINDOW {
             self.since = now;
             self.spent = Duration::ZERO;
@@ -41,7 +41,7 @@ impl Budget {
     }
 
     /// A search is over.
-    pub(super) fn spend(&mut self, time: Duration) {
+    pub(in crate::enrich) fn spend(&mut self, time: Duration) {
         self.spent += time;
     }
 }

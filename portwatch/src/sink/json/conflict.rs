@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     event::{
-        Creator, Culprit, Departure, Exhausted, Explanation, Holder, Kind, Occupant, Overlap,
-        Owner, Reason, Scope, Verdict,
+        Consumer, Creator, Culprit, Departure, Exhausted, Explanation, Holder, Kind, Occupant,
+        Overlap, Owner, Reason, Scope, Verdict,
     },
     sink::clock::Clock,
 };
@@ -53,7 +53,7 @@ pub(super) fn write(
             part.flag(key!("truncated"), *truncated);
         }
         if let Some(exhausted) = exhausted {
-            self::exhausted(part, exhausted);
+            self::exhausted(part, exhausted, args, clock);
         }
         if let Some(gone) = gone {
             part.object(key!("gone"), |part| departure(part, gone, args, clock));
@@ -174,11 +174,15 @@ fn occupant(part: &mut Object<'_>, occupant: &Occupant, args: bool, clock: &mut 
     process::fields(part, &occupant.task, &occupant.process, args, clock);
 }
 
-fn exhausted(part: &mut Object<'_>, exhausted: &Exhausted) {
+fn exhausted(part: &mut Object<'_>, exhausted: &Exhausted, args: bool, clock: &mut Clock) {
     let Exhausted {
         range,
         reserved,
         scope,
+        used,
+        time_wait,
+        top,
+        top_is_whole: _, // said by `missing`
     } = exhausted;
     part.object(key!("exhausted"), |part| {
         if let Some(range) = range {
@@ -186,6 +190,20 @@ fn exhausted(part: &mut Object<'_>, exhausted: &Exhausted) {
             part.list(key!("range"), ends, crate::sink::digits::number);
         }
         part.maybe_number(key!("reserved"), *reserved);
+        part.maybe_number(key!("used"), *used);
+        part.maybe_number(key!("time_wait"), *time_wait);
         part.word(key!("scope"), scope.map(Scope::as_str));
+        if !top.is_empty() {
+            part.list(key!("top"), top, |out, consumer| {
+                let Consumer {
+                    occupant: process,
+                    count,
+                } = consumer;
+                Object::write(out, |part| {
+                    part.object(key!("process"), |part| occupant(part, process, args, clock));
+                    part.number(key!("count"), *count);
+                });
+            });
+        }
     });
 }
