@@ -286,7 +286,7 @@ pub(crate) fn stream() -> Vec<Item> {
         lost(1204, LostReason::RingFull),
         lost(1, LostReason::Recursion),
         lost(2, LostReason::ReturnMissed),
-        end(32, 18, 1207),
+        end(33, 19, 1207),
     ];
     let refused = conflicts().into_iter().map(event);
     before.into_iter().chain(refused).chain(after).collect()

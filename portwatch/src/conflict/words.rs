@@ -9,8 +9,10 @@ mod exposed;
 mod held;
 mod hint;
 mod message;
+mod not_local;
 mod owner;
 mod phrase;
+mod policy;
 mod refused;
 mod sharing;
 #[cfg(test)]
@@ -22,7 +24,7 @@ pub use exposed::exposed;
 pub use hint::hint;
 pub use message::message;
 
-use crate::event::{Culprit, Departure, Event, Exhausted, Explanation, Owner, Process, Verdict};
+use crate::event::{Culprit, Event, Exhausted, Explanation, Findings, Owner, Process, Verdict};
 
 /// Everything that words are made of.
 #[derive(Clone, Copy, Debug)]
@@ -35,27 +37,19 @@ pub struct Case<'a> {
     pub verdict: &'a Verdict,
     /// Who owns the verdict's culprits, in their order.
     pub owners: &'a [Owner],
-    /// Of a range without free ports.
-    pub exhausted: Option<&'a Exhausted>,
-    /// Who closed a socket on the port meanwhile.
-    pub gone: Option<&'a Departure>,
-}
-
-/// What was found out about a verdict.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// Who owns its culprits, in their order.
-    pub owners: Vec<Owner>,
-    /// Of a range without free ports.
-    pub exhausted: Option<Exhausted>,
-    /// Who closed a socket on the port meanwhile.
-    pub gone: Option<Departure>,
+    /// What was found out besides.
+    pub findings: &'a Findings,
 }
 
 /// An owner of whom nothing is known.
 static NOBODY: LazyLock<Owner> = LazyLock::new(Owner::default);
 
 impl<'a> Case<'a> {
+    /// Of a range without free ports.
+    fn exhausted(&self) -> Option<&'a Exhausted> {
+        self.findings.exhausted.as_ref()
+    }
+
     /// The sockets in the way, each with its owner.
     fn held(&self) -> impl Iterator<Item = (&'a Culprit, &'a Owner)> + use<'a> {
         let owners = self.owners.iter().chain(std::iter::repeat(&*NOBODY));
@@ -75,26 +69,25 @@ impl<'a> Case<'a> {
 
 /// The explanation of a refused call, complete with words.
 #[must_use]
-pub fn explain(event: &Event, process: &Process, verdict: Verdict, found: Found) -> Explanation {
-    let Found {
-        owners,
-        exhausted,
-        gone,
-    } = found;
+pub fn explain(
+    event: &Event,
+    process: &Process,
+    verdict: Verdict,
+    owners: Vec<Owner>,
+    findings: Findings,
+) -> Explanation {
     let case = Case {
         event,
         process,
         verdict: &verdict,
         owners: &owners,
-        exhausted: exhausted.as_ref(),
-        gone: gone.as_ref(),
+        findings: &findings,
     };
     let (message, hint) = (message(&case), hint(&case));
     Explanation {
         verdict,
         owners,
-        exhausted,
-        gone,
+        findings,
         message,
         hint,
     }

@@ -1,8 +1,8 @@
 //! What an event should tell and does not (`missing` in the contract).
 
 use crate::event::{
-    Backend, Culprit, Event, Explanation, Family, Holder, Kind, Op, Outcome, PortFacts, Process,
-    Transport, Via,
+    Backend, Culprit, Event, Explanation, Family, Holder, Kind, Op, Outcome, Policy, PortFacts,
+    Process, Transport, Via,
 };
 
 /// Everything that decides what is missing.
@@ -73,7 +73,8 @@ pub fn missing(facts: &Facts<'_>) -> Vec<&'static str> {
             missing.push(path);
         }
     };
-    let exhausted = explanation.and_then(|explanation| explanation.exhausted.as_ref());
+    let findings = explanation.map(|explanation| &explanation.findings);
+    let exhausted = findings.and_then(|findings| findings.exhausted.as_ref());
     rule(
         "conflict.exhausted.top",
         exhausted.is_some(),
@@ -93,6 +94,16 @@ pub fn missing(facts: &Facts<'_>) -> Vec<&'static str> {
         "conflict.holders.processes",
         true,
         explanation.is_none_or(owners_are_known),
+    );
+    rule(
+        "conflict.interfaces",
+        explanation.is_some_and(|explanation| explanation.verdict.kind == Kind::NotLocal),
+        findings.is_some_and(|findings| findings.interfaces.is_some()),
+    );
+    rule(
+        "conflict.policy.programs",
+        findings.is_some_and(|findings| findings.policy == Some(Policy::Unread)),
+        false,
     );
     rule("event.duration", true, event.duration.is_some());
     rule("event.via", backend != Backend::RawTp, event.via.is_some());

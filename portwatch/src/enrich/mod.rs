@@ -3,16 +3,20 @@
 //! Everything comes out of bounded caches; an event of a known process in a known place asks the
 //! system nothing. What cannot be known is left out and listed, never guessed.
 
+pub mod addresses;
+pub mod answers;
 pub mod cache;
 pub mod cgroup;
 pub mod clock;
 pub mod container;
 pub mod descriptors;
+mod findings;
 pub mod listeners;
 pub mod live;
 pub mod missing;
 pub mod netns;
 pub mod owners;
+pub mod policy;
 pub mod process;
 pub mod refused;
 pub mod service;
@@ -24,20 +28,21 @@ pub mod unit;
 pub mod usage;
 pub mod user;
 
-use std::{io, ops::RangeInclusive, time::Duration};
+use std::{io, net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use crate::{
-    conflict::{
-        self, departure,
-        words::{self, Found},
-    },
+    conflict::{self, departure, words},
     event::{
-        Backend, Closer, Consumer, Culprit, Departure, Event, Exhausted, Explanation, Holder, Kind,
-        Occupant, Owner, PortClass, PortFacts, Process, ProcessImage, Sighting, Time, Transport,
+        Backend, Bearer, Closer, Culprit, Departure, Event, Explanation, Holder, Kind, Occupant,
+        Owner, PolicyProgram, PortClass, PortFacts, Process, ProcessImage, Sighting, Time,
+        Transport,
     },
+    host::cgroup_programs::Attach,
 };
+use answers::Answers;
 use clock::Clock;
 use descriptors::Entry;
+use findings::Usage;
 use missing::{Facts, missing};
 use netns::{Limits, Namespaces, Place};
 use owners::{Owners, Possession};
@@ -45,7 +50,7 @@ use process::Processes;
 use refused::RefusedBinds;
 use service::Services;
 use socket_unit::SocketUnits;
-use usage::{Answers, Question};
+use usage::Question;
 
 /// What to look up.
 #[derive(Clone, Copy, Debug)]
@@ -71,17 +76,9 @@ pub struct Enricher {
     owners: Owners,
     units: SocketUnits,
     refused: RefusedBinds,
-    answers: Answers<Option<Usage>>,
-}
-
-/// Who uses up a range.
-#[derive(Clone, Debug)]
-struct Usage {
-    used: u32,
-    time_wait: u32,
-    top: Vec<Consumer>,
-    /// Of each socket it is known who has it.
-    whole: bool,
+    usages: Answers<Question, Option<Usage>>,
+    bearers: Answers<IpAddr, Option<Vec<Bearer>>>,
+    programs: Answers<(String, &'static [Attach]), Option<Vec<PolicyProgram>>>,
 }
 
 impl Enricher {
@@ -104,7 +101,9 @@ impl Enricher {
             owners: Owners::default(),
             units: SocketUnits::default(),
             refused: RefusedBinds::default(),
-            answers: Answers::default(),
+            usages: Answers::default(),
+            bearers: Answers::default(),
+            programs: Answers::default(),
         })
     }
 
@@ -188,16 +187,8 @@ impl Enricher {
                 self.owner(event, culprit, possession, remaining)
             })
             .collect();
-        let exhausted = (verdict.kind == Kind::Exhausted).then(|| self.exhausted(event));
-        let gone = departure::just_closed_by(event)
-            .filter(|_| verdict.kind == Kind::Gone)
-            .map(|closer| self.departure(closer));
-        let found = Found {
-            owners,
-            exhausted,
-            gone,
-        };
-        Some(words::explain(event, process, verdict, found))
+        let findings = self.findings(event, process, &verdict);
+        Some(words::explain(event, process, verdict, owners, findings))
     }
 
     /// How long each of the sockets that are in TIME_WAIT stays there.
@@ -232,60 +223,6 @@ impl Enricher {
             },
             closed: self.clock.time(*time_boot),
         }
-    }
-
-    fn exhausted(&mut self, event: &Event) -> Exhausted {
-        let limits = self.limits(event);
-        let mut exhausted = Exhausted {
-            reserved: limits.reserved_in_range(),
-            range: limits.range,
-            scope: Some(usage::scope(event)),
-            ..Exhausted::default()
-        };
-        if let Some(question) = Question::of(event, &exhausted, limits.reserved)
-            && let Some(usage) = self.usage(question, event)
-        {
-            let Usage {
-                used,
-                time_wait,
-                top,
-                whole,
-            } = usage;
-            exhausted.used = Some(used);
-            exhausted.time_wait = Some(time_wait);
-            exhausted.top = top;
-            exhausted.top_is_whole = whole;
-        }
-        exhausted
-    }
-
-    /// Who uses up the ports; `None` where that cannot be known, or there is no time to find it out.
-    fn usage(&mut self, question: Question, event: &Event) -> Option<Usage> {
-        let Self {
-            answers,
-            namespaces,
-            owners,
-            processes,
-            clock,
-            ..
-        } = self;
-        let netns = event.socket.netns?;
-        let is_same = |pid| namespaces.is_same(netns, pid, &event.task);
-        let now = (event.task.pid, event.time_boot);
-        answers
-            .get(question, now, is_same, |question| {
-                let question = question.clone();
-                let count = namespaces.inside(netns, &event.task, move || question.ask())??;
-                let most = owners.most(&count, processes, clock);
-                let (top, whole) = most.unwrap_or_default();
-                Some(Usage {
-                    used: count.used(),
-                    time_wait: count.waiting(),
-                    top,
-                    whole,
-                })
-            })
-            .flatten()
     }
 
     fn limits(&mut self, event: &Event) -> Limits {

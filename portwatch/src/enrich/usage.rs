@@ -4,28 +4,17 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    num::NonZeroUsize,
     ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
-use lru::LruCache;
 use netlink_packet_sock_diag::inet::StateFlags;
 
-use super::{
-    descriptors::budget::Budget,
-    sock_diag::{self, Listed, Query},
-};
+use super::sock_diag::{self, Listed, Query};
 use crate::{
     conflict::rules::{self, Claim},
     event::{Endpoint, Event, Exhausted, Op, Scope, TcpState, Transport},
 };
-
-/// Answers remembered.
-const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
-
-/// How long an answer holds, ns of event time: who is refused is often refused a thousand times a second.
-const VALIDITY: u64 = 1_000_000_000;
 
 /// Longest listing: 28,000 sockets take some 30 ms.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -45,7 +34,6 @@ enum Wanted {
 /// What is to be found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    netns: u32,
     query: Query,
     wanted: Wanted,
     reserved: Vec<RangeInclusive<u16>>,
@@ -95,7 +83,6 @@ impl Question {
             }
         };
         Some(Self {
-            netns: event.socket.netns?,
             query: Query {
                 transport: event.transport,
                 states,
@@ -266,73 +253,6 @@ pub struct Share {
     last: Option<u16>,
 }
 
-/// Answers of the last second.
-#[derive(Debug)]
-pub struct Answers<T> {
-    known: LruCache<u32, Vec<Answer<T>>>,
-    budget: Budget,
-}
-
-impl<T> Default for Answers<T> {
-    fn default() -> Self {
-        Self {
-            known: LruCache::new(CAPACITY),
-            budget: Budget::limited(),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Answer<T> {
-    /// CLOCK_BOOTTIME, ns.
-    time: u64,
-    /// On behalf of which process.
-    pid: u32,
-    question: Question,
-    answer: T,
-}
-
-/// Answers of one namespace that are kept.
-const PER_NETNS: usize = 16;
-
-impl<T: Clone> Answers<T> {
-    /// The answer to a question of process `pid` at `now` (CLOCK_BOOTTIME, ns): from the last second, or
-    /// found out by `find` where there is time for it. `is_same`: whether the namespace is still the one in
-    /// which another process asked.
-    pub fn get(
-        &mut self,
-        question: Question,
-        (pid, now): (u32, u64),
-        is_same: impl Fn(u32) -> bool,
-        find: impl FnOnce(&Question) -> T,
-    ) -> Option<T> {
-        let kept = self.known.get_or_insert_mut(question.netns, Vec::new);
-        kept.retain(|answer| now.saturating_sub(answer.time) < VALIDITY);
-        if let Some(known) = kept.iter().find(|known| known.question == question)
-            && is_same(known.pid)
-        {
-            return Some(known.answer.clone());
-        }
-        let began = Instant::now();
-        if !self.budget.allows(began) {
-            return None;
-        }
-        let answer = find(&question);
-        self.budget.spend(began.elapsed());
-        kept.retain(|known| known.question != question);
-        if kept.len() == PER_NETNS {
-            kept.remove(0);
-        }
-        kept.push(Answer {
-            time: now,
-            pid,
-            question,
-            answer: answer.clone(),
-        });
-        Some(answer)
-    }
-}
-
 /// What a call that finds no port is short of.
 #[must_use]
 pub fn scope(event: &Event) -> Scope {
@@ -389,7 +309,7 @@ mod tests {
             cookie: None,
             uid: 0,
             v6only: None,
-            expires: std::time::Duration::ZERO,
+            expires: Duration::ZERO,
         }
     }
 
@@ -524,41 +444,6 @@ mod tests {
         assert!(!with(|event| event.local.address = None));
         assert!(!with(|event| event.local = endpoint("0.0.0.0:1")));
         assert!(!with(|event| event.peer = None));
-        assert!(!with(|event| event.socket.netns = None));
-    }
-
-    #[test]
-    fn a_storm_asks_once_a_second() {
-        let mut answers = Answers::default();
-        let mut asked = 0;
-        let mut ask = |peer: &str, now| {
-            let same = |pid| pid == 1;
-            answers.get(connecting(peer), now, same, |_| {
-                asked += 1;
-                asked
-            })
-        };
-        assert_eq!(ask("10.0.0.9:443", (1, 5)), Some(1));
-        assert_eq!(ask("10.0.0.9:443", (2, 4 + VALIDITY)), Some(1));
-        assert_eq!(ask("10.0.0.8:443", (2, 6)), Some(2));
-        assert_eq!(ask("10.0.0.9:443", (2, 5 + VALIDITY)), Some(3));
-        // Process 2 is gone, and its namespace's inode is another's.
-        assert_eq!(ask("10.0.0.9:443", (3, 5 + VALIDITY)), Some(4));
-        for peer in 1..100 {
-            ask(&format!("10.0.1.{peer}:443"), (1, VALIDITY));
-        }
-        let kept: usize = answers.known.iter().map(|(_, kept)| kept.len()).sum();
-        assert_eq!(kept, PER_NETNS);
-    }
-
-    #[test]
-    fn there_is_time_for_so_much_of_it() {
-        let mut answers = Answers::default();
-        answers.budget.spend(Duration::from_secs(2));
-        assert_eq!(
-            answers.get(connecting("10.0.0.9:443"), (1, 5), |_| true, |_| 1),
-            None
-        );
     }
 
     #[test]

@@ -292,14 +292,84 @@ pub struct Explanation {
     pub verdict: Verdict,
     /// What is known of each of the verdict's culprits, in their order.
     pub owners: Vec<Owner>,
-    /// Of [`Kind::Exhausted`].
-    pub exhausted: Option<Exhausted>,
-    /// Of [`Kind::Gone`]: who closed a socket on the port while the call was on its way.
-    pub gone: Option<Departure>,
+    /// What was found out besides.
+    pub findings: Findings,
     /// What happened, in one line of words.
     pub message: String,
     /// What to do about it, in one line of words.
     pub hint: Option<String>,
+}
+
+/// What was found out about a refusal in which no other socket is in the way.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Findings {
+    /// Of [`Kind::Exhausted`].
+    pub exhausted: Option<Exhausted>,
+    /// Of [`Kind::NotLocal`]: the interfaces that have the address (`conflict.interfaces`). `None` where
+    /// they could not be asked for.
+    pub interfaces: Option<Vec<Bearer>>,
+    /// Name of the device that the socket is bound to.
+    pub device: Option<String>,
+    /// Of [`Kind::Policy`].
+    pub policy: Option<Policy>,
+    /// Of [`Kind::Gone`]: who closed a socket on the port while the call was on its way.
+    pub gone: Option<Departure>,
+}
+
+/// Who may have refused by policy (`conflict.policy`).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Policy {
+    /// A security module: its hook was seen to refuse.
+    Module,
+    /// A cgroup program; these are asked. The second value: it was one of them, and no security module.
+    Programs(Vec<PolicyProgram>, bool),
+    /// A cgroup program or a security module. Which programs there are could not be read.
+    Unread,
+}
+
+/// A program on the cgroup of a process or above (`conflict.policy.programs[]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyProgram {
+    /// The kernel's id of it.
+    pub id: u32,
+    /// Its name, of at most 15 bytes.
+    pub name: Option<String>,
+    /// Where it stands, by bpftool's name.
+    pub attach_type: &'static str,
+    /// Path of its cgroup.
+    pub cgroup: String,
+}
+
+/// An interface that has an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bearer {
+    /// Its name.
+    pub name: String,
+    /// How the address stands there.
+    pub state: AddressState,
+}
+
+/// Whether an address can be used (`conflict.interfaces[].state`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddressState {
+    /// It can.
+    Usable,
+    /// IPv6 has not finished to look whether another machine has it (RFC 4862, 5.4).
+    Tentative,
+    /// Another machine has it.
+    DadFailed,
+}
+
+impl AddressState {
+    /// The name in the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Usable => "usable",
+            Self::Tentative => "tentative",
+            Self::DadFailed => "dad_failed",
+        }
+    }
 }
 
 /// Who has a socket.

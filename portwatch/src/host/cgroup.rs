@@ -45,12 +45,17 @@ pub fn ids(paths: &[String]) -> Result<Vec<u64>, CgroupError> {
     if paths.is_empty() {
         return Ok(Vec::new());
     }
-    let root = ROOTS
+    let root = root().ok_or(CgroupError::NotMounted)?;
+    paths.iter().map(|path| id(root, path)).collect()
+}
+
+/// Where the version 2 hierarchy is, if it is mounted.
+#[must_use]
+pub fn root() -> Option<&'static Path> {
+    ROOTS
         .iter()
         .map(Path::new)
         .find(|root| root.join("cgroup.controllers").exists())
-        .ok_or(CgroupError::NotMounted)?;
-    paths.iter().map(|path| id(root, path)).collect()
 }
 
 fn id(root: &Path, path: &str) -> Result<u64, CgroupError> {

@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod cgroup;
+pub mod cgroup_programs;
 pub mod fields;
 pub mod kernel;
 pub mod limits;

@@ -1,7 +1,7 @@
 //! Refused calls, with the sockets in their way.
 
 use super::*;
-use crate::conflict::words::{Found, explain};
+use crate::conflict::words::explain;
 
 const SECOND: u64 = 1_000_000_000;
 /// Some days after the machine has started.
@@ -199,11 +199,7 @@ pub(crate) fn refused_by(sighting: Sighting, held: Vec<Held>) -> Sighting {
         total,
         truncated: false,
     };
-    let found = Found {
-        owners,
-        ..Found::default()
-    };
-    explained(sighting, verdict, found)
+    explained(sighting, verdict, owners, Findings::default())
 }
 
 /// `sighting` is refused for a reason that is no socket.
@@ -217,7 +213,12 @@ pub(crate) fn refused(sighting: Sighting, kind: Kind, errno: i32) -> Sighting {
         total: 0,
         truncated: false,
     };
-    explained(failed(sighting, errno), verdict, Found::default())
+    explained(
+        failed(sighting, errno),
+        verdict,
+        Vec::new(),
+        Findings::default(),
+    )
 }
 
 /// It is known who uses up the ports: that many, so many of them in TIME_WAIT.
@@ -232,6 +233,7 @@ pub(crate) fn used_by(
         .explanation
         .as_mut()
         .unwrap()
+        .findings
         .exhausted
         .as_mut()
         .unwrap();
@@ -248,30 +250,79 @@ pub(crate) fn used_by(
     again(sighting)
 }
 
+/// It was looked which interfaces have the address; the socket is bound to `device`.
+pub(crate) fn borne(
+    sighting: Sighting,
+    bearers: &[(&str, AddressState)],
+    device: Option<&str>,
+) -> Sighting {
+    let mut sighting = sighting;
+    let findings = &mut sighting.explanation.as_mut().unwrap().findings;
+    findings.device = device.map(str::to_owned);
+    findings.interfaces = Some(
+        bearers
+            .iter()
+            .map(|&(name, state)| Bearer {
+                name: name.to_owned(),
+                state,
+            })
+            .collect(),
+    );
+    again(sighting)
+}
+
+/// It was looked who may have refused it by policy.
+pub(crate) fn by_policy(sighting: Sighting, policy: Policy) -> Sighting {
+    let mut sighting = sighting;
+    let findings = &mut sighting.explanation.as_mut().unwrap().findings;
+    findings.policy = Some(policy);
+    again(sighting)
+}
+
+/// Programs on `/system.slice` and above.
+pub(crate) fn programs(names: &[Option<&str>]) -> Vec<PolicyProgram> {
+    let cgroups = ["/system.slice/web.service", "/system.slice", "/"];
+    names
+        .iter()
+        .zip((12..).zip(cgroups.into_iter().cycle()))
+        .map(|(name, (id, cgroup))| PolicyProgram {
+            id,
+            name: name.map(str::to_owned),
+            attach_type: "cgroup_inet4_bind",
+            cgroup: cgroup.to_owned(),
+        })
+        .collect()
+}
+
 /// No automatic port is left.
 pub(crate) fn exhausted(sighting: Sighting, scope: Scope, errno: i32) -> Sighting {
     let mut sighting = refused(sighting, Kind::Exhausted, errno);
     sighting.event.local.port = None;
     sighting.local = PortFacts::default();
-    let exhausted = Exhausted {
+    let exhausted = Some(Exhausted {
         range: Some(32768..=60999),
         reserved: Some(0),
         scope: Some(scope),
         ..Exhausted::default()
-    };
+    });
     let verdict = sighting.explanation.take().unwrap().verdict;
-    let found = Found {
-        exhausted: Some(exhausted),
-        ..Found::default()
+    let findings = Findings {
+        exhausted,
+        ..Findings::default()
     };
-    explained(sighting, verdict, found)
+    explained(sighting, verdict, Vec::new(), findings)
 }
 
-fn explained(mut sighting: Sighting, verdict: Verdict, found: Found) -> Sighting {
+fn explained(
+    mut sighting: Sighting,
+    verdict: Verdict,
+    owners: Vec<Owner>,
+    findings: Findings,
+) -> Sighting {
     sighting.event.time_boot = NOW;
     sighting.time.boot = NOW;
     let Sighting { event, process, .. } = &sighting;
-    let explanation = explain(event, process, verdict, found);
+    let explanation = explain(event, process, verdict, owners, findings);
     sighting.explanation = Some(Box::new(explanation));
     sighting
 }
@@ -282,16 +333,10 @@ pub(crate) fn again(sighting: Sighting) -> Sighting {
     let Explanation {
         verdict,
         owners,
-        exhausted,
-        gone,
+        findings,
         ..
     } = *sighting.explanation.take().unwrap();
-    let found = Found {
-        owners,
-        exhausted,
-        gone,
-    };
-    explained(sighting, verdict, found)
+    explained(sighting, verdict, owners, findings)
 }
 
 /// nginx of nginx.service, for three days and two hours.
@@ -364,12 +409,24 @@ pub(crate) fn conflicts() -> Vec<Sighting> {
             Kind::Privileged,
             libc::EACCES,
         ),
-        refused(
-            sighting(Op::Bind, "192.0.2.1:8080"),
-            Kind::NotLocal,
-            libc::EADDRNOTAVAIL,
+        borne(
+            refused(
+                sighting(Op::Bind, "[2001:db8::1]:8080"),
+                Kind::NotLocal,
+                libc::EADDRNOTAVAIL,
+            ),
+            &[("eth0", AddressState::Tentative)],
+            None,
         ),
         refused(policy, Kind::Policy, libc::EPERM),
+        by_policy(
+            refused(
+                sighting(Op::Bind, "0.0.0.0:30539"),
+                Kind::Policy,
+                libc::EPERM,
+            ),
+            Policy::Programs(programs(&[Some("cil_sock4_post_"), None]), true),
+        ),
         again(again_bound),
         refused(unknown, Kind::Unknown, libc::EADDRINUSE),
     ]

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
+use serde_json::json;
 
 use super::{Scenario, scenarios};
 use crate::{
@@ -45,6 +46,9 @@ pub(super) const ALL: &[Scenario] = scenarios![
     bind_privileged_port_as_nobody,
     bind_socket_of_another_user,
     bind_not_local,
+    bind_tentative,
+    bind_used_twice,
+    bind_on_another_interface,
     bind_short_address,
     bind_wrong_family,
     bind_link_local_without_scope,
@@ -205,12 +209,7 @@ fn bind_to_device(s: &mut Script) -> Result<()> {
 
 /// A link-local address needs a scope, and the scope is a device.
 fn bind_link_local_scope(s: &mut Script) -> Result<()> {
-    match netlink::add_veth("pwa", "pwb") {
-        Ok(()) => {}
-        Err(error) => return crate::script::skip(format!("no veth devices ({error:?})")),
-    }
-    netns::link_up("pwa").context("cannot bring a veth up")?;
-    netns::link_up("pwb").context("cannot bring a veth up")?;
+    veth_pair()?;
     let ip: Ipv6Addr = "fe80::99".parse()?;
     let scope = netns::link_index("pwa")?;
     netlink::add_address(scope, IpAddr::V6(ip), 64).context("cannot add an address")?;
@@ -218,6 +217,92 @@ fn bind_link_local_scope(s: &mut Script) -> Result<()> {
     let address = std::net::SocketAddrV6::new(ip, 8080, 0, scope);
     s.bind(&sock, std::net::SocketAddr::V6(address))
         .ok()?
+        .is("network.interface.name", "pwa");
+    Ok(())
+}
+
+/// A pair of devices, both up.
+fn veth_pair() -> Result<()> {
+    match netlink::add_veth("pwa", "pwb") {
+        Ok(()) => {}
+        Err(error) => return crate::script::skip(format!("no veth devices ({error:?})")),
+    }
+    netns::link_up("pwa").context("cannot bring a veth up")?;
+    netns::link_up("pwb").context("cannot bring a veth up")
+}
+
+/// An address that IPv6 still looks for on the link (puzzle 40).
+fn bind_tentative(s: &mut Script) -> Result<()> {
+    veth_pair()?;
+    let one = netns::link_index("pwa")?;
+    // As long as the scenario: one probe a second.
+    netns::sysctl("ipv6/conf/pwa/dad_transmits", "600")?;
+    let ip: Ipv6Addr = "2001:db8::1".parse()?;
+    netlink::add_address_with_detection(one, IpAddr::V6(ip), 64)
+        .context("cannot add an address")?;
+    let sock = s.socket(Kind::Tcp6)?;
+    s.bind(&sock, (ip, 8080)).fails(Errno::EADDRNOTAVAIL)?.is(
+        "conflict.interfaces",
+        json!([{"name": "pwa", "state": "tentative"}]),
+    );
+    Ok(())
+}
+
+/// Waits until the kernel has found out that an address is used twice.
+fn dad_failed(device: &str, ip: Ipv6Addr) -> Result<()> {
+    let wanted = format!("{:032x}", u128::from(ip));
+    for _ in 0..1000 {
+        let text = std::fs::read_to_string("/proc/thread-self/net/if_inet6")?;
+        let failed = text.lines().any(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let flags = fields.get(4).and_then(|it| u8::from_str_radix(it, 16).ok());
+            fields.first() == Some(&wanted.as_str())
+                && fields.get(5) == Some(&device)
+                && flags.is_some_and(|flags| flags & 0x08 != 0)
+        });
+        if failed {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    anyhow::bail!("{ip} on {device} is not found to be used twice")
+}
+
+/// An address of another machine on the link.
+fn bind_used_twice(s: &mut Script) -> Result<()> {
+    veth_pair()?;
+    let ip: Ipv6Addr = "fe80::99".parse()?;
+    let (one, other) = (netns::link_index("pwa")?, netns::link_index("pwb")?);
+    netlink::add_address(other, IpAddr::V6(ip), 64).context("cannot add an address")?;
+    netlink::add_address_with_detection(one, IpAddr::V6(ip), 64)
+        .context("cannot add an address")?;
+    dad_failed("pwa", ip)?;
+    let sock = s.socket(Kind::Tcp6)?;
+    let address = std::net::SocketAddrV6::new(ip, 8080, 0, one);
+    s.bind(&sock, std::net::SocketAddr::V6(address))
+        .fails(Errno::EADDRNOTAVAIL)?
+        .is("conflict.interfaces.0.name", "pwa")
+        .is("conflict.interfaces.0.state", "dad_failed")
+        .is("conflict.interfaces.1.name", "pwb")
+        .is("conflict.interfaces.1.state", "usable")
+        .is("network.interface.name", "pwa");
+    Ok(())
+}
+
+/// A link-local address of another interface than the scope says.
+fn bind_on_another_interface(s: &mut Script) -> Result<()> {
+    veth_pair()?;
+    let ip: Ipv6Addr = "fe80::99".parse()?;
+    let (one, other) = (netns::link_index("pwa")?, netns::link_index("pwb")?);
+    netlink::add_address(other, IpAddr::V6(ip), 64).context("cannot add an address")?;
+    let sock = s.socket(Kind::Tcp6)?;
+    let address = std::net::SocketAddrV6::new(ip, 8080, 0, one);
+    s.bind(&sock, std::net::SocketAddr::V6(address))
+        .fails(Errno::EADDRNOTAVAIL)?
+        .is(
+            "conflict.interfaces",
+            json!([{"name": "pwb", "state": "usable"}]),
+        )
         .is("network.interface.name", "pwa");
     Ok(())
 }
@@ -322,10 +407,13 @@ fn bind_socket_of_another_user(s: &mut Script) -> Result<()> {
 fn bind_not_local(s: &mut Script) -> Result<()> {
     let v4 = s.socket(Kind::Tcp4)?;
     s.bind(&v4, (Ipv4Addr::new(192, 0, 2, 1), 8080))
-        .fails(Errno::EADDRNOTAVAIL)?;
+        .fails(Errno::EADDRNOTAVAIL)?
+        .is("conflict.interfaces", json!([]));
     let ip: Ipv6Addr = "2001:db8::1".parse()?;
     let v6 = s.socket(Kind::Tcp6)?;
-    s.bind(&v6, (ip, 8080)).fails(Errno::EADDRNOTAVAIL)?;
+    s.bind(&v6, (ip, 8080))
+        .fails(Errno::EADDRNOTAVAIL)?
+        .is("conflict.interfaces", json!([]));
     let udp = s.socket(Kind::Udp4)?;
     s.bind(&udp, (Ipv4Addr::new(192, 0, 2, 1), 0))
         .fails(Errno::EADDRNOTAVAIL)?

@@ -1,6 +1,6 @@
 //! Refused by policy, before the socket layer decides: cgroup programs, Landlock, seccomp.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::{Scenario, scenarios};
 use crate::{
     degraded::{self, Backend, Feature},
-    expect::Want,
+    expect::{Expect, Want},
     script::{Script, skip},
     sys::{
         bpf::{Cgroup, Refuse},
@@ -43,16 +43,34 @@ fn cgroup(s: &mut Script, refuse: &[Refuse]) -> Result<Cgroup> {
     Ok(cgroup)
 }
 
+/// The refusal names this program on the process' own cgroup.
+fn named(line: &mut Expect, attach_type: &str, cgroup: &Cgroup) {
+    let at = |path: &str| format!("conflict.policy.programs.0.{path}");
+    line.is(&at("name"), "pw_refuses")
+        .set(&at("id"), Want::Present)
+        .is(&at("attach_type"), attach_type)
+        .is(&at("cgroup"), cgroup.path_inside());
+}
+
+/// portwatch looks at the cgroup right after the refusal; here it is gone with the scenario.
+fn looked_at(cgroup: Cgroup) {
+    std::thread::sleep(Duration::from_secs(1));
+    drop(cgroup);
+}
+
 fn policy_cgroup_bind(s: &mut Script) -> Result<()> {
     let cgroup = cgroup(s, &[Refuse::Bind4, Refuse::Bind6])?;
     for kind in [Kind::Tcp4, Kind::Udp4] {
         let sock = s.socket(kind)?;
-        s.bind(&sock, (LO4, 8080)).fails(Errno::EPERM)?;
+        let line = s.bind(&sock, (LO4, 8080)).fails(Errno::EPERM)?;
+        named(line, "cgroup_inet4_bind", &cgroup);
     }
     let v6 = s.socket(Kind::Tcp6)?;
-    s.bind(&v6, (std::net::Ipv6Addr::LOCALHOST, 8080))
+    let line = s
+        .bind(&v6, (std::net::Ipv6Addr::LOCALHOST, 8080))
         .fails(Errno::EPERM)?;
-    drop(cgroup);
+    named(line, "cgroup_inet6_bind", &cgroup);
+    looked_at(cgroup);
     Ok(())
 }
 
@@ -61,9 +79,10 @@ fn policy_cgroup_connect(s: &mut Script) -> Result<()> {
     let cgroup = cgroup(s, &[Refuse::Connect4])?;
     for kind in [Kind::Tcp4, Kind::Udp4] {
         let sock = s.socket(kind)?;
-        s.connect(&sock, (LO4, 8080)).fails(Errno::EPERM)?;
+        let line = s.connect(&sock, (LO4, 8080)).fails(Errno::EPERM)?;
+        named(line, "cgroup_inet4_connect", &cgroup);
     }
-    drop(cgroup);
+    looked_at(cgroup);
     Ok(())
 }
 

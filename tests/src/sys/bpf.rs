@@ -26,6 +26,9 @@ pub(crate) enum Refuse {
     Connect4 = 10,
 }
 
+/// The name of such a program, NUL-padded.
+const PROGRAM_NAME: &[u8; 16] = b"pw_refuses\0\0\0\0\0\0";
+
 fn bpf<T>(command: i32, attr: &mut T) -> Result<i64, Errno> {
     // SAFETY: `attr` is a valid prefix of union bpf_attr of that size.
     check_long(unsafe {
@@ -70,6 +73,7 @@ fn load(refuse: Refuse, errno: Option<Errno>) -> Result<OwnedFd, Errno> {
         insns: program.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
         expected_attach_type: refuse as u32,
+        prog_name: *PROGRAM_NAME,
         ..Attr::default()
     };
     let fd = match bpf(PROG_LOAD, &mut attr) {

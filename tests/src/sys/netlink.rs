@@ -161,12 +161,21 @@ fn octets(ip: IpAddr) -> (u8, Vec<u8>) {
 
 /// An address on a device, at once usable (no duplicate address detection).
 pub(crate) fn add_address(index: u32, ip: IpAddr, prefix: u8) -> Result<(), Errno> {
-    let (family, octets) = octets(ip);
     let flags = if ip.is_ipv6() {
         libc::IFA_F_NODAD as u8
     } else {
         0
     };
+    new_address(index, ip, prefix, flags)
+}
+
+/// An address that the kernel first looks for on the link.
+pub(crate) fn add_address_with_detection(index: u32, ip: IpAddr, prefix: u8) -> Result<(), Errno> {
+    new_address(index, ip, prefix, 0)
+}
+
+fn new_address(index: u32, ip: IpAddr, prefix: u8, flags: u8) -> Result<(), Errno> {
+    let (family, octets) = octets(ip);
     // struct ifaddrmsg: family, prefix length, flags, scope, index.
     let mut body = vec![family, prefix, flags, 0];
     body.extend(index.to_ne_bytes());

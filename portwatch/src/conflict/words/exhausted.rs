@@ -16,13 +16,13 @@ pub(super) fn exhausted(case: &Case<'_>) -> String {
         Transport::Udp => "UDP ",
         _ => "",
     };
-    let range = case.exhausted.and_then(range).unwrap_or_default();
-    let usage = case.exhausted.and_then(usage);
+    let range = case.exhausted().and_then(range).unwrap_or_default();
+    let usage = case.exhausted().and_then(usage);
     let specific = event
         .local
         .address
         .filter(|&address| !is_wildcard(Some(address)));
-    if case.exhausted.and_then(|exhausted| exhausted.scope) == Some(Scope::Tuple) {
+    if case.exhausted().and_then(|exhausted| exhausted.scope) == Some(Scope::Tuple) {
         let to = event
             .peer
             .map_or_else(String::new, |peer| format!(" to {}", endpoint(&peer, None)));
@@ -126,7 +126,7 @@ mod tests {
             .collect();
         let mut reserving = used_by(bind("0.0.0.0:1"), 28_000, 0, &many);
         let explanation = reserving.explanation.as_mut().unwrap();
-        explanation.exhausted.as_mut().unwrap().reserved = Some(232);
+        explanation.findings.exhausted.as_mut().unwrap().reserved = Some(232);
         insta::assert_snapshot!(
             [
                 said(&used_by(

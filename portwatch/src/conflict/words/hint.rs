@@ -5,8 +5,10 @@ mod remove;
 use super::{
     Case,
     held::{left, picked, vanishes},
+    not_local,
     owner::{besides, called, forwards, is_own, is_systemd, paths, testator, unit},
     phrase::{either, harmless, is_any, is_wildcard, sentence},
+    policy,
     refused::scopeless,
     sharing,
 };
@@ -27,10 +29,8 @@ pub fn hint(case: &Case<'_>) -> Option<String> {
         Kind::Exhausted => vec![exhausted(case)],
         Kind::AlreadyBound => vec!["a socket can be bound only once: make a new one".to_owned()],
         Kind::Privileged => vec![privileged(case)],
-        Kind::NotLocal => not_local(case),
-        Kind::Policy => vec![
-            "look for a denial in the audit log (ausearch -m avc, journalctl -k) and for cgroup programs (bpftool cgroup tree)".to_owned(),
-        ],
+        Kind::NotLocal => not_local::hint(case),
+        Kind::Policy => vec![policy::hint(case)],
         Kind::Unknown => scopeless(case.event)
             .map(|_| "set sin6_scope_id, or bind the socket to a device".to_owned())
             .into_iter()
@@ -281,7 +281,7 @@ fn kernel(case: &Case<'_>) -> Vec<String> {
 
 fn exhausted(case: &Case<'_>) -> String {
     let event = case.event;
-    let tuple = case.exhausted.and_then(|exhausted| exhausted.scope) == Some(Scope::Tuple);
+    let tuple = case.exhausted().and_then(|exhausted| exhausted.scope) == Some(Scope::Tuple);
     let widen = "widen net.ipv4.ip_local_port_range";
     if tuple {
         return format!(
@@ -346,26 +346,4 @@ fn is_plain(path: &str) -> bool {
         && path
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"/._+-".contains(&byte))
-}
-
-fn not_local(case: &Case<'_>) -> Vec<String> {
-    let ipv6 = matches!(
-        case.event
-            .local
-            .address
-            .map(|address| address.to_canonical()),
-        Some(std::net::IpAddr::V6(_))
-    );
-    if ipv6 {
-        vec![
-            "check with ip -6 addr, also for dadfailed (the address is used twice)".to_owned(),
-            "to bind an address before it is there, set IPV6_FREEBIND on the socket, or net.ipv6.ip_nonlocal_bind=1".to_owned(),
-        ]
-    } else {
-        vec![
-            "check with ip addr".to_owned(),
-            "to bind an address before it is there, set IP_FREEBIND on the socket, or net.ipv4.ip_nonlocal_bind=1"
-                .to_owned(),
-        ]
-    }
 }

@@ -1,6 +1,6 @@
 //! What happened, in one line.
 
-use super::{Case, exhausted, held, phrase::harmless, refused};
+use super::{Case, exhausted, held, not_local, phrase::harmless, policy, refused};
 use crate::event::Kind;
 
 /// Why the call was refused.
@@ -18,8 +18,8 @@ pub fn message(case: &Case<'_>) -> String {
         Kind::Exhausted => exhausted::exhausted(case),
         Kind::AlreadyBound => refused::already_bound(case.event),
         Kind::Privileged => refused::privileged(case),
-        Kind::NotLocal => refused::not_local(case.event),
-        Kind::Policy => refused::policy(),
+        Kind::NotLocal => not_local::message(case),
+        Kind::Policy => policy::message(case),
         Kind::Unknown => refused::unknown(case),
     };
     harmless(&words)

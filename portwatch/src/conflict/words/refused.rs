@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) fn gone(case: &Case<'_>) -> String {
     let port = port(case.event);
-    if let Some(departure) = case.gone {
+    if let Some(departure) = &case.findings.gone {
         let Departure {
             occupant, closed, ..
         } = departure;
@@ -55,35 +55,6 @@ pub(super) fn privileged(case: &Case<'_>) -> String {
         caller(case),
         case.event.task.uid
     )
-}
-
-pub(super) fn not_local(event: &Event) -> String {
-    let address = event.local.address;
-    let name = address.map_or_else(|| "the address".to_owned(), |address| address.to_string());
-    let device = event.socket.device.filter(|&device| device != 0);
-    let is_v6 = matches!(
-        address.map(|address| address.to_canonical()),
-        Some(IpAddr::V6(_))
-    );
-    let why = match (is_v6, device) {
-        // net/ipv6/af_inet6.c, `__inet6_bind`: `ipv6_chk_addr(net, &addr->sin6_addr, dev, 0)`
-        (true, Some(device)) => format!(
-            "the device that the socket is bound to (index {device}) does not have it, or it is still tentative"
-        ),
-        (true, None) => {
-            "no interface of this network namespace has it, or it is still tentative".to_owned()
-        }
-        // net/ipv4/af_inet.c, `__inet_bind`: `inet_addr_type_table(…, tb_id)`
-        (false, Some(device)) => format!(
-            "no interface of this network namespace has it, or none in the VRF of the socket's device (index {device})"
-        ),
-        (false, None) => "no interface of this network namespace has it".to_owned(),
-    };
-    format!("{name} is not usable here: {why}")
-}
-
-pub(super) fn policy() -> String {
-    "refused by a cgroup program or a security module (SELinux, AppArmor, Landlock …)".to_owned()
 }
 
 /// Nothing but what is known.

@@ -6,8 +6,8 @@ use crate::{
     conflict::verdict::judge,
     event::{Container, Op, Overlap, Reason, *},
     sample::{
-        self, Held, again, by, connect, exhausted, held, nginx, occupant, refused, refused_by,
-        sighting,
+        self, Held, again, borne, by, connect, exhausted, held, nginx, occupant, refused,
+        refused_by, sighting,
     },
     sink::escape::is_harmful,
 };
@@ -758,7 +758,7 @@ fn refusals() {
             libc::EADDRINUSE,
         );
         let explanation = sighting.explanation.as_mut().unwrap();
-        explanation.exhausted.as_mut().unwrap().reserved = reserved;
+        explanation.findings.exhausted.as_mut().unwrap().reserved = reserved;
         again(sighting)
     };
     let connecting = || {
@@ -766,6 +766,7 @@ fn refusals() {
             (event.no_port_left, event.auto_port) = (true, true);
         })
     };
+    let not_local = |address| refused(bind(address), Kind::NotLocal, libc::EADDRNOTAVAIL);
     let on_device = |address| {
         let mut sighting = bind(address);
         sighting.event.socket.device = Some(3);
@@ -855,6 +856,57 @@ fn refusals() {
             refused(contained, Kind::Privileged, libc::EACCES),
         ),
         (
+            "not_local, absent",
+            borne(not_local("192.0.2.10:8080"), &[], None),
+        ),
+        (
+            "not_local, IPv6, absent",
+            borne(not_local("[2001:db8::1]:8080"), &[], None),
+        ),
+        (
+            "not_local, tentative",
+            borne(
+                not_local("[2001:db8::1]:8080"),
+                &[("eth0", AddressState::Tentative)],
+                None,
+            ),
+        ),
+        (
+            "not_local, twice",
+            borne(
+                not_local("[2001:db8::1]:8080"),
+                &[("eth0", AddressState::DadFailed)],
+                None,
+            ),
+        ),
+        (
+            "not_local, on another device",
+            borne(
+                on_device("[fe80::1]:8080"),
+                &[("eth1", AddressState::Usable)],
+                Some("eth0"),
+            ),
+        ),
+        (
+            "not_local, tentative on its device",
+            borne(
+                on_device("[fe80::1]:8080"),
+                &[
+                    ("eth1", AddressState::Usable),
+                    ("eth0", AddressState::Tentative),
+                ],
+                Some("eth0"),
+            ),
+        ),
+        (
+            "not_local, there by now or in a VRF",
+            borne(
+                not_local("192.0.2.10:8080"),
+                &[("eth0", AddressState::Usable)],
+                None,
+            ),
+        ),
+        (
             "not_local",
             refused(bind("192.0.2.10:8080"), Kind::NotLocal, libc::EADDRNOTAVAIL),
         ),
@@ -877,7 +929,7 @@ fn refusals() {
         ("gone, and by whom", {
             let mut sighting = seen(0, 0, false, true);
             let explanation = sighting.explanation.as_mut().unwrap();
-            explanation.gone = Some(sample::conflict::departure(
+            explanation.findings.gone = Some(sample::conflict::departure(
                 occupant(300, "worker"),
                 true,
                 0,

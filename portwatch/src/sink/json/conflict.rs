@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     event::{
-        Consumer, Creator, Culprit, Departure, Exhausted, Explanation, Holder, Kind, Occupant,
-        Overlap, Owner, Reason, Scope, Verdict,
+        Bearer, Consumer, Creator, Culprit, Departure, Exhausted, Explanation, Findings, Holder,
+        Kind, Occupant, Overlap, Owner, Policy, PolicyProgram, Reason, Scope, Verdict,
     },
     sink::clock::Clock,
 };
@@ -25,8 +25,7 @@ pub(super) fn write(
     let Explanation {
         verdict,
         owners,
-        exhausted,
-        gone,
+        findings,
         message,
         hint,
     } = explanation;
@@ -51,6 +50,32 @@ pub(super) fn write(
         if sought {
             part.number(key!("holders_total"), *total);
             part.flag(key!("truncated"), *truncated);
+        }
+        let Findings {
+            exhausted,
+            interfaces,
+            device: _, // printed as network.interface
+            policy,
+            gone,
+        } = findings;
+        if let Some(Policy::Programs(programs, _)) = policy {
+            part.object(key!("policy"), |part| {
+                part.list(key!("programs"), programs, |out, program| {
+                    Object::write(out, |part| self::program(part, program));
+                });
+            });
+        }
+        if let Some(bearers) = interfaces {
+            part.list(
+                key!("interfaces"),
+                bearers,
+                |out, Bearer { name, state }| {
+                    Object::write(out, |part| {
+                        part.text(key!("name"), name.as_str());
+                        part.word(key!("state"), state.as_str());
+                    });
+                },
+            );
         }
         if let Some(exhausted) = exhausted {
             self::exhausted(part, exhausted, args, clock);
@@ -172,6 +197,19 @@ fn departure(part: &mut Object<'_>, departure: &Departure, args: bool, clock: &m
 
 fn occupant(part: &mut Object<'_>, occupant: &Occupant, args: bool, clock: &mut Clock) {
     process::fields(part, &occupant.task, &occupant.process, args, clock);
+}
+
+fn program(part: &mut Object<'_>, program: &PolicyProgram) {
+    let PolicyProgram {
+        id,
+        name,
+        attach_type,
+        cgroup,
+    } = program;
+    part.number(key!("id"), *id);
+    part.text(key!("name"), name.as_deref());
+    part.word(key!("attach_type"), *attach_type);
+    part.text(key!("cgroup"), cgroup.as_str());
 }
 
 fn exhausted(part: &mut Object<'_>, exhausted: &Exhausted, args: bool, clock: &mut Clock) {

@@ -1,0 +1,115 @@
+//! Refused by policy: by whom, as far as that can be told.
+
+use super::Case;
+use crate::event::{Policy, PolicyProgram};
+
+/// Programs that are named.
+const NAMED: usize = 4;
+
+/// Of these the hook is seen where a backend has one.
+const MODULE: &str = "a security module (SELinux, AppArmor, Landlock …)";
+
+/// A system call's result alone does not tell them apart.
+const OTHERS: &str = "a security module (SELinux, AppArmor, Landlock …) or a seccomp filter";
+
+pub(super) fn message(case: &Case<'_>) -> String {
+    const GONE: &str = "a cgroup program that was not there any more when portwatch looked";
+    match &case.findings.policy {
+        Some(Policy::Module) => format!("refused by {MODULE}"),
+        Some(Policy::Programs(programs, true)) if programs.is_empty() => {
+            format!("refused by {GONE}")
+        }
+        Some(Policy::Programs(programs, false)) if programs.is_empty() => {
+            format!("refused by {OTHERS}, or by {GONE}")
+        }
+        Some(Policy::Programs(programs, is_one)) => {
+            let all = listed(programs);
+            match (is_one, programs.as_slice()) {
+                (true, [_]) => format!("refused by cgroup program {all}"),
+                (true, _) => format!("refused by one of the cgroup programs {all}"),
+                (false, [_]) => format!("refused by cgroup program {all}, {OTHERS}"),
+                (false, _) => format!("refused by one of the cgroup programs {all}, {OTHERS}"),
+            }
+        }
+        Some(Policy::Unread) | None => format!("refused by a cgroup program, {OTHERS}"),
+    }
+}
+
+/// `deny_bind (id 12) on /system.slice/a.service, id 13 on /`
+fn listed(programs: &[PolicyProgram]) -> String {
+    let mut words: Vec<String> = programs
+        .iter()
+        .take(NAMED)
+        .map(|program| {
+            let PolicyProgram {
+                id,
+                name,
+                attach_type: _,
+                cgroup,
+            } = program;
+            match name {
+                Some(name) => format!("{name} (id {id}) on {cgroup}"),
+                None => format!("id {id} on {cgroup}"),
+            }
+        })
+        .collect();
+    if let Some(more) = programs.len().checked_sub(NAMED).filter(|&more| more > 0) {
+        words.push(format!("{more} more"));
+    }
+    words.join(", ")
+}
+
+pub(super) fn hint(case: &Case<'_>) -> String {
+    const LOG: &str = "look for a denial in the audit log (ausearch -m avc, journalctl -k)";
+    const TREE: &str = "bpftool cgroup tree";
+    match &case.findings.policy {
+        Some(Policy::Module) => LOG.to_owned(),
+        Some(Policy::Programs(programs, true)) => match programs.first() {
+            Some(first) => format!(
+                "see what it decides by with bpftool prog dump xlated id {}, and who runs it with {TREE}",
+                first.id
+            ),
+            None => "try again".to_owned(),
+        },
+        Some(Policy::Programs(programs, false)) if programs.is_empty() => LOG.to_owned(),
+        _ => format!("{LOG} and for cgroup programs ({TREE})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+
+    use super::*;
+    use crate::{
+        event::{Kind, Op},
+        sample::{by_policy, programs, refused, sighting},
+    };
+
+    fn said(policy: Policy) -> String {
+        let bind = sighting(Op::Bind, "0.0.0.0:30539");
+        let refused = by_policy(refused(bind, Kind::Policy, libc::EPERM), policy);
+        let explanation = refused.explanation.unwrap();
+        format!("{}. {}\n", explanation.message, explanation.hint.unwrap())
+    }
+
+    #[test]
+    fn who_refused() {
+        let one = || programs(&[Some("deny_bind")]);
+        let two = || programs(&[Some("deny_bind"), None]);
+        let many = || programs(&[Some("a"), Some("b"), Some("c"), Some("d"), Some("e")]);
+        insta::assert_snapshot!(
+            [
+                said(Policy::Module),
+                said(Policy::Programs(one(), true)),
+                said(Policy::Programs(two(), true)),
+                said(Policy::Programs(Vec::new(), true)),
+                said(Policy::Programs(one(), false)),
+                said(Policy::Programs(many(), false)),
+                said(Policy::Programs(Vec::new(), false)),
+                said(Policy::Unread),
+            ]
+            .concat()
+        );
+    }
+}

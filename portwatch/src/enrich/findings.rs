@@ -1,0 +1,172 @@
+//! What is looked up about a refusal in which no other socket is in the way.
+
+use super::{
+    Enricher, addresses,
+    answers::Asker,
+    policy,
+    usage::{self, Question},
+};
+use crate::conflict::departure;
+use crate::event::{
+    Bearer, Consumer, Event, Exhausted, Findings, Kind, Policy, PolicyProgram, Process, Verdict,
+};
+
+/// Who uses up a range.
+#[derive(Clone, Debug)]
+pub(super) struct Usage {
+    used: u32,
+    time_wait: u32,
+    top: Vec<Consumer>,
+    /// Of each socket it is known who has it.
+    whole: bool,
+}
+
+impl Enricher {
+    /// Everything that is to be said of it.
+    pub(super) fn findings(
+        &mut self,
+        event: &Event,
+        process: &Process,
+        verdict: &Verdict,
+    ) -> Findings {
+        let mut findings = Findings::default();
+        match verdict.kind {
+            Kind::Exhausted => findings.exhausted = Some(self.exhausted(event)),
+            Kind::NotLocal => {
+                findings.interfaces = self.bearers(event);
+                findings.device = self.device(event);
+            }
+            Kind::Policy => findings.policy = Some(self.policy(event, process)),
+            Kind::Gone => {
+                findings.gone =
+                    departure::just_closed_by(event).map(|closer| self.departure(closer));
+            }
+            _ => {}
+        }
+        findings
+    }
+
+    /// Who asks, for an event.
+    fn asker(event: &Event) -> Option<Asker> {
+        Some(Asker {
+            netns: event.socket.netns?,
+            pid: event.task.pid,
+            now: event.time_boot,
+        })
+    }
+
+    /// The interfaces that have the address asked for.
+    fn bearers(&mut self, event: &Event) -> Option<Vec<Bearer>> {
+        let Self {
+            bearers,
+            namespaces,
+            ..
+        } = self;
+        let asker = Self::asker(event)?;
+        let is_same = |pid| namespaces.is_same(asker.netns, pid, &event.task);
+        bearers
+            .get(asker, event.local.address?, is_same, |&address| {
+                let ask = move || addresses::bearers(address).ok();
+                namespaces.inside(asker.netns, &event.task, ask)?
+            })
+            .flatten()
+    }
+
+    /// Who may have refused a call by policy.
+    fn policy(&mut self, event: &Event, process: &Process) -> Policy {
+        if event.refused_by_policy {
+            return Policy::Module;
+        }
+        let backend = self.options.backend;
+        self.programs(event, process)
+            .map_or(Policy::Unread, |found| {
+                Policy::Programs(found, policy::is_program(event, backend))
+            })
+    }
+
+    /// The cgroup programs that are asked for such a call; `None` where that could not be read.
+    fn programs(&mut self, event: &Event, process: &Process) -> Option<Vec<PolicyProgram>> {
+        let kinds = policy::asked(event);
+        if kinds.is_empty() {
+            return Some(Vec::new());
+        }
+        let path = process.cgroup.clone()?;
+        let asker = Self::asker(event)?;
+        // A cgroup is the same in every namespace.
+        let programs = &mut self.programs;
+        programs
+            .get(
+                asker,
+                (path, kinds),
+                |_| true,
+                |(path, kinds)| policy::programs(path, kinds).ok(),
+            )
+            .flatten()
+    }
+
+    /// Name of the device that the refused socket is bound to.
+    fn device(&mut self, event: &Event) -> Option<String> {
+        let device = event.socket.device.filter(|&device| device != 0)?;
+        let place = self.namespaces.place(
+            event.socket.netns?,
+            &event.task,
+            Some(device),
+            event.time_boot,
+        );
+        place.interface.map(|name| (*name).to_owned())
+    }
+
+    fn exhausted(&mut self, event: &Event) -> Exhausted {
+        let limits = self.limits(event);
+        let mut exhausted = Exhausted {
+            reserved: limits.reserved_in_range(),
+            range: limits.range,
+            scope: Some(usage::scope(event)),
+            ..Exhausted::default()
+        };
+        if let Some(question) = Question::of(event, &exhausted, limits.reserved)
+            && let Some(usage) = self.usage(question, event)
+        {
+            let Usage {
+                used,
+                time_wait,
+                top,
+                whole,
+            } = usage;
+            exhausted.used = Some(used);
+            exhausted.time_wait = Some(time_wait);
+            exhausted.top = top;
+            exhausted.top_is_whole = whole;
+        }
+        exhausted
+    }
+
+    /// Who uses up the ports; `None` where that cannot be known, or there is no time to find it out.
+    fn usage(&mut self, question: Question, event: &Event) -> Option<Usage> {
+        let Self {
+            usages,
+            namespaces,
+            owners,
+            processes,
+            clock,
+            ..
+        } = self;
+        let asker = Self::asker(event)?;
+        let is_same = |pid| namespaces.is_same(asker.netns, pid, &event.task);
+        usages
+            .get(asker, question, is_same, |question| {
+                let question = question.clone();
+                let count =
+                    namespaces.inside(asker.netns, &event.task, move || question.ask())??;
+                let most = owners.most(&count, processes, clock);
+                let (top, whole) = most.unwrap_or_default();
+                Some(Usage {
+                    used: count.used(),
+                    time_wait: count.waiting(),
+                    top,
+                    whole,
+                })
+            })
+            .flatten()
+    }
+}
