@@ -102,11 +102,18 @@ fn in_use(event: &Event) -> Verdict {
     let own = claim_of(event);
     let mut device = false;
     let is_late = |holder: &&Holder| came_later(holder, event);
+    let is_doubtful = |holder: &Holder| {
+        own.as_ref()
+            .is_some_and(|own| depends_on_kernel(own, holder))
+    };
     let mut culprits: Vec<Culprit> = holders
         .iter()
-        .filter(|holder| !is_late(holder))
+        .filter(|holder| !is_late(holder) && !is_doubtful(holder))
         .filter_map(|holder| {
-            let (culprit, by_device) = culprit(own.as_ref(), holder, *connect_only)?;
+            let (mut culprit, by_device) = culprit(own.as_ref(), holder, *connect_only)?;
+            if culprit.kind == Kind::Unknown && is_child(holder, holders) {
+                culprit.kind = Kind::Accepted;
+            }
             device |= by_device;
             Some(culprit)
         })
@@ -119,7 +126,9 @@ fn in_use(event: &Event) -> Verdict {
         None if own.is_some()
             && !truncated
             && *total <= seen
-            && !holders.iter().any(|holder| is_late(&holder)) =>
+            && !holders
+                .iter()
+                .any(|holder| is_late(&holder) || is_doubtful(holder)) =>
         {
             Kind::Gone
         }
@@ -146,7 +155,8 @@ fn came_later(holder: &Holder, event: &Event) -> bool {
 }
 
 /// What the refused socket claimed; `None` where that is not known.
-fn claim_of(event: &Event) -> Option<Claim> {
+#[must_use]
+pub fn claim_of(event: &Event) -> Option<Claim> {
     let options = &event.socket.options;
     Some(Claim {
         transport: event.transport,
@@ -160,9 +170,18 @@ fn claim_of(event: &Event) -> Option<Claim> {
     })
 }
 
-/// A holder as a culprit, if it is one, and whether a device took part.
-fn culprit(own: Option<&Claim>, holder: &Holder, connect_only: bool) -> Option<(Culprit, bool)> {
-    let own = own?;
+/// Whether a connection without a file is in the way on some kernels only: before Linux 6.17 it counts as
+/// root's (`sock_i_uid`), whoever its owner is.
+fn depends_on_kernel(own: &Claim, holder: &Holder) -> bool {
+    let Some((claim, true)) = claim_of_holder(holder) else {
+        return false;
+    };
+    let of_root = Claim { uid: 0, ..claim };
+    holder.socket.inode.is_none() && clash(own, &claim).is_some() != clash(own, &of_root).is_some()
+}
+
+/// What a socket on the port claims, and whether its options are known.
+fn claim_of_holder(holder: &Holder) -> Option<(Claim, bool)> {
     let options = &holder.socket.options;
     let known = options.reuseaddr.zip(options.reuseport);
     let (reuseaddr, reuseport) = known.unwrap_or_default();
@@ -177,7 +196,29 @@ fn culprit(own: Option<&Claim>, holder: &Holder, connect_only: bool) -> Option<(
         uid: holder.socket.uid.unwrap_or_default(),
         state: holder.state,
     };
-    let (overlap, reason, device) = if known.is_some() {
+    Some((claim, known.is_some()))
+}
+
+/// Whether a connection came from one of the listeners on its port, which the kernel's programs do not see
+/// where the backlog is 0. Where the two could not have the port each by itself, it did: connect() passes
+/// over a port that is bound (net/ipv4/inet_hashtables.c, `__inet_hash_connect`), and bind() would have
+/// been refused beside the connection.
+fn is_child(connection: &Holder, holders: &[Holder]) -> bool {
+    let Some((held, true)) = claim_of_holder(connection) else {
+        return false;
+    };
+    holders
+        .iter()
+        .filter(|other| other.state == TcpState::Listen)
+        .filter_map(claim_of_holder)
+        .any(|(listener, is_known)| is_known && clash(&listener, &held).is_some())
+}
+
+/// A holder as a culprit, if it is one, and whether a device took part.
+fn culprit(own: Option<&Claim>, holder: &Holder, connect_only: bool) -> Option<(Culprit, bool)> {
+    let own = own?;
+    let (claim, is_known) = claim_of_holder(holder)?;
+    let (overlap, reason, device) = if is_known {
         let Clash {
             overlap,
             reason,

@@ -48,6 +48,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
     conflict_accepted_outlives_listener,
     conflict_listener_among_children,
     conflict_listener_among_many_children,
+    conflict_child_of_backlog_0,
     conflict_inherited_descriptor,
     conflict_of_two_processes,
     conflict_ended_with_the_holder,
@@ -542,6 +543,25 @@ fn children(s: &mut Script, count: usize) -> Result<()> {
 
 fn conflict_listener_among_children(s: &mut Script) -> Result<()> {
     children(s, 3)
+}
+
+/// The kernel tells connections that came in by their listener's backlog, which may be 0.
+fn conflict_child_of_backlog_0(s: &mut Script) -> Result<()> {
+    let listener = s.bound(Kind::Tcp4, (LO4, 8080))?;
+    s.listen(&listener, 0).ok()?;
+    let (client, accepted) = s.connected(&listener)?;
+    let late = s.socket(Kind::Tcp4)?;
+    s.bind(&late, (LO4, 8080))
+        .fails(Errno::EADDRINUSE)?
+        .holder(0, &listener, "listen")?
+        .judged(("listener", "exact", "no_reuse"))
+        .holder(1, &accepted, "established")?
+        .is("conflict.holders.1.kind", "accepted")
+        .holders_total(2);
+    // Nobody saw who accepted it: looked for when the event has arrived.
+    std::thread::sleep(Duration::from_millis(200));
+    drop(client);
+    Ok(())
 }
 
 fn conflict_listener_among_many_children(s: &mut Script) -> Result<()> {

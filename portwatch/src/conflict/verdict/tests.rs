@@ -190,6 +190,65 @@ fn a_listener_without_options_is_in_the_way_by_no_rule() {
 }
 
 #[test]
+fn a_connection_beside_its_listener_came_in() {
+    use TcpState::{Established, Listen};
+    let kinds = |listener: Holder, connection: Holder| -> Vec<Kind> {
+        let verdict = in_the_way("127.0.0.1:8080", vec![listener, connection]);
+        verdict.culprits.iter().map(|it| it.kind).collect()
+    };
+    let listener = || holder("0.0.0.0:8080", Listen);
+    let connection = || holder("127.0.0.1:8080", Established);
+    assert_eq!(
+        kinds(listener(), connection()),
+        [Kind::Listener, Kind::Accepted]
+    );
+    // With SO_REUSEADDR a client may have had the port before.
+    let sharing = |mut holder: Holder| {
+        holder.socket.options.reuseaddr = Some(true);
+        holder
+    };
+    assert_eq!(
+        kinds(sharing(listener()), sharing(connection())),
+        [Kind::Listener, Kind::Unknown]
+    );
+    // A listener elsewhere says nothing.
+    let verdict = in_the_way(
+        "127.0.0.1:8080",
+        vec![holder("127.0.0.2:8080", Listen), connection()],
+    );
+    assert_eq!(verdict.kind, Kind::Unknown);
+    assert_eq!(verdict.culprits.len(), 1);
+}
+
+#[test]
+fn a_connection_without_a_file_is_of_two_users() {
+    let judged = |own: u32, uid, inode| {
+        let mut held = holder("127.0.0.1:8080", TcpState::Established);
+        held.accepted = true;
+        held.socket.inode = inode;
+        held.socket.uid = Some(uid);
+        held.socket.options.reuseport = Some(true);
+        let mut event = failed(Op::Bind, "127.0.0.1:8080", libc::EADDRINUSE);
+        event.socket.uid = Some(own);
+        event.socket.options.reuseaddr = Some(false);
+        event.socket.options.reuseport = Some(true);
+        event.conflict = Some(Conflict {
+            holders: vec![held],
+            total: 1,
+            truncated: false,
+            connect_only: false,
+        });
+        verdict_of(&event).kind
+    };
+    assert_eq!(judged(1000, 1001, None), Kind::Accepted);
+    // Before Linux 6.17 it is in the way, since then it is not, or the other way round.
+    assert_eq!(judged(1000, 1000, None), Kind::Unknown);
+    assert_eq!(judged(0, 1000, None), Kind::Unknown);
+    assert_eq!(judged(1000, 1000, Some(1)), Kind::Gone);
+    assert_eq!(judged(0, 1000, Some(1)), Kind::Accepted);
+}
+
+#[test]
 fn what_a_socket_is() {
     use TcpState::{Closed, Established, FinWait2, Listen, SynReceived, SynSent, TimeWait};
     for (state, kind) in [

@@ -31,10 +31,11 @@ pub(super) fn held(case: &Case<'_>) -> Option<String> {
     let Said { who, rest } = match culprit.kind {
         _ if vanishes(culprit) => vanishing(case, culprit, owner).into(),
         Kind::Client => client(case, culprit, owner).into(),
-        Kind::Accepted => accepted(case, culprit, owner).into(),
+        Kind::Accepted => connection(case, culprit, owner, "from").into(),
         Kind::Closing => closing(case, culprit, owner),
         Kind::TimeWait => time_wait(case, culprit, owner).into(),
         Kind::Kernel => kernel(culprit, owner).into(),
+        Kind::Unknown => connection(case, culprit, owner, "with").into(),
         _ => socket(case, culprit, owner),
     };
     let mut clauses = vec![who];
@@ -280,9 +281,10 @@ pub(super) fn picked(culprit: &Culprit, owner: &Owner) -> Option<u16> {
     culprit.holder.local.port.filter(|_| by_kernel)
 }
 
-/// A connection that came in through a listener, which may be gone.
-fn accepted(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> String {
-    let from = peer(culprit, "from");
+/// A connection that came in through a listener, which may be gone, or of which it is not known (`word`:
+/// "with" a peer).
+fn connection(case: &Case<'_>, culprit: &Culprit, owner: &Owner, word: &str) -> String {
+    let from = peer(culprit, word);
     let time = since(case, owner).unwrap_or_default();
     match owner.processes.first() {
         None => format!("held by {}", nobodys(culprit, &from, "")),

@@ -31,6 +31,7 @@ pub fn hint(case: &Case<'_>) -> Option<String> {
         Kind::Privileged => vec![privileged(case)],
         Kind::NotLocal => not_local::hint(case),
         Kind::Policy => vec![policy::hint(case)],
+        Kind::Unknown if !case.verdict.culprits.is_empty() => accepted(case),
         Kind::Unknown => scopeless(case.event)
             .map(|_| "set sin6_scope_id, or bind the socket to a device".to_owned())
             .into_iter()
@@ -105,7 +106,7 @@ fn close(case: &Case<'_>, owner: &Owner, what: &str) -> String {
     format!("close {what} {place}")
 }
 
-/// A connection that a listener took.
+/// A connection that a listener took, or that is not known to be a client's.
 fn accepted(case: &Case<'_>) -> Vec<String> {
     let mut choices = vec!["wait until the connection is closed".to_owned()];
     if let Some((_, owner)) = case.held().next()

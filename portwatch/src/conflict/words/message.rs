@@ -20,7 +20,8 @@ pub fn message(case: &Case<'_>) -> String {
         Kind::Privileged => refused::privileged(case),
         Kind::NotLocal => not_local::message(case),
         Kind::Policy => policy::message(case),
-        Kind::Unknown => refused::unknown(case),
+        // Which of its owners is in the way may be known though what it is is not.
+        Kind::Unknown => held::held(case).unwrap_or_else(|| refused::unknown(case)),
     };
     harmless(&words)
 }

@@ -9,6 +9,7 @@ use super::{
     phrase::port,
 };
 use crate::{
+    conflict::verdict::claim_of,
     errno,
     event::{Departure, Event, Op, Outcome},
 };
@@ -79,11 +80,7 @@ fn undecided(case: &Case<'_>) -> String {
     let Some(conflict) = &event.conflict else {
         return format!("who has {port} could not be seen");
     };
-    let options = &event.socket.options;
-    let is_claim_known = event.local.address.is_some()
-        && event.socket.uid.is_some()
-        && options.reuseaddr.is_some()
-        && options.reuseport.is_some();
+    let is_claim_known = claim_of(event).is_some();
     let (kept, total) = (conflict.holders.len(), verdict.total);
     let least = if verdict.truncated { "at least " } else { "" };
     match (kept, total) {

@@ -550,6 +550,8 @@ fn connections() {
             .to("10.0.0.7:51234")
             .lasting(200)
     };
+    let mut unknown = accepted(Reason::NoReuse);
+    unknown.culprit.kind = Kind::Unknown;
     let open = |held: Held| {
         held.holder(|holder| {
             (holder.references, holder.socket.inode) = (Some(1), Some(12345));
@@ -620,6 +622,10 @@ fn connections() {
         (
             "accepted, no_reuse",
             one(accepted(Reason::NoReuse).by(node(5))),
+        ),
+        (
+            "not known whether accepted or a client's",
+            one(unknown.by(node(5))),
         ),
         (
             "accepted, missing_self",
