@@ -1,5 +1,7 @@
 //! `portwatch man`: one page for the program and all its verbs, from the same text as `--help`.
 
+mod puzzles;
+
 use std::io::{self, Write};
 
 use clap::{Command, CommandFactory};
@@ -41,6 +43,9 @@ fn page() -> io::Result<Vec<u8>> {
     {
         self::verb(verb, &mut page)?;
     }
+    let mut roff = Roff::new();
+    puzzles::render(&mut roff);
+    roff.to_writer(&mut page)?;
     sections("SH", help::PORTWATCH, &mut page)?;
     Ok(page)
 }
