@@ -25,6 +25,8 @@ pub(crate) enum Want {
     OneOf(Vec<Value>),
     /// A list that holds this value.
     Lists(Value),
+    /// A text with all of these in it.
+    Says(Vec<String>),
     /// What the inner one says, or nothing.
     Maybe(Box<Want>),
     /// What the inner one says, or nothing and the path listed in `missing`.
@@ -35,6 +37,11 @@ impl Want {
     /// This value.
     pub(crate) fn is(value: impl Into<Value>) -> Self {
         Self::Is(value.into())
+    }
+
+    /// A text with all of these in it.
+    pub(crate) fn says(words: &[&str]) -> Self {
+        Self::Says(words.iter().map(|words| (*words).to_owned()).collect())
     }
 
     /// This, or nothing.
@@ -72,6 +79,13 @@ impl Want {
             (Self::OneOf(values), _) => fail(&format!("one of {}", Value::from(values.clone()))),
             (Self::Lists(value), Some(Value::Array(items))) if items.contains(value) => Ok(()),
             (Self::Lists(value), _) => fail(&format!("a list with {value}")),
+            (Self::Says(words), Some(Value::String(text))) => {
+                match words.iter().find(|words| !text.contains(words.as_str())) {
+                    None => Ok(()),
+                    Some(words) => fail(&format!("{words:?} in it")),
+                }
+            }
+            (Self::Says(words), _) => fail(&format!("a text with {words:?}")),
             (Self::Maybe(inner), Some(_)) | (Self::Known(inner), Some(_)) => {
                 inner.check(line, path)
             }
@@ -452,7 +466,7 @@ mod tests {
     #[test]
     fn each_want_says_what_it_means() {
         let line = json!({"a": {"b": 5}, "no": false, "yes": true, "list": ["x", "y"],
-                          "missing": ["gone"]});
+                          "text": "held by nginx (pid 8)", "missing": ["gone"]});
         let pass = |path: &str, want: Want| {
             assert_eq!(want.check(&line, path), Ok(()), "{want:?} at {path}");
         };
@@ -478,6 +492,9 @@ mod tests {
         pass("list", Want::Lists(json!("x")));
         fail("list", Want::Lists(json!("z")));
         fail("a.b", Want::Lists(json!(5)));
+        pass("text", Want::says(&["nginx", "pid 8"]));
+        fail("text", Want::says(&["nginx", "pid 9"]));
+        fail("none", Want::says(&[]));
         pass("none", Want::is(1).maybe());
         pass("a.b", Want::is(5).maybe());
         fail("a.b", Want::is(1).maybe());

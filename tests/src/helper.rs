@@ -33,6 +33,8 @@ pub(crate) enum Helper {
     Die { signal: i32 },
     /// Makes an empty file.
     Touch { path: PathBuf },
+    /// Waits for the end of stdin.
+    Idle,
     /// Copies stdin to stdout and says so on stderr.
     Cat,
     /// Prints as JSON who runs it and what it holds.
@@ -74,6 +76,9 @@ pub(crate) fn run(helper: Helper) -> Result<ExitCode> {
             bail!("signal {signal} did not kill");
         }
         Helper::Touch { path } => fs::write(path, "")?,
+        Helper::Idle => {
+            std::io::stdin().read_to_end(&mut Vec::new())?;
+        }
         Helper::Cat => {
             let mut text = Vec::new();
             std::io::stdin().read_to_end(&mut text)?;

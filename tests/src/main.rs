@@ -50,6 +50,8 @@ enum Verb {
     },
     /// Names the scenarios.
     List,
+    /// Prints docs/puzzles.md: which scenario proves which of the known puzzles.
+    Puzzles,
     /// Names the backends this kernel allows, one a line.
     Backends {
         /// The binary to ask.
@@ -78,6 +80,16 @@ enum Verb {
         /// Wait for the end of stdin.
         #[arg(long)]
         paused: bool,
+    },
+    /// Somebody else in a scenario: takes ports and waits.
+    #[command(hide = true)]
+    Part {
+        name: String,
+        #[arg(long)]
+        attach: Backend,
+        /// Only make its arguments distinct.
+        #[arg(last = true)]
+        tags: Vec<std::ffi::OsString>,
     },
     /// Compares portwatch's rules of sharing a port with the running kernel. Needs root.
     Rules(rules::Options),
@@ -118,6 +130,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Verb::Puzzles => {
+            print!("{}", scenarios::puzzles::markdown());
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Backends { portwatch } => runner::backends(&portwatch),
         Verb::Workload { name, attach, long } => runner::workload(&name, attach, long),
         Verb::Child {
@@ -126,6 +142,11 @@ fn run(verb: Verb) -> Result<ExitCode> {
             long,
             paused,
         } => runner::child(&name, attach, long, paused),
+        Verb::Part {
+            name,
+            attach,
+            tags: _,
+        } => runner::part(&name, attach),
         Verb::Rules(options) => rules::run(&options),
         Verb::Cost(cost) => cost::run(cost),
         Verb::Helper(helper) => helper::run(helper),

@@ -16,7 +16,7 @@ use crate::{
     degraded::Backend,
     expect::{self, Expected, Mismatch, lookup},
     scenarios::{self, Scenario},
-    script::{Ctx, Script, Skip},
+    script::{self, Ctx, Keepers, Script, Skip},
     sys::netns::Netns,
     tracer::{PATIENCE, Tracer},
 };
@@ -55,19 +55,22 @@ fn find(name: &str) -> Result<Scenario> {
     scenarios::workload(name).with_context(|| format!("no workload {name}"))
 }
 
-/// Runs a workload in this process.
-fn perform(scenario: Scenario, backend: Backend, long: bool) -> Told {
+/// Runs a workload in this process. Who takes part in it stays there as long as the second value.
+fn perform(scenario: Scenario, backend: Backend, long: bool) -> (Told, Keepers) {
     let done = Ctx::new(backend, long).and_then(|ctx| {
         let mut script = Script::new(ctx)?;
         (scenario.run)(&mut script)?;
-        Ok(script.finish())
+        Ok(script.end())
     });
     match done {
-        Ok(expected) => Told::Expect(expected),
-        Err(error) => match error.downcast::<Skip>() {
-            Ok(Skip(reason)) => Told::Skip(reason),
-            Err(error) => Told::Wrong(format!("{error:#}")),
-        },
+        Ok((expected, keepers)) => (Told::Expect(expected), keepers),
+        Err(error) => {
+            let told = match error.downcast::<Skip>() {
+                Ok(Skip(reason)) => Told::Skip(reason),
+                Err(error) => Told::Wrong(format!("{error:#}")),
+            };
+            (told, Keepers::default())
+        }
     }
 }
 
@@ -78,11 +81,19 @@ pub(crate) fn child(name: &str, backend: Backend, long: bool, paused: bool) -> R
     if paused {
         stdin.read_exact(&mut [0])?;
     }
-    let told = perform(find(name)?, backend, long);
+    let (told, keepers) = perform(find(name)?, backend, long);
     let mut line = serde_json::to_vec(&told)?;
     line.push(b'\n');
     std::io::stdout().lock().write_all(&line)?;
     stdin.read_to_end(&mut Vec::new())?;
+    drop(keepers);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `portwatch-tests part`: somebody else in a workload; see [`Script::program`].
+pub(crate) fn part(name: &str, backend: Backend) -> Result<ExitCode> {
+    let role = scenarios::role(name).with_context(|| format!("no part {name}"))?;
+    script::play(Ctx::new(backend, false)?, role)?;
     Ok(ExitCode::SUCCESS)
 }
 

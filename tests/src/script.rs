@@ -2,6 +2,9 @@
 //! kernel right there (errno, getsockname(), getsockopt(), fstat(), procfs) and writes down the line
 //! that portwatch has to print for it.
 
+mod holder;
+mod keeper;
+
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
@@ -24,6 +27,9 @@ use crate::{
         task,
     },
 };
+
+pub(crate) use holder::Judged;
+pub(crate) use keeper::{Keepers, Role, play, tags};
 
 /// What a workload may know of the run it is part of.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +124,9 @@ pub(crate) struct Script {
     /// Where the calls are made.
     pub(crate) range: (u16, u16),
     expected: Expected,
+    keepers: Keepers,
+    /// Programs that this one has started and left its sockets to.
+    heirs: Vec<u32>,
 }
 
 impl Script {
@@ -134,12 +143,22 @@ impl Script {
             me,
             range: netns::port_range()?,
             expected,
+            keepers: Keepers::default(),
+            heirs: Vec::new(),
         })
     }
 
-    /// What portwatch has to print for all this.
+    /// What portwatch has to print for all this. Who keeps something open for it ends now.
     pub(crate) fn finish(self) -> Expected {
-        self.expected
+        self.end().0
+    }
+
+    /// The same, and who keeps something open until that is dropped: portwatch may look at them.
+    pub(crate) fn end(self) -> (Expected, Keepers) {
+        let Self {
+            expected, keepers, ..
+        } = self;
+        (expected, keepers)
     }
 
     /// The lines may come in any order: several processes or CPUs were at work.
@@ -161,6 +180,11 @@ impl Script {
         self.expected.lines.push(line);
         let last = self.expected.lines.len() - 1;
         &mut self.expected.lines[last]
+    }
+
+    /// The line of the last call, to demand more of it.
+    pub(crate) fn last(&mut self) -> Result<&mut Expect> {
+        self.expected.lines.last_mut().context("no line")
     }
 
     /// The lines so far, to be put in another order.
@@ -521,6 +545,24 @@ impl Script {
         done
     }
 
+    /// Runs a part of the workload in the network namespace of a process that is none of it.
+    pub(crate) fn in_netns_of(
+        &mut self,
+        pid: u32,
+        work: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let home = Netns::current()?;
+        let other = Netns::of(pid)?;
+        other.enter()?;
+        self.relearn()?;
+        let done = work(self);
+        home.enter()?;
+        self.relearn()?;
+        // What others do there is none of this scenario's.
+        self.expected.netns.retain(|netns| *netns != other.inode);
+        done
+    }
+
     /// Takes over the lines, processes and namespaces of a part of the workload.
     pub(crate) fn merge(&mut self, part: Expected) {
         let Expected {
@@ -743,122 +785,4 @@ pub(crate) fn set_end(line: &mut Expect, end: &str, address: Option<SocketAddr>)
             _ => "dynamic",
         },
     );
-}
-
-/// `conflict.kind`, `.overlap` and `.reason`.
-pub(crate) type Judged = (&'static str, &'static str, &'static str);
-
-impl Expect {
-    /// The conflict names this socket at this place, and says `state`.
-    pub(crate) fn holder(&mut self, index: usize, sock: &Sock, state: &str) -> Result<&mut Self> {
-        let local = sock.local().context("a holder without an address")?;
-        let (inode, uid) = sock.inode_and_uid()?;
-        let options = sock.options();
-        self.held(index, sock.kind, local, sock.peer(), state);
-        let at = |path: &str| format!("conflict.holders.{index}.{path}");
-        self.is(&at("socket.inode"), inode)
-            .is(&at("socket.uid"), uid)
-            .is(&at("socket.reuseaddr"), options.reuseaddr)
-            .is(&at("socket.reuseport"), options.reuseport);
-        if let Some(v6only) = options.v6only {
-            self.is(&at("socket.v6only"), v6only);
-        }
-        if let Ok(cookie) = sock.cookie() {
-            self.set(&at("socket.cookie"), Want::is(hex(cookie)).maybe());
-        }
-        // bind() and listen() are seen by every way in, and so is who called them.
-        let noted = match sock.origin.get() {
-            Origin::Caller | Origin::Kernel if state != "established" => {
-                [Want::is(sock.creator), Want::Present]
-            }
-            _ => [Want::is(sock.creator).maybe(), Want::Present.maybe()],
-        };
-        let [creator, since] = noted;
-        self.is(&at("processes.0.pid"), sock.creator)
-            .is(&at("process.pid"), sock.creator)
-            .set(&at("creator.pid"), creator)
-            .set(&at("creator.exited"), Want::Absent)
-            .set(&at("since"), since);
-        Ok(self)
-    }
-
-    /// How the conflict is judged: the kind, the overlap and the reason of the first socket in the way,
-    /// which are those of the whole.
-    pub(crate) fn judged(&mut self, (kind, overlap, reason): Judged) -> &mut Self {
-        for at in ["conflict", "conflict.holders.0"] {
-            self.is(&format!("{at}.kind"), kind)
-                .is(&format!("{at}.overlap"), overlap)
-                .is(&format!("{at}.reason"), reason);
-        }
-        self.set("conflict.message", Want::Present)
-    }
-
-    /// The call failed without a socket in the way.
-    pub(crate) fn judged_alone(&mut self, kind: &str) -> &mut Self {
-        self.is("conflict.kind", kind)
-            .set("conflict.overlap", Want::Absent)
-            .set("conflict.reason", Want::Absent)
-            .set("conflict.message", Want::Present)
-    }
-
-    /// The conflict names a socket that no descriptor leads to, such as one in TIME_WAIT.
-    pub(crate) fn held(
-        &mut self,
-        index: usize,
-        kind: Kind,
-        local: SocketAddr,
-        peer: Option<SocketAddr>,
-        state: &str,
-    ) -> &mut Self {
-        let at = |path: &str| format!("conflict.holders.{index}.{path}");
-        self.is(&at("network.transport"), kind.transport())
-            .is(
-                &at("network.type"),
-                if kind.is_v6() { "ipv6" } else { "ipv4" },
-            )
-            .is(&at("network.local.address"), local.ip().to_string())
-            .is(&at("network.local.port"), local.port())
-            .is(&at("network.connection.state"), state)
-            .set("conflict.truncated", Want::NotTrue);
-        if let Some(peer) = peer {
-            self.is(&at("network.peer.address"), peer.ip().to_string())
-                .is(&at("network.peer.port"), peer.port());
-        } else {
-            self.set(&at("network.peer"), Want::Absent);
-        }
-        self
-    }
-
-    /// So many ports of the range are used, so many of them by connections in TIME_WAIT, and so many by
-    /// this process.
-    pub(crate) fn used(&mut self, used: u64, time_wait: u64, pid: u32, count: u64) -> &mut Self {
-        let at = |path: &str| format!("conflict.exhausted.{path}");
-        self.is(&at("used"), used)
-            .is(&at("time_wait"), time_wait)
-            .is(&at("top.0.process.pid"), pid)
-            .is(&at("top.0.count"), count)
-            .set(&at("top.1"), Want::Absent)
-    }
-
-    /// The listen() opens a port that nobody chose, because this bind() before it was refused.
-    pub(crate) fn opened_after(&mut self, asked: SocketAddr, errno: Errno) -> &mut Self {
-        let at = |path: &str| format!("warning.refused.{path}");
-        self.forget("warning")
-            .is("warning.kind", "listen_after_failed_bind")
-            .is(&at("error.type"), format!("{errno:?}"))
-            .is(&at("network.local.address"), asked.ip().to_string())
-            .set("warning.message", Want::Present)
-            .set("warning.hint", Want::Present)
-            .is("socket.auto_port", true);
-        let port = match asked.port() {
-            0 => Want::Absent,
-            port => Want::is(port),
-        };
-        self.set(&at("network.local.port"), port)
-    }
-
-    /// How many owners the port has.
-    pub(crate) fn holders_total(&mut self, total: u64) -> &mut Self {
-        self.is("conflict.holders_total", total)
-    }
 }

@@ -43,15 +43,15 @@ pub(super) const ALL: &[Scenario] = scenarios![
     bind_sctp,
     bind_cookie_known_before,
     bind_already_bound,
-    bind_privileged_port_as_nobody,
+    bind_privileged_port_as_nobody: [43],
     bind_socket_of_another_user,
-    bind_not_local,
+    bind_not_local: [41],
     bind_tentative,
     bind_used_twice,
     bind_on_another_interface,
     bind_short_address,
     bind_wrong_family,
-    bind_link_local_without_scope,
+    bind_link_local_without_scope: [42],
     bind_unreadable_address,
     bind_no_socket,
     bind_raw_and_icmp,
@@ -386,6 +386,8 @@ fn bind_privileged_port_as_nobody(s: &mut Script) -> Result<()> {
             s.bind(&sock, (ip, 81))
                 .fails(Errno::EACCES)?
                 .judged_alone("privileged")
+                .says(&["port 81 needs CAP_NET_BIND_SERVICE", "(uid 65534)"])
+                .advises(&["net.ipv4.ip_unprivileged_port_start=81"])
                 .is("process.user.id", 65534)
                 .is("socket.uid", 65534);
         }
@@ -408,7 +410,9 @@ fn bind_not_local(s: &mut Script) -> Result<()> {
     let v4 = s.socket(Kind::Tcp4)?;
     s.bind(&v4, (Ipv4Addr::new(192, 0, 2, 1), 8080))
         .fails(Errno::EADDRNOTAVAIL)?
-        .is("conflict.interfaces", json!([]));
+        .is("conflict.interfaces", json!([]))
+        .says(&["192.0.2.1", "no interface of this network namespace has it"])
+        .advises(&["net.ipv4.ip_nonlocal_bind=1"]);
     let ip: Ipv6Addr = "2001:db8::1".parse()?;
     let v6 = s.socket(Kind::Tcp6)?;
     s.bind(&v6, (ip, 8080))
@@ -456,7 +460,9 @@ fn bind_link_local_without_scope(s: &mut Script) -> Result<()> {
     let sock = s.socket(Kind::Tcp6)?;
     s.bind(&sock, (ip, 8080))
         .fails(Errno::EINVAL)?
-        .judged_alone("unknown");
+        .judged_alone("unknown")
+        .says(&["fe80::1 is link-local"])
+        .advises(&["sin6_scope_id"]);
     Ok(())
 }
 

@@ -30,20 +30,20 @@ pub(super) const ALL: &[Scenario] = scenarios![
     conflict_other_transport_is_none,
     conflict_specific_vs_wildcard,
     conflict_wildcard_vs_specific,
-    conflict_dual_stack,
+    conflict_dual_stack: [15],
     conflict_dual_stack_reverse,
     conflict_dual_stack_v6only_is_none,
-    conflict_dual_stack_udp,
+    conflict_dual_stack_udp: [20],
     conflict_reuseaddr_bound_both_is_none,
     conflict_reuseaddr_one_sided,
     conflict_reuseaddr_listening,
     conflict_reuseport_is_none,
     conflict_reuseport_missing,
-    conflict_reuseport_other_user,
+    conflict_reuseport_other_user: [11],
     conflict_reuse_mixed_udp,
     conflict_time_wait,
-    conflict_time_wait_reuseaddr,
-    conflict_client_port,
+    conflict_time_wait_reuseaddr: [9],
+    conflict_client_port: [6],
     conflict_client_explicit_port,
     conflict_accepted_outlives_listener,
     conflict_listener_among_children,
@@ -219,6 +219,9 @@ fn conflict_dual_stack(s: &mut Script) -> Result<()> {
             "listen",
             ("listener", "dual_stack", "no_reuse"),
         )?;
+        s.last()?
+            .says(&["held by this very process", "its [::] takes IPv4 too"])
+            .advises(&["Let the [::] socket do for both", "IPV6_V6ONLY"]);
     }
     Ok(())
 }
@@ -253,7 +256,10 @@ fn conflict_dual_stack_udp(s: &mut Script) -> Result<()> {
         &holder,
         "closed",
         ("bound", "dual_stack", "no_reuse"),
-    )
+    )?;
+    s.last()?
+        .says(&["held by this very process", "its [::] takes IPv4 too"]);
+    Ok(())
 }
 
 fn conflict_reuseaddr_bound_both_is_none(s: &mut Script) -> Result<()> {
@@ -355,6 +361,10 @@ fn conflict_reuseport_other_user(s: &mut Script) -> Result<()> {
         }
         let late = task::with_effective_user(65534, || s.socket(kind))??.reuseport()?;
         refused(s, &late, LO4, &holder, state, judged)?;
+        s.last()?.says(&[
+            "SO_REUSEPORT shares a port among sockets of one user only",
+            "yours is of uid 65534, this one of uid 0",
+        ]);
     }
     Ok(())
 }
@@ -429,7 +439,9 @@ fn conflict_time_wait_reuseaddr(s: &mut Script) -> Result<()> {
         .fails(Errno::EADDRINUSE)?
         .held(0, Kind::Tcp4, local, Some(peer), "time_wait")
         .judged(("time_wait", "exact", "reuse_missing_self"))
-        .holders_total(1);
+        .holders_total(1)
+        .says(&["the old socket set SO_REUSEADDR, yours did not"])
+        .advises(&["SO_REUSEADDR on your socket, set before bind(), would let you have the port"]);
     let late = late.reuseaddr()?;
     s.bind(&late, local).ok()?;
     Ok(())
@@ -457,6 +469,9 @@ fn conflict_client_port(s: &mut Script) -> Result<()> {
                 "established",
                 ("client", overlap, reason),
             )?;
+            if ip == ANY4 {
+                s.last()?.says(&["your wildcard covers it"]);
+            }
         }
     }
     let port = client.local().context("no address")?.port();

@@ -18,13 +18,13 @@ use crate::{
 };
 
 pub(super) const ALL: &[Scenario] = scenarios![
-    exhausted_tcp_connect,
+    exhausted_tcp_connect: [35],
     exhausted_tcp_connect_again,
     exhausted_by_whom,
-    exhausted_tcp_bind_and_listen,
+    exhausted_tcp_bind_and_listen: [34],
     exhausted_odd_range,
     exhausted_udp_bind,
-    exhausted_udp_connect_and_send,
+    exhausted_udp_connect_and_send: [37],
     exhausted_port_range_of_socket,
     exhausted_shared_source_port,
 ];
@@ -63,6 +63,12 @@ fn exhausted_tcp_connect(s: &mut Script) -> Result<()> {
         .is("conflict.exhausted.range.1", 40001)
         .is("conflict.exhausted.reserved", 0)
         .used(2, 0, me, 2)
+        .says(&[
+            "no automatic port",
+            "to 127.0.0.1:8080",
+            "other destinations may still have some",
+        ])
+        .advises(&["widen net.ipv4.ip_local_port_range"])
         .set("network.local.port", Want::Absent);
     // The range is used up towards this peer alone.
     let other = s.listener(Kind::Tcp4, (LO4, 8081))?;
@@ -137,7 +143,9 @@ fn exhausted_tcp_bind_and_listen(s: &mut Script) -> Result<()> {
         .bind(&third, (LO4, 0))
         .fails(Errno::EADDRINUSE)?
         .judged_alone("exhausted")
-        .is("conflict.exhausted.scope", "address");
+        .is("conflict.exhausted.scope", "address")
+        .says(&["no automatic port is left on 127.0.0.1"])
+        .advises(&["IP_BIND_ADDRESS_NO_PORT"]);
     if shows_bound {
         line.used(2, 0, me, 2);
     } else {
@@ -198,6 +206,7 @@ fn exhausted_udp_connect_and_send(s: &mut Script) -> Result<()> {
     let me = s.me.pid;
     s.connect(&connecting, (LO4, 8080))
         .fails(Errno::EAGAIN)?
+        .says(&["no automatic UDP port is left", "what EAGAIN means here"])
         .set("network.local.port", Want::Absent)
         .used(2, 0, me, 2);
     let sending = s.socket(Kind::Udp4)?;

@@ -18,7 +18,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
     listen_auto_port_tcp4,
     listen_auto_port_tcp6,
     listen_after_auto_port_bind,
-    listen_after_failed_bind,
+    listen_after_failed_bind: [46],
     listen_after_failed_bind_and_another,
     listen_after_failed_bind_of_parent,
     listen_twice,

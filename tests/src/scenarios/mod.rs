@@ -12,13 +12,17 @@ mod listen;
 mod older;
 mod policy;
 mod process;
+pub(crate) mod puzzles;
 mod refusals;
 mod udp;
 mod ways;
 
 use anyhow::Result;
 
-use crate::{bench::Bench, script::Script};
+use crate::{
+    bench::Bench,
+    script::{Role, Script},
+};
 
 /// A part of the world, and what portwatch has to say about it.
 #[derive(Clone, Copy)]
@@ -27,12 +31,20 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// What to do, in a process and a network namespace of its own.
     pub(crate) run: fn(&mut Script) -> Result<()>,
+    /// The puzzles that it proves, by their numbers in [`puzzles::LIST`].
+    pub(crate) proves: &'static [u8],
 }
 
-/// A table of scenarios, each named as its function.
+/// A table of scenarios, each named as its function, with the puzzles that it proves.
 macro_rules! scenarios {
-    ($($name:ident),* $(,)?) => {
-        &[$($crate::scenarios::Scenario { name: stringify!($name), run: $name }),*]
+    (@proves) => { &[] };
+    (@proves $puzzles:expr) => { &$puzzles };
+    ($($name:ident $(: $puzzles:expr)?),* $(,)?) => {
+        &[$($crate::scenarios::Scenario {
+            name: stringify!($name),
+            run: $name,
+            proves: $crate::scenarios::scenarios!(@proves $($puzzles)?),
+        }),*]
     };
 }
 use scenarios;
@@ -92,6 +104,12 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
     .into_iter()
     .flatten()
     .copied()
+    .chain(puzzles::all())
+}
+
+/// What others do in a scenario, by name.
+pub(crate) fn role(name: &str) -> Option<Role> {
+    puzzles::all_roles().find(|role| role.name == name)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
     policy_cgroup_connect,
     policy_cgroup_connect_as_if_answered,
     policy_landlock,
-    policy_landlock_mptcp,
+    policy_landlock_mptcp: [45],
     policy_seccomp,
 ];
 

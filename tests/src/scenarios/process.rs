@@ -2,9 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     net::Ipv4Addr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command},
 };
 
@@ -16,7 +15,7 @@ use crate::{
     degraded::Backend,
     expect::{Expect, Want},
     script::{Script, skip},
-    sys::{sock::Kind, task},
+    sys::{copy::Copy, sock::Kind, task},
 };
 
 pub(super) const ALL: &[Scenario] = scenarios![
@@ -32,39 +31,6 @@ pub(super) const ALL: &[Scenario] = scenarios![
 ];
 
 const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
-
-/// A copy of this binary under a name of its own, gone when dropped.
-struct Copy {
-    directory: PathBuf,
-    path: PathBuf,
-}
-
-impl Copy {
-    fn new(name: &str) -> Result<Self> {
-        let directory =
-            std::env::temp_dir().join(format!("portwatch-tests-{}", std::process::id()));
-        fs::create_dir_all(&directory)?;
-        let path = directory.join(name);
-        let own = fs::read_link("/proc/self/exe")?;
-        // Across file systems there is no link, but a copy does as well.
-        if fs::hard_link(&own, &path).is_err() {
-            fs::copy(&own, &path).with_context(|| format!("cannot copy {}", own.display()))?;
-        }
-        Ok(Self { directory, path })
-    }
-
-    fn text(&self) -> String {
-        self.path.to_string_lossy().into_owned()
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            eprintln!("{} stays: {error}", self.directory.display());
-        }
-    }
-}
 
 /// `EXE helper bind PORT [TAG…]`: binds 127.0.0.1:PORT and exits at once.
 fn bind_at_once(exe: &Path, port: u16, tags: &[&str]) -> Result<(Child, Vec<String>)> {

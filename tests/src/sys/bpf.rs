@@ -16,6 +16,7 @@ const PROG_LOAD: i32 = 5;
 const PROG_ATTACH: i32 = 8;
 const PROG_GET_NEXT_ID: i32 = 11;
 const LINK_GET_NEXT_ID: i32 = 31;
+const PROG_TYPE_CGROUP_SOCK: u32 = 9;
 const PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
 
 /// The call such a program decides on (`enum bpf_attach_type`).
@@ -24,6 +25,17 @@ pub(crate) enum Refuse {
     Bind4 = 8,
     Bind6 = 9,
     Connect4 = 10,
+    /// After the port was taken, which the kernel then undoes.
+    PostBind4 = 12,
+}
+
+impl Refuse {
+    const fn program_type(self) -> u32 {
+        match self {
+            Self::Bind4 | Self::Bind6 | Self::Connect4 => PROG_TYPE_CGROUP_SOCK_ADDR,
+            Self::PostBind4 => PROG_TYPE_CGROUP_SOCK,
+        }
+    }
 }
 
 /// The name of such a program, NUL-padded.
@@ -68,7 +80,7 @@ fn load(refuse: Refuse, errno: Option<Errno>) -> Result<OwnedFd, Errno> {
     // r0 = 0; exit
     program.extend([0xb7, 0x95_u64]);
     let mut attr = Attr {
-        prog_type: PROG_TYPE_CGROUP_SOCK_ADDR,
+        prog_type: refuse.program_type(),
         insn_cnt: program.len() as u32,
         insns: program.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,

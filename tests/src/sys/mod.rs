@@ -8,6 +8,7 @@ pub(crate) mod bpf;
 pub(crate) mod clock;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod compat;
+pub(crate) mod copy;
 pub(crate) mod landlock;
 pub(crate) mod mount;
 pub(crate) mod netlink;

@@ -24,7 +24,15 @@ pub(crate) struct Netns {
 impl Netns {
     /// The one this thread is in.
     pub(crate) fn current() -> Result<Self> {
-        let path = "/proc/thread-self/ns/net";
+        Self::at("/proc/thread-self/ns/net")
+    }
+
+    /// The one that a process is in.
+    pub(crate) fn of(pid: u32) -> Result<Self> {
+        Self::at(&format!("/proc/{pid}/ns/net"))
+    }
+
+    fn at(path: &str) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot open {path}"))?;
         let inode = file.metadata().context("cannot stat a namespace")?.ino();
         Ok(Self { file, inode })

@@ -26,20 +26,41 @@ pub(crate) struct Me {
 impl Me {
     /// The calling thread. Pids are those of the pid namespace that /proc shows.
     pub(crate) fn learn() -> Result<Self> {
+        Self::read("thread-self")
+    }
+
+    /// The first thread of another process.
+    pub(crate) fn of(pid: u32) -> Result<Self> {
+        let of = || Self::read(&pid.to_string());
+        let mut me = of()?;
+        // In the middle of exec() it has none for a moment.
+        while me.args == [""] {
+            std::thread::yield_now();
+            me = of()?;
+        }
+        Ok(me)
+    }
+
+    fn read(task: &str) -> Result<Self> {
         let read = |name: &str| {
-            let path = format!("/proc/thread-self/{name}");
+            let path = format!("/proc/{task}/{name}");
             fs::read(&path).with_context(|| format!("cannot read {path}"))
         };
         let status = String::from_utf8_lossy(&read("status")?).into_owned();
         let cmdline = read("cmdline")?;
-        let netns = fs::metadata("/proc/thread-self/ns/net").context("cannot stat ns/net")?;
-        let executable = fs::read_link("/proc/self/exe").context("cannot read /proc/self/exe")?;
+        let netns = format!("/proc/{task}/ns/net");
+        let netns = fs::metadata(&netns).with_context(|| format!("cannot stat {netns}"))?;
+        let exe = format!("/proc/{task}/exe");
+        let executable = fs::read_link(&exe).with_context(|| format!("cannot read {exe}"))?;
+        // The kernel's bytes and a newline.
+        let comm = read("comm")?;
+        let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
         Ok(Self {
             pid: field(&status, "Tgid")?,
             tid: field(&status, "Pid")?,
             parent: field(&status, "PPid")?,
             uid: field(&status, "Uid")?,
-            comm: comm()?,
+            comm: String::from_utf8_lossy(comm).into_owned(),
             executable: String::from_utf8_lossy(executable.as_os_str().as_bytes()).into_owned(),
             args: cmdline
                 .strip_suffix(b"\0")
@@ -51,13 +72,6 @@ impl Me {
             netns: netns.ino(),
         })
     }
-}
-
-/// The calling thread's task name. `/proc/.../comm` gives the kernel's bytes and a newline.
-pub(crate) fn comm() -> Result<String> {
-    let bytes = fs::read("/proc/thread-self/comm").context("cannot read comm")?;
-    let bytes = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-    Ok(String::from_utf8_lossy(bytes).into_owned())
 }
 
 /// First number of a line of `/proc/PID/status`.

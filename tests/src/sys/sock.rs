@@ -8,6 +8,7 @@ use std::{
 };
 
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::{
     addr::{self, Address},
@@ -22,7 +23,7 @@ pub(crate) const IP_LOCAL_PORT_RANGE: i32 = 51;
 pub(crate) const TCP_CLOSE: u8 = 7;
 
 /// A kind of socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Tcp4,
     Tcp6,
@@ -70,7 +71,7 @@ impl Kind {
 }
 
 /// Who decided on the local port, as far as this process knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Origin {
     /// No bind() yet.
     Nobody,
@@ -93,7 +94,7 @@ pub(crate) struct Sock {
 }
 
 /// `SO_*`, `IP_*` and `IPV6_*` that appear in events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Options {
     pub(crate) reuseaddr: Option<bool>,
     pub(crate) reuseport: Option<bool>,
@@ -127,6 +128,12 @@ impl Sock {
     /// Descriptor number.
     pub(crate) fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    /// Lets programs that this process starts have it too.
+    pub(crate) fn stay_open_on_exec(&self) -> Result<(), Errno> {
+        // SAFETY: takes integers.
+        check(unsafe { libc::fcntl(self.fd(), libc::F_SETFD, 0) }).map(drop)
     }
 
     /// bind()

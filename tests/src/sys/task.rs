@@ -166,6 +166,14 @@ pub(crate) fn new_session() -> Result<()> {
     Ok(())
 }
 
+/// Ties this process's life to that of the thread which started it (prctl(2), PR_SET_PDEATHSIG).
+pub(crate) fn die_with_parent() -> Result<()> {
+    // SAFETY: takes integers.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
+        .context("PR_SET_PDEATHSIG")?;
+    Ok(())
+}
+
 /// The pid of the calling process's parent.
 pub(crate) fn parent() -> u32 {
     std::os::unix::process::parent_id()
