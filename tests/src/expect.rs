@@ -27,10 +27,14 @@ pub(crate) enum Want {
     Lists(Value),
     /// A text with all of these in it.
     Says(Vec<String>),
+    /// A text without a character that acts on a terminal.
+    Harmless,
     /// What the inner one says, or nothing.
     Maybe(Box<Want>),
     /// What the inner one says, or nothing and the path listed in `missing`.
     Known(Box<Want>),
+    /// The same with another path listed: that of the whole which this is a part of.
+    UnlessMissing(String, Box<Want>),
 }
 
 impl Want {
@@ -52,6 +56,21 @@ impl Want {
     /// This, or nothing and the path listed in `missing`.
     pub(crate) fn known(self) -> Self {
         Self::Known(Box::new(self))
+    }
+
+    /// This, or nothing and `path` listed in `missing`.
+    pub(crate) fn unless_missing(self, path: &str) -> Self {
+        Self::UnlessMissing(path.to_owned(), Box::new(self))
+    }
+
+    /// Why `line` does not have this at `path` and does not list `listed` either.
+    fn or_missing(&self, line: &Value, path: &str, listed: &str) -> Result<(), String> {
+        let missing = line.get("missing").and_then(Value::as_array);
+        if missing.is_some_and(|paths| paths.iter().any(|path| path == listed)) {
+            return Ok(());
+        }
+        self.check(line, path)
+            .map_err(|why| format!("{why}, and not in `missing`"))
     }
 
     /// Why `line` does not have this at `path`.
@@ -86,21 +105,16 @@ impl Want {
                 }
             }
             (Self::Says(words), _) => fail(&format!("a text with {words:?}")),
+            (Self::Harmless, Some(Value::String(text))) if !text.contains(char::is_control) => {
+                Ok(())
+            }
+            (Self::Harmless, _) => fail("a text without control characters"),
             (Self::Maybe(inner), Some(_)) | (Self::Known(inner), Some(_)) => {
                 inner.check(line, path)
             }
-            (Self::Known(inner), None) => {
-                let listed = line
-                    .get("missing")
-                    .and_then(Value::as_array)
-                    .is_some_and(|paths| paths.iter().any(|listed| listed == path));
-                if listed {
-                    return Ok(());
-                }
-                inner
-                    .check(line, path)
-                    .map_err(|why| format!("{why}, and not in `missing`"))
-            }
+            (Self::UnlessMissing(_, inner), Some(_)) => inner.check(line, path),
+            (Self::Known(inner), None) => inner.or_missing(line, path, path),
+            (Self::UnlessMissing(whole, inner), None) => inner.or_missing(line, path, whole),
         }
     }
 }
@@ -466,7 +480,7 @@ mod tests {
     #[test]
     fn each_want_says_what_it_means() {
         let line = json!({"a": {"b": 5}, "no": false, "yes": true, "list": ["x", "y"],
-                          "text": "held by nginx (pid 8)", "missing": ["gone"]});
+                          "text": "held by nginx (pid 8)", "ugly": "a\u{1b}[2J", "missing": ["gone"]});
         let pass = |path: &str, want: Want| {
             assert_eq!(want.check(&line, path), Ok(()), "{want:?} at {path}");
         };
@@ -495,10 +509,16 @@ mod tests {
         pass("text", Want::says(&["nginx", "pid 8"]));
         fail("text", Want::says(&["nginx", "pid 9"]));
         fail("none", Want::says(&[]));
+        pass("text", Want::Harmless);
+        fail("ugly", Want::Harmless);
+        fail("none", Want::Harmless);
         pass("none", Want::is(1).maybe());
         pass("a.b", Want::is(5).maybe());
         fail("a.b", Want::is(1).maybe());
         pass("gone", Want::is(1).known());
+        pass("part.0", Want::is(1).unless_missing("gone"));
+        fail("part.0", Want::is(1).unless_missing("part"));
+        fail("a.b", Want::is(1).unless_missing("gone"));
         fail("none", Want::is(1).known());
         fail("a.b", Want::is(1).known());
     }

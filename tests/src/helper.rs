@@ -53,6 +53,12 @@ pub(crate) enum Helper {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Runs a program to which no process of others is visible.
+    WithHiddenProcesses {
+        program: OsString,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Runs a program as nobody, with no capabilities.
     AsNobody {
         program: OsString,
@@ -98,6 +104,10 @@ pub(crate) fn run(helper: Helper) -> Result<ExitCode> {
         }
         Helper::WithoutIterator { program, args } => {
             hide_iterator()?;
+            return Err(Command::new(program).args(args).exec().into());
+        }
+        Helper::WithHiddenProcesses { program, args } => {
+            crate::sys::mount::hide_processes()?;
             return Err(Command::new(program).args(args).exec().into());
         }
         Helper::AsNobody { program, args } => {

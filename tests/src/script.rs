@@ -127,6 +127,8 @@ pub(crate) struct Script {
     keepers: Keepers,
     /// Programs that this one has started and left its sockets to.
     heirs: Vec<u32>,
+    /// The program that this one becomes when it has played its part.
+    next: Option<String>,
 }
 
 impl Script {
@@ -145,6 +147,7 @@ impl Script {
             expected,
             keepers: Keepers::default(),
             heirs: Vec::new(),
+            next: None,
         })
     }
 

@@ -347,6 +347,7 @@ fn life_text_is_clean(bench: &Bench) -> Result<()> {
     // Less is collected for text than for JSON: what it shows has to be there all the same.
     bench.workload("conflict_listener")?;
     bench.workload("listen_after_failed_bind")?;
+    bench.workload("fault_control_characters")?;
     bench.workload("connect_refused")?;
     bench.workload("connect_nonblocking")?;
     bench.workload("udp_connect4")?;

@@ -5,6 +5,7 @@ mod command;
 mod conflict;
 mod connect;
 mod exhausted;
+mod faults;
 mod filters;
 mod fire;
 mod lifecycle;
@@ -74,6 +75,7 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         refusals::ALL,
         filters::ALL,
         older::ALL,
+        faults::SESSIONS,
         fire::ALL,
     ]
     .into_iter()
@@ -85,6 +87,7 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
 pub(crate) fn workload(name: &str) -> Option<Scenario> {
     all()
         .chain(filters::MIX.iter().copied())
+        .chain(faults::PARTS.iter().copied())
         .find(|scenario| scenario.name == name)
 }
 
@@ -100,6 +103,7 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         ways::ALL,
         policy::ALL,
         process::ALL,
+        faults::ALL,
     ]
     .into_iter()
     .flatten()
@@ -109,7 +113,9 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
 
 /// What others do in a scenario, by name.
 pub(crate) fn role(name: &str) -> Option<Role> {
-    puzzles::all_roles().find(|role| role.name == name)
+    puzzles::all_roles()
+        .chain(faults::ROLES.iter().copied())
+        .find(|role| role.name == name)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    os::unix::process::CommandExt as _,
     process::{Child, ChildStdin, Command, Stdio},
     rc::Rc,
 };
@@ -46,6 +47,9 @@ impl Kept {
     }
 }
 
+/// What programs are told that only keep what they have.
+const IDLE: [&str; 2] = ["helper", "idle"];
+
 /// What such a process reports.
 #[derive(Serialize, Deserialize)]
 struct Report {
@@ -87,10 +91,14 @@ pub(crate) fn play(ctx: Ctx, role: Role) -> Result<()> {
         socks: socks.iter().map(Portrait::of).collect::<Result<_>>()?,
         heirs: std::mem::take(&mut script.heirs),
     };
+    let next = script.next.take();
     let (expected, _keepers) = script.end();
     let mut line = serde_json::to_vec(&Report { expected, kept })?;
     line.push(b'\n');
     std::io::stdout().lock().write_all(&line)?;
+    if let Some(program) = next {
+        return Err(Command::new(program).args(IDLE).exec().into());
+    }
     loop {
         std::thread::park();
     }
@@ -165,11 +173,21 @@ impl Script {
     /// nothing until the workload ends.
     pub(crate) fn bequeath(&mut self, program: &str) -> Result<()> {
         let child = Command::new(program)
-            .args(["helper", "idle"])
+            .args(IDLE)
             .spawn()
             .with_context(|| format!("cannot start {program}"))?;
-        self.heirs.push(child.id());
+        self.heir(child.id());
         Ok(())
+    }
+
+    /// Of a part: a process that it has started has what it has.
+    pub(crate) fn heir(&mut self, pid: u32) {
+        self.heirs.push(pid);
+    }
+
+    /// Of a part: the process then executes a program, a copy of this one, which does nothing.
+    pub(crate) fn becomes(&mut self, program: &str) {
+        self.next = Some(program.to_owned());
     }
 }
 

@@ -35,6 +35,20 @@ pub(crate) fn replace(path: &str, by: &str) -> Result<()> {
     mount(by, path, "none", libc::MS_BIND, "")
 }
 
+/// Mounts a /proc that shows nobody's processes but those that this one may trace, for this process and
+/// what it starts, and gives up tracing others: `hidepid` of proc(5), capabilities(7). Members of the
+/// group `gid` would see all, and root's group is the default.
+pub(crate) fn hide_processes() -> Result<()> {
+    const CAP_SYS_PTRACE: i32 = 19;
+    netns::unshare(libc::CLONE_NEWNS).context("cannot make a mount namespace")?;
+    mount("none", "/", "none", libc::MS_REC | libc::MS_PRIVATE, "")?;
+    mount("proc", "/proc", "proc", 0, "hidepid=2,gid=65534")?;
+    // SAFETY: takes integers.
+    check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_SYS_PTRACE, 0, 0, 0) })
+        .context("cannot drop CAP_SYS_PTRACE")?;
+    Ok(())
+}
+
 /// A file system in memory, unmounted when dropped.
 pub(crate) struct Tmpfs {
     path: std::path::PathBuf,

@@ -5,7 +5,7 @@ use std::{
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// A task, as portwatch should name it.
@@ -31,14 +31,20 @@ impl Me {
 
     /// The first thread of another process.
     pub(crate) fn of(pid: u32) -> Result<Self> {
-        let of = || Self::read(&pid.to_string());
-        let mut me = of()?;
-        // In the middle of exec() it has none for a moment.
-        while me.args == [""] {
-            std::thread::yield_now();
-            me = of()?;
+        Self::read(&pid.to_string())
+    }
+
+    /// The same, once the process executes this file.
+    pub(crate) fn executing(pid: u32, executable: &str) -> Result<Self> {
+        for _ in 0..10_000 {
+            let me = Self::of(pid)?;
+            // In the middle of exec() it has no arguments.
+            if me.executable == executable && me.args != [""] {
+                return Ok(me);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        Ok(me)
+        bail!("process {pid} does not execute {executable}")
     }
 
     fn read(task: &str) -> Result<Self> {

@@ -18,7 +18,7 @@ macro_rules! roles {
         &[$($crate::script::Role { name: stringify!($name), play: $name }),*]
     };
 }
-use roles;
+pub(super) use roles;
 
 /// Those that stand nowhere else.
 pub(super) fn all() -> impl Iterator<Item = Scenario> {

@@ -244,7 +244,9 @@ fn puzzle_22_inherited_by_another_program(s: &mut Script) -> Result<()> {
     let &[heir] = &kept.heirs[..] else {
         anyhow::bail!("{:?}", kept.heirs);
     };
+    proc::Me::executing(heir, &program)?;
     s.dismiss(&kept)?;
+    // It has another parent now.
     let heir = proc::Me::of(heir)?;
     let late = s.socket(Kind::Tcp4)?;
     s.bind(&late, (ANY4, 2020))
@@ -262,8 +264,6 @@ fn puzzle_22_inherited_by_another_program(s: &mut Script) -> Result<()> {
             kept.me.pid, heir.pid
         )])
         .advises(&["If mpv has inherited it by mistake, httpd lacks SOCK_CLOEXEC."]);
-    // Its descriptors are looked at when the event has arrived.
-    std::thread::sleep(std::time::Duration::from_millis(200));
     Ok(())
 }
 
