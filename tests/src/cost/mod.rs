@@ -9,6 +9,7 @@ mod clock;
 mod contender;
 mod drive;
 mod memory;
+mod naming;
 mod older;
 mod verifier;
 mod work;
@@ -29,6 +30,8 @@ pub(crate) enum Cost {
     Work(work::Options),
     /// Has many sockets in many processes, until the end of its stdin.
     Crowd(older::Options),
+    /// Measures the time from a refused bind() to the line with the holder's name.
+    Naming(naming::Options),
     /// Names the programs that portwatch loads, with the instructions that the verifier walked.
     Verifier {
         /// The portwatch to start.
@@ -46,6 +49,7 @@ pub(crate) fn run(cost: Cost) -> Result<ExitCode> {
         Cost::Drive(options) => drive::run(&options)?,
         Cost::Work(options) => work::run(&options)?,
         Cost::Crowd(options) => older::gather(&options)?,
+        Cost::Naming(options) => naming::run(&options)?,
         Cost::Verifier { portwatch, attach } => verifier::run(&portwatch, &attach)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -86,6 +86,11 @@ impl Figures {
         })
     }
 
+    /// Whose figures there are, of those that are not about operations; some more than once.
+    pub(crate) fn contenders(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(|(who, _)| who.as_str())
+    }
+
     /// A figure that is not about operations.
     pub(crate) fn value(&self, who: &str, name: &str) -> Option<&str> {
         let key = (who.to_string(), name.to_string());

@@ -8,6 +8,7 @@ mod budget;
 mod figures;
 mod guest;
 mod libraries;
+mod naming;
 mod native;
 mod older;
 mod peers;
@@ -42,6 +43,7 @@ use crate::{cargo, toolchain};
   cargo xtask bench                             everything, on 6.12; writes docs/cost.md
   cargo xtask bench --peers                     beside bindsnoop, tcpconnect and bpftrace
   cargo xtask bench --older                     starts beside 100,000 sockets; adds to docs/cost.md
+  cargo xtask bench --naming                    how long until a holder is named
   cargo xtask bench --attach tracing --only bind --quick    one row, quickly; writes nothing")]
 pub(crate) struct Bench {
     /// The kernel (5.10, 6.1, 6.12, 7.x)
@@ -63,6 +65,10 @@ pub(crate) struct Bench {
     /// than 2 s or 100 MB here
     #[arg(long, conflicts_with_all = ["peers", "quick", "only", "verifier"])]
     older: bool,
+    /// Nothing but the time from a refused bind() to the line with the holder's name, among 20,000
+    /// sockets, here and in the guest
+    #[arg(long, conflicts_with_all = ["peers", "quick", "only", "verifier", "older"])]
+    naming: bool,
     /// Only operations whose name contains this, and nothing else than operations
     #[arg(long, value_name = "PATTERN")]
     only: Option<String>,
@@ -80,6 +86,7 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         quick,
         verifier,
         older,
+        naming,
         only,
     } = options;
     if verifier {
@@ -133,6 +140,16 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         let tests = tests.executable("portwatch-tests")?;
         return bench_older(&guest, &backends, tests, &portwatch);
     }
+    if naming {
+        let heading = format!(
+            "portwatch {}, {}, QEMU {}.{} (emulation).\n\n",
+            commit(),
+            today()?,
+            qemu.version.0,
+            qemu.version.1
+        );
+        return keep(&typed(), &(heading + &naming::measure(&guest, &backends)?));
+    }
     let mut contenders = own_contenders(&backends);
     if with_peers {
         contenders.extend(peers::contenders());
@@ -159,7 +176,7 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         (counted, timed, Some(native))
     };
     let report = Report {
-        command: command(),
+        command: typed(),
         commit: commit(),
         date: today()?,
         kernel: kernel.release.clone(),
@@ -169,11 +186,24 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         timed,
         native,
     };
-    println!("{}", report.table());
+    let table = report.table();
     // Only a full run replaces what is kept.
     if only.is_none() && !quick {
-        keep(&report.command, &report.table())?;
+        keep(&report.command, &table)
+    } else {
+        println!("{table}");
+        Ok(())
     }
+}
+
+/// Prints a section and puts it into docs/cost.md.
+fn keep(command: &str, section: &str) -> Result<()> {
+    println!("{section}");
+    let path = workspace::root().join("docs/cost.md");
+    let old = fs::read_to_string(&path).unwrap_or_default();
+    fs::write(&path, report::kept(&old, command, section))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    say(format_args!("written: {}", path.display()));
     Ok(())
 }
 
@@ -195,26 +225,15 @@ fn bench_older(
         today()?,
         older::WHAT
     );
-    println!("{text}");
-    keep(&command(), &text)?;
+    keep(&typed(), &text)?;
     if !above.is_empty() {
         bail!("{}", above.join("\n"));
     }
     Ok(())
 }
 
-/// Puts a section into docs/cost.md.
-fn keep(command: &str, table: &str) -> Result<()> {
-    let path = workspace::root().join("docs/cost.md");
-    let old = fs::read_to_string(&path).unwrap_or_default();
-    fs::write(&path, report::kept(&old, command, table))
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    say(format_args!("written: {}", path.display()));
-    Ok(())
-}
-
 /// What was typed after `cargo xtask`.
-fn command() -> String {
+fn typed() -> String {
     std::env::args().skip(1).collect::<Vec<_>>().join(" ")
 }
 

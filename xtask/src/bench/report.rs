@@ -270,8 +270,9 @@ impl Report {
     }
 }
 
-/// The file with this run's section in place of the one of the same command, or added to it.
-pub(crate) fn kept(old: &str, command: &str, table: &str) -> String {
+/// The file with a run's section in place of the one of the same command (what was typed after
+/// `cargo xtask`), or added to it.
+pub(crate) fn kept(old: &str, command: &str, body: &str) -> String {
     const TITLE: &str = "# What portwatch costs\n\nMeasured by `cargo xtask bench`, which writes this file: a section per command, replaced when the command is run again.\n";
     let heading = format!("## `cargo xtask {command}`\n");
     let mut sections: Vec<String> =
@@ -289,7 +290,7 @@ pub(crate) fn kept(old: &str, command: &str, table: &str) -> String {
     {
         sections.insert(0, TITLE.to_string() + "\n");
     }
-    let section = format!("{heading}\n{}\n", table.trim_end());
+    let section = format!("{heading}\n{}\n", body.trim_end());
     match sections
         .iter_mut()
         .find(|section| section.starts_with(&heading))
