@@ -385,7 +385,7 @@ pub struct Event {
     pub socket: Socket,
     /// The caller.
     pub task: Task,
-    /// Refused by an LSM or a cgroup program before the socket layer decided.
+    /// A security module's hook was seen to refuse; a system call's result alone does not tell.
     pub refused_by_policy: bool,
     /// Where permission was refused: whether the caller has CAP_NET_BIND_SERVICE in the socket's
     /// network namespace.

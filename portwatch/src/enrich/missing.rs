@@ -189,7 +189,7 @@ mod tests {
     use super::*;
     use crate::{
         enrich::tests::complete,
-        event::{Conflict, Endpoint, Errno},
+        event::{Conflict, Endpoint, Errno, Scope, Sighting},
         sample,
     };
 
@@ -319,6 +319,44 @@ mod tests {
             backend: Backend::Tracing,
         });
         assert_eq!(without, [""; 0]);
+    }
+
+    #[test]
+    fn findings_that_could_not_be_made_are_missing() {
+        let paths = |sighting: Sighting| {
+            let explanation = sighting.explanation.as_deref();
+            let local = PortFacts::default();
+            let event = complete(Op::Bind);
+            missing(&Facts {
+                event: &event,
+                process: &process(),
+                local: &local,
+                explanation,
+                interface: true,
+                args: true,
+                backend: Backend::Tracing,
+            })
+            .into_iter()
+            .filter(|path| path.starts_with("conflict."))
+            .collect::<Vec<_>>()
+        };
+        let bind = || sample::sighting(Op::Bind, "10.0.0.1:8080");
+        let exhausted = || sample::exhausted(bind(), Scope::Address, libc::EADDRINUSE);
+        assert_eq!(
+            paths(exhausted()),
+            ["conflict.exhausted.top", "conflict.exhausted.used"]
+        );
+        assert_eq!(paths(sample::used_by(exhausted(), 5, 0, &[])), [""; 0]);
+        let not_local = || sample::refused(bind(), Kind::NotLocal, libc::EADDRNOTAVAIL);
+        assert_eq!(paths(not_local()), ["conflict.interfaces"]);
+        assert_eq!(paths(sample::borne(not_local(), &[], None)), [""; 0]);
+        let by = |policy| {
+            let refused = sample::refused(bind(), Kind::Policy, libc::EPERM);
+            paths(sample::by_policy(refused, policy))
+        };
+        assert_eq!(by(Policy::Unread), ["conflict.policy.programs"]);
+        assert_eq!(by(Policy::Module), [""; 0]);
+        assert_eq!(by(Policy::Programs(Vec::new(), true)), [""; 0]);
     }
 
     #[test]

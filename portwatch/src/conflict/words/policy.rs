@@ -1,7 +1,7 @@
 //! Refused by policy: by whom, as far as that can be told.
 
 use super::Case;
-use crate::event::{Policy, PolicyProgram};
+use crate::event::{Op, Policy, PolicyProgram};
 
 /// Programs that are named.
 const NAMED: usize = 4;
@@ -16,6 +16,10 @@ pub(super) fn message(case: &Case<'_>) -> String {
     const GONE: &str = "a cgroup program that was not there any more when portwatch looked";
     match &case.findings.policy {
         Some(Policy::Module) => format!("refused by {MODULE}"),
+        // No program is asked for these.
+        Some(Policy::Programs(..)) if matches!(case.event.op, Op::Listen | Op::Autobind) => {
+            format!("refused by {OTHERS}")
+        }
         Some(Policy::Programs(programs, true)) if programs.is_empty() => {
             format!("refused by {GONE}")
         }
@@ -82,13 +86,17 @@ mod tests {
 
     use super::*;
     use crate::{
-        event::{Kind, Op},
+        event::Kind,
         sample::{by_policy, programs, refused, sighting},
     };
 
     fn said(policy: Policy) -> String {
-        let bind = sighting(Op::Bind, "0.0.0.0:30539");
-        let refused = by_policy(refused(bind, Kind::Policy, libc::EPERM), policy);
+        said_of(Op::Bind, policy)
+    }
+
+    fn said_of(op: Op, policy: Policy) -> String {
+        let call = sighting(op, "0.0.0.0:30539");
+        let refused = by_policy(refused(call, Kind::Policy, libc::EPERM), policy);
         let explanation = refused.explanation.unwrap();
         format!("{}. {}\n", explanation.message, explanation.hint.unwrap())
     }
@@ -108,6 +116,7 @@ mod tests {
                 said(Policy::Programs(many(), false)),
                 said(Policy::Programs(Vec::new(), false)),
                 said(Policy::Unread),
+                said_of(Op::Listen, Policy::Programs(Vec::new(), false)),
             ]
             .concat()
         );
