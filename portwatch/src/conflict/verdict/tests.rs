@@ -237,6 +237,7 @@ fn a_connection_without_a_file_is_of_two_users() {
             total: 1,
             truncated: false,
             connect_only: false,
+            last: None,
         });
         verdict_of(&event).kind
     };
