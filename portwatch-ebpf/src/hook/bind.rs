@@ -78,12 +78,21 @@ fn worked<B: Backend>(
         return;
     }
     image::announce::<B::Generation>(&caller);
+    let may_share = sock::common_flags::<B::Memory>(sk) & flags::REUSEPORT != 0
+        && sock::chose_port::<B::Memory>(sk);
+    if may_share {
+        let address = sock::local_words::<B::Memory>(sk, kind.family);
+        send_owners::<B>(sk, kind, port, address);
+    }
     let Some(mut entry) = Entry::reserve() else {
         return;
     };
     let record = entry.record();
 
     common::<B>(record, op::BIND, sk, kind, &caller);
+    if may_share && !detailed(detail::REST) {
+        sock::shares::<B::Memory>(record, sk);
+    }
     sock::local::<B::Memory>(record, sk, kind.family);
     if port == 0 {
         // IP_BIND_ADDRESS_NO_PORT: the port comes with connect().
@@ -153,7 +162,15 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
 /// memory, IPv4 in the first half of the first.
 #[inline(always)]
 pub(crate) fn explain<B: Backend>(sk: Ptr, kind: Kind, error: u32, port: u16, address: [u64; 2]) {
-    if error == EADDRINUSE && port != 0 && (kind.is_tcp() || kind.is_udp()) {
+    if error == EADDRINUSE {
+        send_owners::<B>(sk, kind, port, address);
+    }
+}
+
+/// Sends the owners of a port.
+#[inline(always)]
+fn send_owners<B: Backend>(sk: Ptr, kind: Kind, port: u16, address: [u64; 2]) {
+    if port != 0 && (kind.is_tcp() || kind.is_udp()) {
         let [first, second] = address;
         B::Generation::send_owners(
             number(sk),

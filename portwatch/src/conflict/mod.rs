@@ -4,6 +4,7 @@
 
 pub mod departure;
 pub mod rules;
+pub mod strangers;
 pub mod verdict;
 pub mod words;
 

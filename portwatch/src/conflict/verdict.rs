@@ -181,7 +181,7 @@ fn depends_on_kernel(own: &Claim, holder: &Holder) -> bool {
 }
 
 /// What a socket on the port claims, and whether its options are known.
-fn claim_of_holder(holder: &Holder) -> Option<(Claim, bool)> {
+pub(super) fn claim_of_holder(holder: &Holder) -> Option<(Claim, bool)> {
     let options = &holder.socket.options;
     let known = options.reuseaddr.zip(options.reuseport);
     let (reuseaddr, reuseport) = known.unwrap_or_default();

@@ -14,6 +14,7 @@ mod owner;
 mod phrase;
 mod policy;
 mod refused;
+mod shared;
 mod sharing;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use std::sync::LazyLock;
 pub use exposed::exposed;
 pub use hint::hint;
 pub use message::message;
+pub use shared::shared;
 
 use crate::event::{Culprit, Event, Exhausted, Explanation, Findings, Owner, Process, Verdict};
 

@@ -31,11 +31,11 @@ pub mod user;
 use std::{io, net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use crate::{
-    conflict::{self, departure, words},
+    conflict::{self, departure, strangers, words},
     event::{
         Backend, Bearer, Closer, Culprit, Departure, Event, Explanation, Holder, Kind, Occupant,
         Owner, PolicyProgram, PortClass, PortFacts, Process, ProcessImage, Sighting, Time,
-        Transport,
+        Transport, Warning,
     },
     host::cgroup_programs::Attach,
 };
@@ -142,7 +142,11 @@ impl Enricher {
         let peer = self.port(event.transport, event.peer.and_then(|peer| peer.port));
         let explanation = self.explain(&event, &process).map(Box::new);
         let refused = self.refused.take(&event);
-        let warning = refused.map(|refused| words::exposed(&event, &process, refused).into());
+        let warning = match refused {
+            Some(refused) => Some(words::exposed(&event, &process, refused)),
+            None => self.shared(&event, &process),
+        };
+        let warning = warning.map(Box::new);
         let missing = if self.options.brief {
             Vec::new()
         } else {
@@ -167,6 +171,25 @@ impl Enricher {
             missing,
             event,
         }
+    }
+
+    /// Whom a port that was just bound is shared with, where that is no relative.
+    fn shared(&mut self, event: &Event, process: &Process) -> Option<Warning> {
+        let sharers = strangers::sharers(event);
+        if sharers.is_empty() {
+            return None;
+        }
+        let found = self.owners.of(&sharers, &mut self.processes, &self.clock);
+        let others = found.into_iter().filter_map(|mut of| {
+            // A socket that a relative has too is the family's.
+            let pid = event.task.pid;
+            let is_other = |other: &Occupant| {
+                other.task.pid != pid && strangers::is_stranger(&event.task, process, other)
+            };
+            (!of.processes.is_empty() && of.processes.iter().all(is_other))
+                .then(|| of.processes.swap_remove(0))
+        });
+        words::shared(event, process, others.collect())
     }
 
     /// Why the call was refused, where the contract explains that.

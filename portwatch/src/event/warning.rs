@@ -1,9 +1,9 @@
 //! What worked and is dangerous all the same.
 
-use super::{Endpoint, Errno};
+use super::{Endpoint, Errno, Occupant};
 
 /// Something to worry about in an event that worked (`warning`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Warning {
     /// What it is.
     pub kind: Hazard,
@@ -13,6 +13,8 @@ pub struct Warning {
     pub message: String,
     /// What to do about it, in one line of words.
     pub hint: Option<String>,
+    /// Who has the port besides, of [`Hazard::SharedPort`].
+    pub processes: Vec<Occupant>,
 }
 
 /// What there is to worry about (`warning.kind`).
@@ -21,6 +23,8 @@ pub enum Hazard {
     /// bind() was refused, the program went on to listen(), and the kernel opened a port of its own choice
     /// on all addresses.
     ListenAfterFailedBind,
+    /// SO_REUSEPORT lets programs share a port that have nothing to do with each other.
+    SharedPort,
 }
 
 impl Hazard {
@@ -29,6 +33,7 @@ impl Hazard {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ListenAfterFailedBind => "listen_after_failed_bind",
+            Self::SharedPort => "shared_port",
         }
     }
 }

@@ -70,7 +70,8 @@ impl Assembler {
 /// Whether the owners can be those of this call: what an earlier call of the thread left behind (its
 /// own record was lost) is not.
 fn explains(conflict: &Conflict, event: &Event) -> bool {
-    matches!(event.outcome, Outcome::Failure(_))
+    // One that worked may share its port with others.
+    (matches!(event.outcome, Outcome::Failure(_)) || event.socket.options.reuseport == Some(true))
         && conflict
             .holders
             .iter()

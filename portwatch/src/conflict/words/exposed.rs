@@ -48,6 +48,7 @@ pub fn exposed(event: &Event, process: &Process, refused: Refused) -> Warning {
         refused: Some(refused),
         message: harmless(&message),
         hint: Some(harmless(&hint)),
+        processes: Vec::new(),
     }
 }
 

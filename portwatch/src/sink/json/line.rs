@@ -143,7 +143,7 @@ pub(super) fn event(
         conflict::write(line, explanation, owners.is_some(), args, clock);
     }
     if let Some(warning) = warning {
-        self::warning(line, warning);
+        self::warning(line, warning, args, clock);
     }
     if !missing.is_empty() {
         line.list(key!("missing"), missing, |out, path| string(out, path));
@@ -174,12 +174,13 @@ fn error(line: &mut Object<'_>, errno: Errno) {
 }
 
 /// What is dangerous though it worked.
-fn warning(line: &mut Object<'_>, warning: &Warning) {
+fn warning(line: &mut Object<'_>, warning: &Warning, args: bool, clock: &mut Clock) {
     let Warning {
         kind,
         refused,
         message,
         hint,
+        processes,
     } = warning;
     line.object(key!("warning"), |part| {
         part.word(key!("kind"), kind.as_str());
@@ -194,6 +195,13 @@ fn warning(line: &mut Object<'_>, warning: &Warning) {
                 error(part, *errno);
                 part.object(key!("network"), |part| {
                     side(part, key!("local"), local, &PortFacts::default());
+                });
+            });
+        }
+        if !processes.is_empty() {
+            part.list(key!("processes"), processes, |out, other| {
+                Object::write(out, |part| {
+                    process::fields(part, &other.task, &other.process, args, clock);
                 });
             });
         }

@@ -268,7 +268,7 @@ const LIST: [Puzzle; 50] = [
     puzzle(
         "two programs share a port and do not know",
         "nanomsg/nanomsg#404",
-        NotMade("no call is refused: both have set SO_REUSEPORT, and portwatch shows two binds"),
+        Shown("a warning at the second bind(), with the other program"),
     ),
     puzzle(
         "a test's port is taken between probing and binding",

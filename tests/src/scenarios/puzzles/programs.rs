@@ -37,6 +37,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
     puzzle_26_forwarder_of_a_container: [26],
     puzzle_32_reserved_port: [32],
     puzzle_33_fixed_port_in_the_automatic_range: [33],
+    puzzle_47_shared_by_strangers: [47],
 ];
 
 pub(super) const ROLES: &[Role] = roles![
@@ -50,6 +51,7 @@ pub(super) const ROLES: &[Role] = roles![
     rootlessport,
     port_mapper,
     status_monitor,
+    message_queue,
 ];
 
 const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -226,6 +228,30 @@ fn puzzle_19_multicast_dns(s: &mut Script) -> Result<()> {
         .advises(&["SO_REUSEADDR on your socket, set before bind(), would let you share the port"]);
     let late = late.reuseaddr()?;
     s.bind(&late, (ANY4, 5353)).ok()?;
+    Ok(())
+}
+
+fn message_queue(s: &mut Script) -> Result<Vec<Sock>> {
+    let sock = s.socket(Kind::Tcp4)?.reuseport()?;
+    s.bind(&sock, (LO4, 5000)).ok()?;
+    Ok(vec![sock])
+}
+
+/// Both have set SO_REUSEPORT, so nothing fails, and each gets half of what is meant for the other. Of one
+/// program that is what SO_REUSEPORT is for.
+fn puzzle_47_shared_by_strangers(s: &mut Script) -> Result<()> {
+    let kept = s.program("nanomsg", "message_queue", &[])?;
+    let other = s.program("grpc_server", "message_queue", &[])?;
+    for (name, stranger) in [("nanomsg", kept.me.pid), ("grpc_server", other.me.pid)] {
+        s.last()?
+            .forget("warning")
+            .is("warning.kind", "shared_port")
+            .is("warning.processes.0.pid", stranger)
+            .is("warning.processes.0.executable.name", name)
+            .set("warning.processes.1", Want::Absent)
+            .set("warning.hint", Want::Present);
+        s.again(&kept, "message_queue", &[])?;
+    }
     Ok(())
 }
 
