@@ -44,6 +44,10 @@ use crate::host::namespaces::{Kind, is_initial};
 /// meanwhile. At 3 µs a descriptor, enough for 300,000 of them on one CPU.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The same for the look at the start, before any event is told: what it leaves out costs a search each
+/// time it is in the way.
+const PATIENCE_AT_START: Duration = Duration::from_secs(2);
+
 /// Threads of a search: the kernel's share of the work runs in parallel. Each costs a stack.
 const WORKERS: usize = 4;
 
@@ -118,7 +122,7 @@ impl Descriptors {
     /// portwatch. Takes as long as a whole search. Returns how many descriptors it remembers.
     pub fn prime(&mut self) -> usize {
         if let Some(proc) = open(&self.proc) {
-            let limits = Limits::new(Instant::now(), self.patience);
+            let limits = Limits::new(Instant::now(), PATIENCE_AT_START);
             self.scan(proc.as_fd(), &mut Targets::new(&[]), &limits);
         }
         self.memory.len()
