@@ -46,7 +46,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
     bind_privileged_port_as_nobody: [43],
     bind_socket_of_another_user,
     bind_not_local: [41],
-    bind_tentative,
+    bind_tentative: [40],
     bind_used_twice,
     bind_on_another_interface,
     bind_short_address,

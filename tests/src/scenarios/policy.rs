@@ -1,6 +1,6 @@
 //! Refused by policy, before the socket layer decides: cgroup programs, Landlock, seccomp.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
@@ -30,7 +30,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
 const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// A cgroup whose programs refuse these calls, with this process in it.
-fn cgroup(s: &mut Script, refuse: &[Refuse]) -> Result<Cgroup> {
+pub(super) fn cgroup(s: &mut Script, refuse: &[Refuse]) -> Result<Cgroup> {
     let own = s.me.cgroup.clone().unwrap_or_else(|| "/".to_owned());
     let Some(cgroup) = Cgroup::enter(&own)? else {
         return skip("cgroup v2 is not mounted");
@@ -44,18 +44,12 @@ fn cgroup(s: &mut Script, refuse: &[Refuse]) -> Result<Cgroup> {
 }
 
 /// The refusal names this program on the process' own cgroup.
-fn named(line: &mut Expect, attach_type: &str, cgroup: &Cgroup) {
+pub(super) fn named(line: &mut Expect, attach_type: &str, cgroup: &Cgroup) {
     let at = |path: &str| format!("conflict.policy.programs.0.{path}");
     line.is(&at("name"), "pw_refuses")
         .set(&at("id"), Want::Present)
         .is(&at("attach_type"), attach_type)
         .is(&at("cgroup"), cgroup.path_inside());
-}
-
-/// portwatch looks at the cgroup right after the refusal; here it is gone with the scenario.
-fn looked_at(cgroup: Cgroup) {
-    std::thread::sleep(Duration::from_secs(1));
-    drop(cgroup);
 }
 
 fn policy_cgroup_bind(s: &mut Script) -> Result<()> {
@@ -70,7 +64,7 @@ fn policy_cgroup_bind(s: &mut Script) -> Result<()> {
         .bind(&v6, (std::net::Ipv6Addr::LOCALHOST, 8080))
         .fails(Errno::EPERM)?;
     named(line, "cgroup_inet6_bind", &cgroup);
-    looked_at(cgroup);
+    s.keep(cgroup);
     Ok(())
 }
 
@@ -82,7 +76,7 @@ fn policy_cgroup_connect(s: &mut Script) -> Result<()> {
         let line = s.connect(&sock, (LO4, 8080)).fails(Errno::EPERM)?;
         named(line, "cgroup_inet4_connect", &cgroup);
     }
-    looked_at(cgroup);
+    s.keep(cgroup);
     Ok(())
 }
 

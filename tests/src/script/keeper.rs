@@ -161,6 +161,11 @@ impl Script {
         Ok(is_there)
     }
 
+    /// Lets a cgroup be there until the workload ends: portwatch may look at it.
+    pub(crate) fn keep(&mut self, cgroup: Cgroup) {
+        self.keepers.cgroups.push(cgroup);
+    }
+
     /// A copy of this program under this name, there until the workload ends; its path.
     pub(crate) fn copy(&mut self, name: &str) -> Result<String> {
         let copy = Copy::new(name)?;

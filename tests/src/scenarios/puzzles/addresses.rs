@@ -5,14 +5,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 
-use super::super::{Scenario, scenarios};
+use super::super::{Scenario, policy, scenarios};
 use crate::{
     script::{Script, skip},
-    sys::{
-        bpf::{Cgroup, Refuse},
-        netlink, netns,
-        sock::Kind,
-    },
+    sys::{bpf::Refuse, netlink, netns, sock::Kind},
 };
 
 pub(super) const ALL: &[Scenario] = scenarios![
@@ -65,23 +61,19 @@ fn puzzle_16_only_where_bindv6only_is_off(s: &mut Script) -> Result<()> {
 
 /// A cgroup program undoes a bind that had worked: nobody ever has the port.
 fn puzzle_30_refused_after_bind(s: &mut Script) -> Result<()> {
-    let own = s.me.cgroup.clone().unwrap_or_else(|| "/".to_owned());
-    let Some(cgroup) = Cgroup::enter(&own)? else {
-        return skip("cgroup v2 is not mounted");
-    };
-    cgroup.refuse(Refuse::PostBind4)?;
-    s.relearn()?;
+    s.bound(Kind::Tcp4, (LO4, 30539))?;
+    let cgroup = policy::cgroup(s, &[Refuse::PostBind4])?;
     for kind in [Kind::Tcp4, Kind::Udp4] {
         let sock = s.socket(kind)?;
-        s.bind(&sock, (ANY4, 30539))
+        let line = s
+            .bind(&sock, (ANY4, 30539))
             .fails(Errno::EPERM)?
-            .says(&["refused by", "cgroup"])
-            .advises(&["bpftool cgroup tree"]);
+            .says(&["pw_refuses"]);
+        policy::named(line, "cgroup_inet4_post_bind", &cgroup);
         ensure!(sock.local().is_none_or(|local| local.port() == 0), "bound");
     }
-    drop(cgroup);
-    s.relearn()?;
-    s.bound(Kind::Tcp4, (LO4, 30539)).map(drop)
+    s.keep(cgroup);
+    Ok(())
 }
 
 /// An address that is there and may not be used yet: `ip -6 addr` says "tentative".

@@ -243,8 +243,9 @@ fn producer(s: &mut Script) -> Result<Vec<Sock>> {
 fn puzzle_38_range_used_up_by_a_neighbour(s: &mut Script) -> Result<()> {
     netns::sysctl("ipv4/ip_local_port_range", "40000 40001")?;
     s.relearn()?;
-    let _broker = s.listener(Kind::Tcp4, (LO4, 9092))?;
-    s.program("producer", "producer", &[])?;
+    // There as long as portwatch may look at its connections.
+    s.program("broker", "listener", &["9092"])?;
+    let kept = s.program("producer", "producer", &[])?;
     let late = s.socket(Kind::Tcp4)?;
     s.connect(&late, (LO4, 9092))
         .fails(Errno::EADDRNOTAVAIL)?
@@ -252,6 +253,11 @@ fn puzzle_38_range_used_up_by_a_neighbour(s: &mut Script) -> Result<()> {
         .is("conflict.exhausted.scope", "tuple")
         .is("conflict.exhausted.range.0", 40_000)
         .is("conflict.exhausted.range.1", 40_001)
+        .used(2, 0, kept.me.pid, 2)
+        .is(
+            "conflict.exhausted.top.0.process.executable.name",
+            "producer",
+        )
         .says(&["127.0.0.1:9092", "other destinations may still have some"]);
     // Towards another peer there are ports.
     let _other = s.listener(Kind::Tcp4, (LO4, 9093))?;
