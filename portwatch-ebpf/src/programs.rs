@@ -35,6 +35,8 @@ enum Room {
     Autobind,
     State,
     Release,
+    Taken4,
+    Taken6,
     SysExit,
 }
 
@@ -126,6 +128,18 @@ program!(
     listen_refused_tracing in ListenRefused,
     FExitContext,
     |ctx, G| tracing::listen_refused::<G>(&ctx)
+);
+program!(
+    fexit,
+    taken4_tracing in Taken4,
+    FExitContext,
+    |ctx, G| tracing::taken::<G>(&ctx)
+);
+program!(
+    fexit,
+    taken6_tracing in Taken6,
+    FExitContext,
+    |ctx, G| tracing::taken::<G>(&ctx)
 );
 program!(fentry, connect_stream_enter_tracing, FEntryContext, |ctx| {
     tracing::connect_stream_entered(&ctx)

@@ -81,6 +81,7 @@ pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
         loops,
         cast,
         mptcp_connects: btf.has_function(MPTCP_CONNECT),
+        preempts: kernel::preempts(),
     };
     Ok(Gathered {
         facts,

@@ -8,12 +8,13 @@ use portwatch_ebpf::abi::{config::detail, record::loss};
 
 use crate::{
     emit,
-    hook::{self, Backend, Returned, autobind, bind, closed, connect, listen},
+    hook::{self, Backend, Returned, autobind, bind, closed, connect, listen, taken},
     kernel::{
         generation::Generation,
         memory::{Memory, Ptr, Typed, config, detailed, offset},
         request::{Request, Space},
-        sock, task,
+        sock::{self, Kind},
+        task,
     },
     state::calls::{Entered, Entry, Function, enter, leave, start, take_start},
 };
@@ -103,6 +104,15 @@ pub(crate) fn bind<G: Generation>(ctx: &FExitContext) {
     bind::returned::<Tracing<G>>(sk, returned(ctx.arg(3), Function::Bind), || {
         request::<G>(address, len)
     });
+}
+
+/// fexit of the same, where the program above may be preempted and then skipped for others.
+#[inline(always)]
+pub(crate) fn taken<G: Generation>(ctx: &FExitContext) {
+    let sk = sk(ctx.arg(0), config!(bind_takes_socket));
+    if ctx.arg::<i32>(3) == 0 && Kind::of::<Typed>(sk).is_some() {
+        taken::by_caller::<Tracing<G>>(sk);
+    }
 }
 
 /// fexit of __inet_listen_sk or inet_listen.

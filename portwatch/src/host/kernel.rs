@@ -49,6 +49,36 @@ impl Release {
     }
 }
 
+/// How the kernel preempts, with what is in use in brackets; root's, and only where debugfs is mounted
+/// (kernel/sched/debug.c, `sched_dynamic_show`).
+const PREEMPTION: &str = "/sys/kernel/debug/sched/preempt";
+
+/// Whether the kernel preempts what runs in it. Where it does not say so: 7.x does, unless it is built
+/// otherwise ("sched: Further restrict the preemption modes"), older ones only when told at the boot.
+#[must_use]
+pub fn preempts() -> bool {
+    let model = read_line(PREEMPTION).and_then(|text| model(&text).map(str::to_owned));
+    let told = || {
+        let parameters = read_line("/proc/cmdline").unwrap_or_default();
+        let told = parameters
+            .split_ascii_whitespace()
+            .filter_map(|one| one.strip_prefix("preempt="));
+        told.last().map(str::to_owned)
+    };
+    match model.or_else(told) {
+        Some(model) => matches!(model.as_str(), "full" | "lazy"),
+        None => Release::read()
+            .and_then(|release| release.version)
+            .is_some_and(|version| (7, 0) <= version),
+    }
+}
+
+/// `lazy` of `full (lazy)`.
+fn model(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once('(')?;
+    rest.split_once(')').map(|(model, _)| model)
+}
+
 /// Name of the host, from `/proc/sys/kernel/hostname`.
 #[must_use]
 pub fn host_name() -> Option<String> {
@@ -120,6 +150,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_model_of_preemption_stands_in_brackets() {
+        assert_eq!(model("none (voluntary) full lazy"), Some("voluntary"));
+        assert_eq!(model("full (lazy)"), Some("lazy"));
+        assert_eq!(model("none voluntary"), None);
+    }
 
     #[test]
     fn releases_of_the_matrix_and_odd_ones() {

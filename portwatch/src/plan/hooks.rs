@@ -74,6 +74,9 @@ pub struct Hook {
     pub need: Need,
     /// Programs of the tracing backend that tell how long a call took, and nothing else.
     pub timing: &'static [Program],
+    /// Programs of the tracing backend that only note who gets a port. They are short, so that hardly one
+    /// is skipped where the kernel preempts programs: then it skips others of the same kind on that CPU.
+    pub noting: &'static [Program],
     /// Programs of the tracing backend.
     pub tracing: &'static [Program],
     /// Programs of the kprobe backend.
@@ -126,6 +129,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::OpsAndOwners(&[Op::Bind]),
         need: Need::Required,
         timing: &[Program("bind4_enter_tracing", FEntry)],
+        noting: &[Program("taken4_tracing", FExit)],
         tracing: &[Program("bind4_tracing", FExit)],
         kprobe: &[
             Program("bind4_enter_kprobe", KProbe),
@@ -148,6 +152,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::OpsAndOwners(&[Op::Bind]),
         need: Need::Optional,
         timing: &[Program("bind6_enter_tracing", FEntry)],
+        noting: &[Program("taken6_tracing", FExit)],
         tracing: &[Program("bind6_tracing", FExit)],
         kprobe: &[
             Program("bind6_enter_kprobe", KProbe),
@@ -164,6 +169,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Ops(&[Op::Bind]),
         need: Need::Optional,
         timing: &[],
+        noting: &[],
         tracing: &[Program("bind_refused_tracing", FExit)],
         kprobe: &[
             Program("bind_refused_enter_kprobe", KProbe),
@@ -186,6 +192,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Ops(&[Op::Listen]),
         need: Need::Required,
         timing: &[Program("listen_enter_tracing", FEntry)],
+        noting: &[],
         tracing: &[Program("listen_tracing", FExit)],
         kprobe: &[
             Program("listen_enter_kprobe", KProbe),
@@ -203,6 +210,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Ops(&[Op::Listen]),
         need: Need::Beside("__inet_listen_sk"),
         timing: &[],
+        noting: &[],
         tracing: &[Program("listen_early_tracing", FExit)],
         kprobe: &[
             Program("listen_early_enter_kprobe", KProbe),
@@ -219,6 +227,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Ops(&[Op::Listen]),
         need: Need::Optional,
         timing: &[],
+        noting: &[],
         tracing: &[Program("listen_refused_tracing", FExit)],
         kprobe: &[
             Program("listen_refused_enter_kprobe", KProbe),
@@ -238,6 +247,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::OpsAndOwners(&[Op::Connect]),
         need: Need::Required,
         timing: &[],
+        noting: &[],
         tracing: &[Program("state_tracing", BtfTracepoint)],
         kprobe: &[Program("state_raw", RawTracepoint)],
         raw_tp: &[Program("state_raw", RawTracepoint)],
@@ -254,6 +264,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Ops(&[Op::Connect]),
         need: Need::Required,
         timing: &[],
+        noting: &[],
         tracing: &[
             Program("connect_stream_enter_tracing", FEntry),
             Program("connect_stream_tracing", FExit),
@@ -271,6 +282,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Ops(&[Op::Connect]),
         need: Need::Required,
         timing: &[],
+        noting: &[],
         tracing: &[],
         kprobe: &[
             Program("connect4_enter_kprobe", KProbe),
@@ -287,6 +299,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Ops(&[Op::Connect]),
         need: Need::Optional,
         timing: &[],
+        noting: &[],
         tracing: &[],
         kprobe: &[
             Program("connect6_enter_kprobe", KProbe),
@@ -303,6 +316,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Ops(&[Op::Connect]),
         need: Need::Optional,
         timing: &[],
+        noting: &[],
         tracing: &[],
         kprobe: &[
             Program("pre_connect4_enter_kprobe", KProbe),
@@ -319,6 +333,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Ops(&[Op::Connect]),
         need: Need::Optional,
         timing: &[],
+        noting: &[],
         tracing: &[],
         kprobe: &[
             Program("pre_connect6_enter_kprobe", KProbe),
@@ -339,6 +354,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Ops(&[Op::Connect, Op::Autobind]),
         need: Need::Required,
         timing: &[],
+        noting: &[],
         tracing: &[
             Program("connect_datagram_enter_tracing", FEntry),
             Program("connect_datagram_tracing", FExit),
@@ -358,6 +374,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Ops(&[Op::Connect]),
         need: Need::Optional,
         timing: &[],
+        noting: &[],
         tracing: &[Program("connect_refused_tracing", FExit)],
         kprobe: &[
             Program("connect_refused_enter_kprobe", KProbe),
@@ -374,6 +391,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::OpsAndOwners(&[Op::Autobind]),
         need: Need::Required,
         timing: &[Program("autobind_enter_tracing", FEntry)],
+        noting: &[],
         tracing: &[Program("autobind_tracing", FExit)],
         kprobe: &[
             Program("autobind_enter_kprobe", KProbe),
@@ -391,6 +409,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::OpsAndOwners(&[]),
         need: Need::Required,
         timing: &[],
+        noting: &[],
         tracing: &[Program("release_tracing", FEntry)],
         kprobe: &[Program("release_kprobe", KProbe)],
         raw_tp: &[],
@@ -407,6 +426,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Ops(ALL),
         need: Need::Required,
         timing: &[],
+        noting: &[],
         tracing: &[],
         kprobe: &[],
         raw_tp: &[Program("sys_exit_raw", RawTracepoint)],
@@ -423,6 +443,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Descendants,
         need: Need::Required,
         timing: &[],
+        noting: &[],
         tracing: &[Program("fork_tracing", BtfTracepoint)],
         kprobe: &[Program("fork_raw", RawTracepoint)],
         raw_tp: &[Program("fork_raw", RawTracepoint)],
@@ -436,6 +457,7 @@ pub const HOOKS: &[Hook] = &[
         when: When::Descendants,
         need: Need::Required,
         timing: &[],
+        noting: &[],
         tracing: &[Program("free_tracing", BtfTracepoint)],
         kprobe: &[Program("free_raw", RawTracepoint)],
         raw_tp: &[Program("free_raw", RawTracepoint)],

@@ -69,6 +69,7 @@ pub(crate) fn facts(kernel: Kernel) -> Facts {
             },
         ),
         mptcp_connects: kernel != Kernel::V5_10,
+        preempts: kernel == Kernel::V7_3,
     }
 }
 

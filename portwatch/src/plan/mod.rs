@@ -48,6 +48,8 @@ pub struct Facts {
     pub cast: Option<Cast>,
     /// Whether the kernel has [`hooks::MPTCP_CONNECT`].
     pub mptcp_connects: bool,
+    /// Whether the kernel preempts what runs in it, programs included.
+    pub preempts: bool,
 }
 
 impl Facts {
@@ -323,6 +325,9 @@ fn attachments(
         };
         if backend == Backend::Tracing && !selection.brief && purpose == Use::Events {
             programs.extend(hook.timing);
+        }
+        if backend == Backend::Tracing && facts.preempts && any_of(selection, &OWNED) {
+            programs.extend(hook.noting);
         }
         let target = match resolve(hook, &facts.prototypes) {
             // An owner that was not noted is found by its socket's inode.
