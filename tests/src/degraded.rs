@@ -44,6 +44,8 @@ pub(crate) enum Feature {
     KernelBind,
     /// `event.duration` of anything but connect.
     Duration,
+    /// Who closes a socket.
+    Closer,
     /// System calls that end before the socket layer's own code: seccomp, EFAULT; and listen() of a
     /// protocol that has none (EOPNOTSUPP).
     Early,
@@ -66,6 +68,7 @@ impl Feature {
             Self::Autobind => "autobind",
             Self::KernelBind => "kernel-sockets",
             Self::Duration => "durations",
+            Self::Closer => "closers",
             Self::Early => "calls-before-socket-layer",
             Self::ConnectTooLate => "connect-on-connected-socket",
             Self::ConnectWithoutCall => "connect-without-call",
@@ -107,6 +110,11 @@ const TABLE: &[(Backend, Feature, &str)] = &[
         Backend::RawTp,
         Feature::Duration,
         "the entry of a call is not looked at",
+    ),
+    (
+        Backend::RawTp,
+        Feature::Closer,
+        "close() is no call of the socket family, and an exit makes none",
     ),
     (
         Backend::RawTp,
@@ -199,6 +207,7 @@ mod tests {
                 Feature::Autobind,
                 Feature::KernelBind,
                 Feature::Duration,
+                Feature::Closer,
             ] {
                 assert_eq!(may_miss(backend, feature), None, "{backend:?} {feature:?}");
             }

@@ -119,6 +119,11 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
         feature: "durations",
         reason: "how long a call took, TCP connect excepted",
     },
+    BlindSpot {
+        backend: Backend::RawTp,
+        feature: "closers",
+        reason: "who left a TIME_WAIT, and who was just closing a socket",
+    },
     // Measured on 7.3: 8 processes on 2 CPUs bound 300 times, 11 were missed, and the kernel counted
     // 370 skipped runs of the program, most of them for calls that are none of ours.
     BlindSpot {

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 
 use super::{Scenario, scenarios};
 use crate::{
+    degraded::{self, Feature},
     expect::Want,
     script::{Judged, Script},
     sys::{
@@ -411,9 +412,15 @@ fn conflict_time_wait(s: &mut Script) -> Result<()> {
     for reuse in [false, true] {
         let late = s.socket(Kind::Tcp4)?;
         let late = if reuse { late.reuseaddr()? } else { late };
+        let closer = match degraded::may_miss(s.ctx.backend, Feature::Closer) {
+            Some(_) => Want::Absent,
+            None => Want::is(s.me.pid),
+        };
         s.bind(&late, local)
             .fails(Errno::EADDRINUSE)?
             .held(0, Kind::Tcp4, local, Some(peer), "time_wait")
+            .set("conflict.holders.0.closer.pid", closer)
+            .set("conflict.holders.0.expires", Want::Present)
             .judged((
                 "time_wait",
                 "exact",
