@@ -397,7 +397,6 @@ fn holder(mut bytes: &[u8]) -> Result<Holder, DecodeError> {
             time_boot: noted,
             has_it: when(flags, flags::HAS_IT | flags::CLOSING, ())
                 .map(|()| task_of(&now, present | present::PARENT)),
-            closing: flags & flags::CLOSING != 0,
         }),
         closer: when(present, present::CLOSER, ()).map(|()| Closer {
             task: task_of(&who, present),

@@ -28,8 +28,8 @@ pub(crate) fn by_caller<B: Backend>(sk: Ptr) {
     }
     let inode = sock::inode::<B::Memory, Far<B>>(sk);
     let place = sock::place::<B::Memory>(sk, port, sock::protocol::<B::Memory>(sk));
-    let leader = Current::<B::Generation>::get().leader();
-    if takers::leader(inode) == leader {
+    let (leader, key) = Current::<B::Generation>::get().main_thread();
+    if key != 0 && takers::process(inode) == key {
         closers::note_taker(place, inode, leader, emit::now());
     } else if Kind::of::<B::Memory>(sk).is_some()
         && let Some(caller) = Caller::<B::Generation>::get()

@@ -139,7 +139,7 @@ fn last<F: Memory>(record: &mut OwnersRecord, net: u64, port: u64) {
         netns: F::fetch(net, offset!(net_inum)),
         port: port as u16,
         peer_port: 0,
-        peer: 0,
+        addresses: 0,
         transport: sock::protocol::<F>(own),
     };
     let last = &mut record.last;

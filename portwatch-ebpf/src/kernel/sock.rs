@@ -306,17 +306,25 @@ pub(crate) fn protocol<M: Memory>(sk: Ptr) -> u8 {
 /// Where a socket with that local port is.
 #[inline(always)]
 pub(crate) fn place<M: Memory>(sk: Ptr, port: u16, transport: u8) -> Place {
-    let v6 = offset!(skc_v6_daddr);
-    let peer = if v6 != ABSENT && M::load::<u16>(sk, offset!(skc_family)) == AF_INET6 {
-        M::load::<u64>(sk, v6) ^ M::load::<u64>(sk, v6 + 8)
+    let peer_port = M::load::<u16>(sk, offset!(skc_dport));
+    let (v6, v6_local) = (offset!(skc_v6_daddr), offset!(skc_v6_rcv_saddr));
+    let addresses = if peer_port == 0 {
+        0
+    } else if v6 != ABSENT
+        && v6_local != ABSENT
+        && M::load::<u16>(sk, offset!(skc_family)) == AF_INET6
+    {
+        let halves = |at: u32| M::load::<u64>(sk, at) ^ M::load::<u64>(sk, at + 8);
+        halves(v6) ^ halves(v6_local).rotate_left(32)
     } else {
-        u64::from(M::load::<u32>(sk, offset!(skc_daddr)))
+        let word = |at: u32| u64::from(M::load::<u32>(sk, at));
+        word(offset!(skc_daddr)) ^ word(offset!(skc_rcv_saddr)).rotate_left(24)
     };
     Place {
         netns: netns::<M>(sk),
         port,
-        peer_port: M::load::<u16>(sk, offset!(skc_dport)),
-        peer,
+        peer_port,
+        addresses,
         transport,
     }
 }

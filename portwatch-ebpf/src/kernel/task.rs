@@ -189,10 +189,18 @@ impl<G: Generation> Current<G> {
         unsafe { bpf_get_current_comm(to.as_mut_ptr().cast(), 16) };
     }
 
-    /// struct task_struct of the main thread.
+    /// Its struct task_struct, and what identifies its process together with what that executes; zeros of
+    /// a thread that is not the main one.
     #[inline(always)]
-    pub(crate) fn leader(self) -> u64 {
-        self.pointer(offset!(task_group_leader)) as u64
+    pub(crate) fn main_thread(self) -> (u64, u64) {
+        let Ids { tgid, tid } = ids();
+        if tgid != tid {
+            return (0, 0);
+        }
+        let start = self.load::<u64>(offset!(task_start_boottime));
+        let exec = self.load::<u64>(offset!(task_exec_id));
+        let leader = self.pointer(offset!(task_group_leader)) as u64;
+        (leader, process_key(start, exec, tgid))
     }
 
     #[inline(always)]

@@ -21,6 +21,9 @@ const _: () = assert!(size_of::<Closer>() == 112);
 #[map]
 static CLOSERS: Array<Closer> = Array::with_max_entries(SLOTS, 0);
 
+/// `present` of a note whose process stands among [`takers`]: no bit of a task.
+const BY_TAKER: u32 = 1 << 31;
+
 /// 1.75 MiB.
 const SLOTS: u32 = 1 << 14;
 
@@ -33,21 +36,21 @@ pub(crate) struct Place {
     pub(crate) port: u16,
     /// Peer port, network byte order; 0 without one.
     pub(crate) peer_port: u16,
-    /// The peer's address in a word: IPv4, else the two halves of IPv6 XORed; 0 without one.
-    pub(crate) peer: u64,
+    /// Both addresses in a word: IPv4, else the two halves of IPv6 XORed; 0 without a peer.
+    pub(crate) addresses: u64,
     /// Low byte of IPPROTO_*: the same of TCP and MPTCP.
     pub(crate) transport: u8,
 }
 
 impl Place {
-    /// Different for different places, but for what it has of IPv6 addresses. The first word is never 0:
-    /// no namespace has inode 0.
+    /// Different for different places, but for what it has of IPv6 addresses; without a peer the local
+    /// address does not count. The first word is never 0: no namespace has inode 0.
     #[inline(always)]
     fn key(self) -> [u64; 2] {
         let ports = u64::from(self.port) << 16 | u64::from(self.peer_port);
         [
             u64::from(self.netns) << 32 | ports,
-            self.peer ^ u64::from(self.transport) << 56,
+            self.addresses ^ u64::from(self.transport) << 56,
         ]
     }
 }
@@ -80,7 +83,7 @@ pub(crate) fn note_taker(place: Place, inode: u64, leader: u64, at: u64) {
             notes::write(slot, [key[0], key[1], inode], |closer| {
                 closer.at = at;
                 closer.leader = leader;
-                closer.present = 0;
+                closer.present = BY_TAKER;
             });
         }
     }
@@ -95,8 +98,14 @@ pub(crate) fn copy(place: Place, closed: &mut u64, task: &mut TaskRecord) -> u32
         return 0;
     };
     // SAFETY: a slot of our map.
-    let (noted, inode) = unsafe { (notes::copy(slot, key, closed, task), notes::last_word(slot)) };
-    if noted != 0 || *closed == 0 {
+    let (inode, noted) = unsafe {
+        let inode = notes::last_word(slot);
+        (
+            inode,
+            notes::copy(slot, [key[0], key[1], inode], closed, task),
+        )
+    };
+    if noted != BY_TAKER {
         return noted;
     }
     let mut taken = 0;

@@ -74,6 +74,7 @@ impl Who {
 /// As for [`write`].
 #[inline(always)]
 unsafe fn is_about<const N: usize, const M: usize>(note: *const Note<N>, key: &[u64; M]) -> bool {
+    const { assert!(M <= N) };
     // SAFETY: the caller's; M is at most N.
     unsafe {
         let own = (&raw const (*note).key).cast::<u64>();
@@ -96,7 +97,6 @@ pub(super) unsafe fn copy<const N: usize, const M: usize>(
     at: &mut u64,
     task: &mut TaskRecord,
 ) -> u32 {
-    const { assert!(M <= N) };
     // SAFETY: the caller's, and a record of the ring: plain integers, whole numbers of words.
     unsafe {
         if !is_about(note, &key) {
@@ -124,11 +124,29 @@ pub(super) unsafe fn leader<const N: usize, const M: usize>(
     note: *const Note<N>,
     key: [u64; M],
 ) -> u64 {
-    const { assert!(M <= N) };
     // SAFETY: the caller's.
     unsafe {
         if is_about(note, &key) {
             (&raw const (*note).who.leader).read_volatile()
+        } else {
+            0
+        }
+    }
+}
+
+/// What identifies the process that a note about `key` names; 0 where there is none.
+///
+/// # Safety
+/// As for [`write`].
+#[inline(always)]
+pub(super) unsafe fn process<const N: usize, const M: usize>(
+    note: *const Note<N>,
+    key: [u64; M],
+) -> u64 {
+    // SAFETY: the caller's.
+    unsafe {
+        if is_about(note, &key) {
+            (&raw const (*note).who.task.process_key).read_volatile()
         } else {
             0
         }

@@ -40,6 +40,13 @@ pub(crate) fn copy(inode: u64, taken: &mut u64, task: &mut TaskRecord) -> u32 {
     slot(inode).map_or(0, |slot| unsafe { notes::copy(slot, [inode], taken, task) })
 }
 
+/// What identifies the process that a note names (`TaskRecord::process_key`); 0 where it is gone.
+#[inline(always)]
+pub(crate) fn process(inode: u64) -> u64 {
+    // SAFETY: a slot of our map.
+    slot(inode).map_or(0, |slot| unsafe { notes::process(slot, [inode]) })
+}
+
 /// The main thread of the process that a note names; 0 where it is gone.
 #[inline(always)]
 pub(crate) fn leader(inode: u64) -> u64 {

@@ -11,16 +11,15 @@ const TIME_WAIT: Duration = Duration::from_secs(60);
 /// less, but a thread may be preempted on its way.
 const JUST_BEFORE: Duration = Duration::from_millis(10);
 
-/// Who left a connection in TIME_WAIT. `remaining`: how long it stays there from `now` (CLOCK_BOOTTIME,
-/// ns) on.
+/// Who left a connection in TIME_WAIT that was in the way at `now`, and ends at `expires`, if that is known;
+/// both CLOCK_BOOTTIME, ns.
 ///
 /// A note is about whatever had these ends last, and its connection may have been shut down before it was
-/// closed: then the note is that of an earlier connection, whose own TIME_WAIT had to pass in between.
+/// closed: then the note is that of an earlier connection, whose own TIME_WAIT had to pass in between. From
+/// close() to TIME_WAIT the kernel waits for the peer as long as that (`tcp_fin_timeout`).
 #[must_use]
-pub fn left_by(holder: &Holder, now: u64, remaining: Option<Duration>) -> Option<&Closer> {
-    let entered = now.saturating_sub(nanos(
-        TIME_WAIT - remaining.unwrap_or_default().min(TIME_WAIT),
-    ));
+pub fn left_by(holder: &Holder, now: u64, expires: Option<u64>) -> Option<&Closer> {
+    let entered = expires.map_or(now, |expires| expires.saturating_sub(nanos(TIME_WAIT)));
     let closer = holder.closer.as_ref()?;
     (closer.time_boot <= now && closer.time_boot > entered.saturating_sub(nanos(TIME_WAIT)))
         .then_some(closer)
@@ -63,7 +62,7 @@ mod tests {
                 })
                 .culprit
                 .holder;
-            left_by(&holder, now, remaining.map(Duration::from_secs)).is_some()
+            left_by(&holder, now, remaining.map(|left| now + left * SECOND)).is_some()
         };
         // It has entered TIME_WAIT 14 s ago.
         assert!(at(14, Some(46)));
@@ -71,8 +70,7 @@ mod tests {
         assert!(at(70, Some(46)));
         assert!(!at(75, Some(46)), "an earlier one");
         assert!(at(59, None));
-        assert!(at(119, None));
-        assert!(!at(120, None));
+        assert!(!at(60, None));
         let later = held(Kind::TimeWait, "127.0.0.1:80").holder(|holder| {
             holder.closer = Some(Closer {
                 task: Task::default(),

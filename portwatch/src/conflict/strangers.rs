@@ -4,7 +4,9 @@ use super::{
     rules::overlap,
     verdict::{claim_of, claim_of_holder, kind_of},
 };
-use crate::event::{Culprit, Event, Kind, Occupant, Op, Outcome, Overlap, Process, Task};
+use crate::event::{
+    Culprit, Event, Kind, Occupant, Op, Outcome, Overlap, Process, Task, Transport,
+};
 
 /// The sockets that an address just bound is shared with: they and the new one form a group, over which the
 /// kernel spreads what comes in (net/core/sock_reuseport.c).
@@ -14,6 +16,11 @@ pub fn sharers(event: &Event) -> Vec<Culprit> {
         return Vec::new();
     };
     if event.outcome != Outcome::Success || event.op != Op::Bind || !own.reuseport {
+        return Vec::new();
+    }
+    // Each of them gets the multicasts, which is what such UDP sockets are shared for.
+    let gets_multicasts = own.address.is_unspecified() || own.address.is_multicast();
+    if own.transport != Transport::Tcp && gets_multicasts {
         return Vec::new();
     }
     let shares = |holder| {

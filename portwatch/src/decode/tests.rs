@@ -552,7 +552,6 @@ fn every_member_of_a_holder_arrives() {
                 comm: Some("now".to_owned()),
                 ..event(&socket_record()).task
             }),
-            closing: false,
         }),
         // The same words as those of who got the port: a record has only one of both.
         closer: Some(Closer {

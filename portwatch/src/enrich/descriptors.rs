@@ -121,11 +121,15 @@ impl Descriptors {
     /// Remembers where all sockets are, so that those are found at once that were there before
     /// portwatch. Takes as long as a whole search. Returns how many descriptors it remembers.
     pub fn prime(&mut self) -> usize {
-        if let Some(proc) = open(&self.proc) {
-            let limits = Limits::new(Instant::now(), PATIENCE_AT_START);
-            self.scan(proc.as_fd(), &mut Targets::new(&[]), &limits);
-        }
+        self.look_at_all(PATIENCE_AT_START);
         self.memory.len()
+    }
+
+    /// Remembers all descriptors; whether there was time for that.
+    fn look_at_all(&mut self, patience: Duration) -> bool {
+        let limits = Limits::new(Instant::now(), patience);
+        open(&self.proc)
+            .is_some_and(|proc| self.scan(proc.as_fd(), &mut Targets::new(&[]), &limits))
     }
 
     /// The same from what the kernel's iterator has shown. Sockets of other kinds are not in it, nor
@@ -141,9 +145,9 @@ impl Descriptors {
         if !self.budget.allows(began) {
             return false;
         }
-        self.prime();
+        let whole = self.look_at_all(self.patience);
         self.budget.spend(began.elapsed());
-        true
+        whole
     }
 
     /// The processes that had a descriptor of a socket when it was looked at them last.

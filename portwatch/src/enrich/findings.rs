@@ -47,7 +47,7 @@ impl Enricher {
     }
 
     /// Who asks, for an event.
-    fn asker(event: &Event) -> Option<Asker> {
+    pub(super) fn asker(event: &Event) -> Option<Asker> {
         Some(Asker {
             netns: event.socket.netns?,
             pid: event.task.pid,

@@ -33,9 +33,9 @@ use std::{io, net::IpAddr, ops::RangeInclusive, time::Duration};
 use crate::{
     conflict::{self, departure, strangers, words},
     event::{
-        Backend, Bearer, Closer, Culprit, Departure, Event, Explanation, Holder, Kind, Occupant,
-        Owner, PolicyProgram, PortClass, PortFacts, Process, ProcessImage, Sighting, Time,
-        Transport, Warning,
+        Backend, Bearer, Closer, Culprit, Departure, Event, Explanation, Kind, Occupant, Owner,
+        PolicyProgram, PortClass, PortFacts, Process, ProcessImage, Sighting, Time, Transport,
+        Warning,
     },
     host::cgroup_programs::Attach,
 };
@@ -50,6 +50,7 @@ use process::Processes;
 use refused::RefusedBinds;
 use service::Services;
 use socket_unit::SocketUnits;
+use time_wait::Ends;
 use usage::Question;
 
 /// What to look up.
@@ -79,6 +80,8 @@ pub struct Enricher {
     usages: Answers<Question, Option<Usage>>,
     bearers: Answers<IpAddr, Option<Vec<Bearer>>>,
     programs: Answers<(String, &'static [Attach]), Option<Vec<PolicyProgram>>>,
+    /// When connections leave TIME_WAIT, CLOCK_BOOTTIME, ns.
+    expiries: Answers<Vec<Option<Ends>>, Option<Vec<Option<u64>>>>,
 }
 
 impl Enricher {
@@ -104,6 +107,7 @@ impl Enricher {
             usages: Answers::default(),
             bearers: Answers::default(),
             programs: Answers::default(),
+            expiries: Answers::default(),
         })
     }
 
@@ -200,40 +204,48 @@ impl Enricher {
         let possessions = self
             .owners
             .of(&verdict.culprits, &mut self.processes, &self.clock);
-        let remaining = self.remaining(event, &verdict.culprits);
+        let expiries = self.expiries(event, &verdict.culprits);
         let owners = verdict
             .culprits
             .iter()
             .zip(possessions)
-            .zip(remaining)
-            .map(|((culprit, possession), remaining)| {
-                self.owner(event, culprit, possession, remaining)
-            })
+            .zip(expiries)
+            .map(|((culprit, possession), expires)| self.owner(event, culprit, possession, expires))
             .collect();
         let findings = self.findings(event, process, &verdict);
         Some(words::explain(event, process, verdict, owners, findings))
     }
 
-    /// How long each of the sockets that are in TIME_WAIT stays there.
-    fn remaining(&self, event: &Event, culprits: &[Culprit]) -> Vec<Option<Duration>> {
-        let waiting: Vec<Option<Holder>> = culprits
+    /// When TIME_WAIT ends for each of the sockets that are in it.
+    fn expiries(&mut self, event: &Event, culprits: &[Culprit]) -> Vec<Option<Time>> {
+        let unknown = vec![None; culprits.len()];
+        let waiting: Vec<Option<Ends>> = culprits
             .iter()
-            .map(|culprit| (culprit.kind == Kind::TimeWait).then(|| culprit.holder.clone()))
+            .map(|culprit| Ends::of(&culprit.holder).filter(|_| culprit.kind == Kind::TimeWait))
             .collect();
-        let Some(netns) = event
-            .socket
-            .netns
-            .filter(|_| waiting.iter().any(Option::is_some))
-        else {
-            return vec![None; culprits.len()];
+        let Some(asker) = Self::asker(event).filter(|_| waiting.iter().any(Option::is_some)) else {
+            return unknown;
         };
-        let ask = move || {
-            let ask = |holder: Option<Holder>| time_wait::remaining(&holder?).unwrap_or_default();
-            waiting.into_iter().map(ask).collect()
-        };
-        self.namespaces
-            .inside(netns, &event.task, ask)
-            .unwrap_or_else(|| vec![None; culprits.len()])
+        let Self {
+            expiries,
+            namespaces,
+            clock,
+            ..
+        } = self;
+        let is_same = |pid| namespaces.is_same(asker.netns, pid, &event.task);
+        let found = expiries.get(asker, waiting, is_same, |waiting| {
+            let waiting = waiting.clone();
+            let ask = move || time_wait::remaining(&waiting).ok();
+            let remaining = namespaces.inside(asker.netns, &event.task, ask)??;
+            let now = clock.now().ok()?.boot;
+            let end = |left: Duration| now.saturating_add(left.as_nanos().try_into().unwrap_or(0));
+            Some(remaining.into_iter().map(|left| left.map(end)).collect())
+        });
+        let found: Option<Vec<Option<u64>>> = found.flatten();
+        found.map_or(unknown, |found| {
+            let time = |end: Option<u64>| end.map(|end| self.clock.time(end));
+            found.into_iter().map(time).collect()
+        })
     }
 
     fn departure(&mut self, closer: &Closer) -> Departure {
@@ -259,7 +271,7 @@ impl Enricher {
         event: &Event,
         culprit: &Culprit,
         possession: Possession,
-        remaining: Option<Duration>,
+        expires: Option<Time>,
     ) -> Owner {
         let Possession {
             processes,
@@ -267,13 +279,9 @@ impl Enricher {
             creator,
         } = possession;
         let holder = &culprit.holder;
-        let closer = departure::left_by(holder, event.time_boot, remaining);
+        let end = expires.map(|time| time.boot);
+        let closer = departure::left_by(holder, event.time_boot, end);
         let closer = closer.map(|closer| self.departure(closer));
-        let expires = remaining.and_then(|remaining| {
-            let remaining = u64::try_from(remaining.as_nanos()).ok()?;
-            let now = self.clock.now().ok()?.boot;
-            Some(self.clock.time(now.saturating_add(remaining)))
-        });
         let device = holder.socket.device;
         let place = event.socket.netns.map_or_else(Place::default, |netns| {
             self.namespaces

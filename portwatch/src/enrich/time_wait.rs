@@ -1,26 +1,55 @@
 //! How long a connection stays in TIME_WAIT still, asked of sock_diag(7): its timer is what it has left.
 
-use std::{io, time::Duration};
+use std::{io, net::IpAddr, time::Duration};
 
 use super::sock_diag;
-use crate::event::{Holder, TcpState};
+use crate::event::{Endpoint, Family, Holder, TcpState};
 
-/// The time until the connection is forgotten, in the network namespace of the calling thread; `None`
-/// where it is not known or the connection is forgotten already.
+/// The ends of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    family: Family,
+    local: (IpAddr, u16),
+    peer: (IpAddr, u16),
+    device: u32,
+}
+
+impl Ends {
+    /// Those of a socket; `None` where they are not known.
+    #[must_use]
+    pub fn of(holder: &Holder) -> Option<Self> {
+        let end = |end: Endpoint| end.address.zip(end.port);
+        Some(Self {
+            family: holder.family,
+            local: end(holder.local)?,
+            peer: end(holder.peer?)?,
+            device: holder.socket.device.unwrap_or_default(),
+        })
+    }
+}
+
+/// The time until each of the connections is forgotten, in the network namespace of the calling thread;
+/// `None` of those that are forgotten already.
 ///
 /// # Errors
 /// When sock_diag is not there or does not answer.
-pub fn remaining(holder: &Holder) -> io::Result<Option<Duration>> {
-    let local = holder.local.address.zip(holder.local.port);
-    let peer = holder.peer.and_then(|peer| peer.address.zip(peer.port));
-    let Some((local, peer)) = local.zip(peer) else {
-        return Ok(None);
+pub fn remaining(waiting: &[Option<Ends>]) -> io::Result<Vec<Option<Duration>>> {
+    let ask = |ends: &Option<Ends>| {
+        let Some(Ends {
+            family,
+            local,
+            peer,
+            device,
+        }) = *ends
+        else {
+            return Ok(None);
+        };
+        let found = sock_diag::connection(family, [local, peer], device)?;
+        // Another connection may have taken its place.
+        let waits = found.filter(|found| found.state == TcpState::TimeWait);
+        Ok(waits.map(|found| found.expires))
     };
-    let device = holder.socket.device.unwrap_or_default();
-    let found = sock_diag::connection(holder.family, [local, peer], device)?;
-    // Another connection may have taken its place.
-    let waits = found.filter(|found| found.state == TcpState::TimeWait);
-    Ok(waits.map(|found| found.expires))
+    waiting.iter().map(ask).collect()
 }
 
 #[cfg(test)]
@@ -33,10 +62,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        event::{Endpoint, Family, Kind},
-        sample,
-    };
+    use crate::{event::Kind, sample};
 
     /// A connection of this machine whose near end is in TIME_WAIT.
     fn waiting(address: &str) -> Holder {
@@ -67,8 +93,8 @@ mod tests {
     fn a_connection_that_has_just_ended_stays_for_a_minute() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let holder = waiting(address);
-            let left = match remaining(&holder) {
-                Ok(left) => left.unwrap(),
+            let left = match remaining(&[Ends::of(&holder)]) {
+                Ok(left) => left[0].unwrap(),
                 Err(error) => {
                     println!("skip: no sock_diag ({error})");
                     return;
@@ -77,7 +103,7 @@ mod tests {
             assert!((50..=61).contains(&left.as_secs()), "{left:?}");
             let mut other = holder;
             other.local.port = Some(1);
-            assert_eq!(remaining(&other).unwrap(), None);
+            assert_eq!(remaining(&[Ends::of(&other), None]).unwrap(), [None, None]);
         }
     }
 }

@@ -45,8 +45,6 @@ pub struct Taker {
     /// The process as it was when the other call was refused, if it had a descriptor of the socket
     /// then, or was closing it.
     pub has_it: Option<Task>,
-    /// It was closing the last descriptor then.
-    pub closing: bool,
 }
 
 /// Who closed a socket, as the kernel's programs noted it then.

@@ -100,7 +100,8 @@ fn upwards(path: &str) -> impl Iterator<Item = &str> {
     )
 }
 
-/// The part of `union bpf_attr` that PROG_QUERY takes.
+/// The part of `union bpf_attr` that PROG_QUERY takes, whole: kernels from 6.17 on write `revision`
+/// whatever size they are told (120933984460; 21c4b99b27f3 of 7.2 asks first).
 #[repr(C)]
 struct Query {
     target_fd: u32,
@@ -110,7 +111,13 @@ struct Query {
     prog_ids: u64,
     prog_cnt: u32,
     reserved: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
+
+const _: () = assert!(size_of::<Query>() == 64);
 
 /// Ids of the programs on a cgroup itself.
 fn query(directory: RawFd, attach: Attach) -> io::Result<Vec<u32>> {
@@ -123,6 +130,10 @@ fn query(directory: RawFd, attach: Attach) -> io::Result<Vec<u32>> {
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: u32::try_from(MAX_PROGRAMS).unwrap_or_default(),
         reserved: 0,
+        prog_attach_flags: 0,
+        link_ids: 0,
+        link_attach_flags: 0,
+        revision: 0,
     };
     // SAFETY: `prog_ids` leads to `prog_cnt` numbers that live until the call is over.
     unsafe { bpf(PROG_QUERY, &mut attr) }?;

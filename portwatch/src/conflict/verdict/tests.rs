@@ -145,7 +145,6 @@ fn who_got_the_port_after_the_refusal_is_not_blamed_for_it() {
             task: event.task.clone(),
             time_boot,
             has_it: None,
-            closing: false,
         });
         in_the_way("127.0.0.1:8080", vec![late.clone()]).kind
     };

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    owner::known_as,
+    owner::{known_as, service},
     phrase::{endpoint, harmless, sentence},
 };
 use crate::{
@@ -39,9 +39,12 @@ pub fn exposed(event: &Event, process: &Process, refused: Refused) -> Warning {
         .local
         .port
         .map_or_else(|| "the port".to_owned(), |port| format!("port {port}"));
+    let what = match service(process.systemd_unit.as_deref()) {
+        Some(unit) => unit.to_owned(),
+        None => format!("{name} (pid {})", event.task.pid),
+    };
     let hint = sentence(&format!(
-        "stop {name} (pid {}) or close {port} in a firewall until it heeds what bind() returns",
-        event.task.pid
+        "stop {what} or close {port} in a firewall until {name} checks the result of bind()"
     ));
     Warning {
         kind: Hazard::ListenAfterFailedBind,

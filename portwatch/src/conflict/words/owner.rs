@@ -30,6 +30,11 @@ pub(super) fn known_as<'a>(task: &'a Task, process: &'a Process) -> &'a str {
     name(task, process, first).unwrap_or("the process")
 }
 
+/// A unit that is stopped and started as a service.
+pub(super) fn service(unit: Option<&str>) -> Option<&str> {
+    unit.filter(|unit| unit.ends_with(".service") && !unit.starts_with("user@"))
+}
+
 /// Whether the caller itself has the socket.
 pub(super) fn is_own(case: &Case<'_>, owner: &Owner) -> bool {
     let pid = case.event.task.pid;

@@ -24,9 +24,13 @@ pub(super) fn gone(case: &Case<'_>) -> String {
             Some(later) if later >= 1_000_000 => format!("{} ms later", later / 1_000_000),
             _ => ago(case, closed.boot),
         };
-        return format!(
-            "{} closed its socket on {port} {when}: nothing that was left was in the way",
+        let who = if occupant.task.pid == case.event.task.pid {
+            "this very process".to_owned()
+        } else {
             with_pid(occupant)
+        };
+        return format!(
+            "{who} closed a socket on {port} {when}: nothing that was left was in the way"
         );
     }
     match case.verdict.total {

@@ -1,7 +1,7 @@
 //! A port that programs share which have nothing to do with each other.
 
 use super::{
-    owner::{known_as, with_pid},
+    owner::{known_as, service, with_pid},
     phrase::{endpoint, harmless, sentence},
 };
 use crate::event::{Event, Hazard, Occupant, Process, Transport, Warning};
@@ -24,8 +24,12 @@ pub fn shared(event: &Event, process: &Process, others: Vec<Occupant>) -> Option
         endpoint(&event.local, None),
         with_pid(first),
     );
+    let way = match service(first.process.systemd_unit.as_deref()) {
+        Some(unit) => format!("stop {unit}"),
+        None => "stop one of them".to_owned(),
+    };
     let hint = sentence(&format!(
-        "if that is not meant, stop one of them; without SO_REUSEPORT on {name}'s socket this bind() would have failed"
+        "if that is not meant, {way}; without SO_REUSEPORT on {name}'s socket this bind() would have failed"
     ));
     Some(Warning {
         kind: Hazard::SharedPort,
@@ -57,6 +61,10 @@ mod tests {
         insta::assert_snapshot!(
             [
                 said(Transport::Tcp, vec![occupant(812, "nanomsg")]),
+                said(
+                    Transport::Tcp,
+                    vec![occupant(812, "nginx").of("nginx.service")]
+                ),
                 said(
                     Transport::Udp,
                     vec![occupant(812, "avahi-daemon"), occupant(9, "dnsmasq")]
