@@ -5,6 +5,7 @@
 
 mod conflict;
 mod descriptor;
+mod listing;
 mod name;
 mod warning;
 
@@ -12,6 +13,7 @@ use std::{net::IpAddr, sync::Arc};
 
 pub use conflict::*;
 pub use descriptor::Descriptor;
+pub use listing::Listing;
 pub use name::name;
 pub use warning::*;
 

@@ -7,7 +7,7 @@ use portwatch_ebpf::abi::config::helper;
 use crate::{
     host::{
         btf::{self, Btf, BtfError},
-        fields, kernel,
+        fields, kernel, limits,
         probe::{self, ProgramKind},
     },
     plan::{
@@ -24,6 +24,17 @@ pub struct Gathered {
     pub facts: Facts,
     /// For the loader: ids of the hooked functions and tracepoints this kernel has, in its BTF.
     pub ids: BTreeMap<&'static str, u32>,
+}
+
+/// Asks the running kernel, and makes room for maps: before 5.11 they count as locked memory.
+///
+/// # Errors
+/// When its type information cannot be read.
+pub fn prepare() -> Result<Gathered, BtfError> {
+    if kernel::Release::read().and_then(|release| release.bpf_counts_as_memlock()) != Some(false) {
+        limits::raise_memlock();
+    }
+    gather()
 }
 
 /// Asks the running kernel.

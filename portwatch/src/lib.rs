@@ -20,5 +20,6 @@ pub mod plan;
 mod sample;
 pub mod selection;
 pub mod sink;
+pub mod sockets;
 pub mod source;
 pub mod stderr;

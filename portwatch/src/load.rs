@@ -20,7 +20,10 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use log::Log;
-use portwatch_ebpf::abi::record::{SocketRecord, loss};
+use portwatch_ebpf::abi::{
+    config::Config,
+    record::{SocketRecord, loss},
+};
 use thiserror::Error;
 
 use crate::{
@@ -28,7 +31,7 @@ use crate::{
     event::{Event, LostReason},
     facts::Gathered,
     host::limits::without_files,
-    plan::{Attachment, Facts, Plan, generation::Generation, hooks::Way},
+    plan::{self, Attachment, Facts, Plan, generation::Generation, hooks::Way},
     selection::Selection,
 };
 use object::{Lines, Object};
@@ -133,13 +136,8 @@ pub fn load(
     buffer: u32,
 ) -> Result<Loaded, LoadError> {
     let btf = ids::types(plan.attachments.iter().copied(), &gathered.ids)?;
-    let mut ebpf = loader()
-        .btf(None)
-        .override_global("LAYOUT", &gathered.facts.fields.words[..], true)
-        .override_global("CONFIG", &plan.config.words()[..], true)
-        .override_global(aya_log::LEVEL, &log_level(plan), true)
-        .map_max_entries("EVENTS", buffer)
-        .load(&planned(&gathered.facts, plan)?)?;
+    let object = planned(&gathered.facts, plan.programs(), plan.config.diagnostics)?;
+    let mut ebpf = read(&object, &gathered.facts, &plan.config, buffer)?;
     fill_filters(&mut ebpf, selection, values)?;
     for attachment in &plan.attachments {
         load_program(&mut ebpf, *attachment, &btf)?;
@@ -155,20 +153,63 @@ pub fn load(
     })
 }
 
-/// Which of the programs' diagnostics are wanted: all or none.
-fn log_level(plan: &Plan) -> u8 {
-    if plan.config.diagnostics == 0 {
-        0
-    } else {
-        u8::MAX
-    }
+/// The file of an iterator that is loaded alone; reading it runs the iterator, which goes with it.
+///
+/// # Errors
+/// When the kernel refuses a map or the program, named.
+pub fn iterate(gathered: &Gathered, iterator: Attachment) -> Result<File, LoadError> {
+    /// Nothing goes through the ring: as small as a ring can be on any machine (a page, a power of two).
+    const RING: u32 = 64 << 10;
+    let Gathered { facts, ids } = gathered;
+    let object = planned(facts, [iterator], 0)?;
+    let mut ebpf = read(&object, facts, &plan::lone_config(facts), RING)?;
+    open(&mut ebpf, iterator, ids)
 }
 
-/// The object with the plan's programs alone.
-fn planned(facts: &Facts, plan: &Plan) -> Result<Vec<u8>, ::object::read::Error> {
+/// Loads an iterator and opens its file.
+fn open(
+    ebpf: &mut Ebpf,
+    iterator: Attachment,
+    ids: &BTreeMap<&'static str, u32>,
+) -> Result<File, LoadError> {
+    let types = ids::types([iterator], ids)?;
+    load_program(ebpf, iterator, &types)?;
+    let mut file = None;
+    with_program(ebpf, iterator, "attach", |program, _| {
+        let program: &mut Iter = program.try_into()?;
+        let link = program.attach()?;
+        let opened = program.take_link(link)?.into_file();
+        file = Some(opened.map_err(|error| match error {
+            LinkError::SyscallError(error) => error.into(),
+            _ => ProgramError::NotAttached,
+        })?);
+        Ok(())
+    })?;
+    file.ok_or(LoadError::Lacks(iterator.program))
+}
+
+/// Has aya read an object and make its maps.
+fn read(object: &[u8], facts: &Facts, config: &Config, buffer: u32) -> Result<Ebpf, LoadError> {
+    // Of the programs' diagnostics, all are wanted or none.
+    let log_level = if config.diagnostics == 0 { 0 } else { u8::MAX };
+    Ok(loader()
+        .btf(None)
+        .override_global("LAYOUT", &facts.fields.words[..], true)
+        .override_global("CONFIG", &config.words()[..], true)
+        .override_global(aya_log::LEVEL, &log_level, true)
+        .map_max_entries("EVENTS", buffer)
+        .load(object)?)
+}
+
+/// The object with these programs alone.
+fn planned(
+    facts: &Facts,
+    programs: impl IntoIterator<Item = Attachment>,
+    diagnostics: u32,
+) -> Result<Vec<u8>, ::object::read::Error> {
     let object = Object::read(OBJECT)?;
-    let names: Vec<_> = plan
-        .programs()
+    let names: Vec<_> = programs
+        .into_iter()
         .map(|attachment| {
             version_name(attachment.program, attachment.generation, |name| {
                 object.has(name)
@@ -177,7 +218,7 @@ fn planned(facts: &Facts, plan: &Plan) -> Result<Vec<u8>, ::object::read::Error>
         .collect();
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     // Only those who see all that the verifier says see the lines it quotes.
-    let lines = if plan.config.diagnostics == 0 {
+    let lines = if diagnostics == 0 {
         Lines::Dropped
     } else {
         Lines::Kept
@@ -252,20 +293,7 @@ impl Loaded {
     /// # Errors
     /// When the kernel refuses it.
     pub fn descriptors(&mut self, iterator: Attachment) -> Result<File, LoadError> {
-        let types = ids::types([iterator], &self.ids)?;
-        load_program(&mut self.ebpf, iterator, &types)?;
-        let mut file = None;
-        with_program(&mut self.ebpf, iterator, "attach", |program, _| {
-            let program: &mut Iter = program.try_into()?;
-            let link = program.attach()?;
-            let opened = program.take_link(link)?.into_file();
-            file = Some(opened.map_err(|error| match error {
-                LinkError::SyscallError(error) => error.into(),
-                _ => ProgramError::NotAttached,
-            })?);
-            Ok(())
-        })?;
-        file.ok_or(LoadError::Lacks(iterator.program))
+        open(&mut self.ebpf, iterator, &self.ids)
     }
 
     /// Detaches them: from now on no record is added.

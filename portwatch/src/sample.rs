@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
 pub(crate) mod conflict;
+mod listing;
 
 use std::sync::Arc;
 
 pub(crate) use conflict::*;
+pub(crate) use listing::*;
 
 use crate::event::*;
 

@@ -150,6 +150,30 @@ impl Stream {
     }
 }
 
+/// Takes line number `seq` of sockets that were looked up; all that is wrong with it.
+pub(crate) fn record(text: &str, seq: u64) -> Result<Value, Vec<String>> {
+    let line: Value = match serde_json::from_str(text) {
+        Ok(line) => line,
+        Err(error) => return Err(vec![format!("not JSON ({error})")]),
+    };
+    let mut wrong: Vec<_> = SCHEMA
+        .iter_errors(&line)
+        .map(|error| format!("{error} at {:?}", error.instance_path().as_str()))
+        .collect();
+    for (path, value) in [("record", Value::from("socket")), ("seq", seq.into())] {
+        if lookup(&line, path) != Some(&value) {
+            wrong.push(format!("{path} is not {value}"));
+        }
+    }
+    check_values(&line, "", &mut wrong);
+    check_missing(&line, &mut wrong);
+    if wrong.is_empty() {
+        Ok(line)
+    } else {
+        Err(wrong)
+    }
+}
+
 /// Unknown is absent: never null, never an empty text.
 fn check_values(value: &Value, path: &str, wrong: &mut Vec<String>) {
     match value {

@@ -106,6 +106,43 @@ The first UDP port that anybody takes, without asking for it:
     },
 ];
 
+/// Sections of `who`.
+pub const WHO: &[Section] = &[
+    Section {
+        title: "WHAT IS PRINTED",
+        body: "\
+A socket, with a line for each process that has a descriptor of it: those that listen, those that are \
+bound and do not listen, connections whose local port it is, and what is left of ended ones, which no \
+process has. With an address, also sockets of the wildcard, which take what comes to that address. With \
+a name, the ports of that name in /etc/services.
+
+Without root only what this user may see; a note says how many sockets have hidden owners.",
+    },
+    Section {
+        title: "EXIT STATUS",
+        body: "  0  there is such a socket
+  1  there is none
+  2  wrong usage
+  3  not permitted, or not possible on this kernel
+  4  anything else",
+    },
+    Section {
+        title: "EXAMPLES",
+        body: "\
+Who has port 8080?
+
+  portwatch 8080
+
+Who answers to DNS on the loopback address?
+
+  portwatch who udp/127.0.0.53:domain
+
+End whoever has it:
+
+  portwatch who 8080 --pids | xargs kill",
+    },
+];
+
 /// Sections as `--help` shows them.
 #[must_use]
 pub fn text(sections: &[Section]) -> String {

@@ -7,10 +7,14 @@ mod parse;
 pub mod resolve;
 mod system;
 mod trace;
+pub mod who;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, ColorChoice, Parser, Subcommand, ValueHint, error::ErrorKind};
+use clap::{
+    Args, ColorChoice, Parser, Subcommand, ValueHint,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use clap_complete::Shell;
 
 pub use crate::sink::{Destination, Format, OutputOptions};
@@ -48,7 +52,11 @@ impl Cli {
     /// What is wrong with it, or a text that was asked for, such as help.
     pub fn read(typed: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let typed: Vec<OsString> = typed.into_iter().collect();
-        let cli = Self::try_parse_from(&typed)?;
+        let cli =
+            Self::try_parse_from(&typed).or_else(|error| match bare_port(&typed, &error) {
+                Some(typed) => Self::try_parse_from(typed),
+                None => Err(error),
+            })?;
         // clap takes `--` with nothing behind it for no `--` at all: everything would be traced.
         match &cli.verb {
             Verb::Trace(args)
@@ -64,6 +72,33 @@ impl Cli {
     }
 }
 
+/// Options of every verb that take a value.
+const VALUED: [&str; 5] = ["-o", "--output", "-w", "--write", "--color"];
+
+/// What was typed with `who` in front of what stands where a verb should, if that is a port.
+fn bare_port(typed: &[OsString], error: &clap::Error) -> Option<Vec<OsString>> {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    // A name is more likely a verb that was misspelt.
+    if error.kind() != ErrorKind::InvalidSubcommand
+        || !word.contains(|one: char| one.is_ascii_digit())
+    {
+        return None;
+    }
+    // Not where it is the value of an option.
+    let is_value = |place: usize| {
+        let before = place.checked_sub(1).and_then(|place| typed.get(place));
+        before.is_some_and(|one| VALUED.iter().any(|option| one == option))
+    };
+    let place = (1..typed.len()).find(|&place| {
+        typed.get(place).is_some_and(|one| one == word.as_str()) && !is_value(place)
+    })?;
+    let mut typed = typed.to_vec();
+    typed.insert(place, "who".into());
+    Some(typed)
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -74,6 +109,11 @@ pub enum Verb {
     /// failed. A failed call shows the address and port that were asked for. Ends with Ctrl-C,
     /// --duration, --count, or the COMMAND.
     Trace(Box<TraceArgs>),
+    /// Print every socket on a port, in any state, and who has it
+    ///
+    /// In every network namespace, with every process that has a descriptor. portwatch PORT is short for
+    /// it.
+    Who(who::WhoArgs),
     /// Say what portwatch can see on this machine, what it cannot, and what would help
     ///
     /// Tries what trace would use, without tracing: the way into the kernel that would be chosen

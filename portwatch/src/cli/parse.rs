@@ -31,7 +31,7 @@ pub(super) fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
     Ok(first..=last)
 }
 
-fn port(text: &str) -> Result<u16, String> {
+pub(super) fn port(text: &str) -> Result<u16, String> {
     if text.is_empty() {
         return Err("a port number is missing".to_owned());
     }

@@ -278,3 +278,49 @@ fn help_texts() {
     insta::assert_snapshot!("trace_long", help(&["trace", "--help"]));
     insta::assert_snapshot!("doctor_long", help(&["doctor", "--help"]));
 }
+
+#[test]
+fn a_port_in_the_place_of_a_verb_asks_who_has_it() {
+    let read = |line: &str| {
+        let words = std::iter::once("portwatch").chain(line.split_whitespace());
+        Cli::read(words.map(OsString::from))
+    };
+    for (line, port) in [
+        ("443", 443),
+        (":443", 443),
+        ("-o json 443", 443),
+        ("127.0.0.1:8080 --pids", 8080),
+        ("-w 443 443", 443),
+        ("--numeric udp/53", 53),
+    ] {
+        let Verb::Who(args) = read(line).unwrap().verb else {
+            panic!("{line}: not who");
+        };
+        assert_eq!(args.target.port, who::Port::Number(port), "{line}");
+    }
+    assert!(matches!(read("who https").unwrap().verb, Verb::Who(_)));
+    for (line, part) in [
+        ("70000", "too large"),
+        ("tracee", "unrecognized subcommand"),
+        ("8080 9090", "unexpected argument"),
+        ("who", "<PORT>"),
+        ("who 80 --pids -o json", "cannot be used with"),
+    ] {
+        let error = read(line).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{line}");
+        assert!(error.to_string().contains(part), "{line}: {error}");
+    }
+}
+
+#[test]
+fn options_of_every_verb_with_a_value_are_known() {
+    let command = Cli::command();
+    for option in command.get_arguments() {
+        let takes_value = option.get_action().takes_values();
+        let long = option.get_long().map(|long| format!("--{long}"));
+        let short = option.get_short().map(|short| format!("-{short}"));
+        for name in long.into_iter().chain(short) {
+            assert_eq!(takes_value, VALUED.contains(&name.as_str()), "{name}");
+        }
+    }
+}

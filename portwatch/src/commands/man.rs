@@ -81,8 +81,13 @@ fn verb(verb: &Command, page: &mut Vec<u8>) -> io::Result<()> {
             None => page.extend_from_slice(line),
         }
     }
-    if verb.get_name() == "trace" {
-        sections("SS", help::TRACE, page)?;
+    let own = match verb.get_name() {
+        "trace" => help::TRACE,
+        "who" => help::WHO,
+        _ => &[],
+    };
+    if !own.is_empty() {
+        sections("SS", own, page)?;
     }
     Ok(())
 }

@@ -4,3 +4,4 @@ pub mod completions;
 pub mod doctor;
 pub mod man;
 pub mod trace;
+pub mod who;

@@ -14,10 +14,9 @@ use crate::{
     child::{Child, Exit, RunAs},
     cli::TraceOptions,
     enrich::{self, Enricher, clock::StepWatch},
-    errno,
-    facts::{self, Gathered},
+    errno, facts,
     failure::Failure,
-    host::{cgroup, kernel, limits},
+    host::cgroup,
     load::{self, FilterValues},
     sink,
     source::{
@@ -61,7 +60,7 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
     let mut signals = Signals::new()?;
     let watch = StepWatch::new().context("cannot watch the clock")?;
     let (plan, mut loaded) = attach::best(
-        &mut prepare()?,
+        &mut facts::prepare().map_err(Failure::no_btf)?,
         &options.selection,
         options.backend,
         &say,
@@ -197,14 +196,6 @@ fn start_command(options: &TraceOptions, say: &Notes) -> Result<Option<Child>, F
     }
     let child = Child::spawn(command, &run_as).context("cannot start a process for the command")?;
     Ok(Some(child))
-}
-
-/// What carrying out a plan needs to know about this machine.
-fn prepare() -> Result<Gathered, Failure> {
-    if kernel::Release::read().and_then(|release| release.bpf_counts_as_memlock()) != Some(false) {
-        limits::raise_memlock();
-    }
-    facts::gather().map_err(Failure::no_btf)
 }
 
 struct Signals {

@@ -23,7 +23,7 @@ mod tests;
 mod threads;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     thread,
@@ -35,6 +35,7 @@ use memory::Memory;
 pub use memory::{Entry, LIMIT};
 use rustix::fs::{CWD, Mode, openat};
 use scan::Scan;
+pub use table::Missed;
 use table::{Limits, Look};
 use targets::Targets;
 
@@ -72,6 +73,27 @@ pub struct Found {
     /// Otherwise some were hidden (`hidepid`), closed to this user or in another pid namespace, or
     /// there was no time for them.
     pub complete: bool,
+}
+
+/// Where a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Inode of the socket.
+    pub inode: u64,
+    /// Process, by its pid in `/proc`.
+    pub pid: u32,
+    /// Descriptor; `None` in the table of a thread that has its own.
+    pub fd: Option<u32>,
+}
+
+impl From<Entry> for Place {
+    fn from(Entry { inode, pid, fd }: Entry) -> Self {
+        Self {
+            inode,
+            pid,
+            fd: Some(fd),
+        }
+    }
 }
 
 /// Finds the processes of sockets. Remembers where it saw them, in up to 4 MB (250,000 entries of
@@ -132,6 +154,49 @@ impl Descriptors {
             .is_some_and(|proc| self.scan(proc.as_fd(), &mut Targets::new(&[]), &limits))
     }
 
+    /// All places of sockets in the descriptor tables of the processes in `/proc`, and what was missed;
+    /// however long it takes.
+    #[must_use]
+    pub fn everywhere(&self, inodes: &[u64]) -> (Vec<Place>, Missed) {
+        let Some(proc) = open(&self.proc) else {
+            return (Vec::new(), Missed::Unread);
+        };
+        let wanted: Vec<Wanted> = inodes
+            .iter()
+            .map(|&inode| Wanted {
+                inode,
+                references: None,
+                likely: None,
+            })
+            .collect();
+        let limits = Limits::none();
+        let mut targets = Targets::new(&wanted);
+        let scan::Outcome {
+            entries, missed, ..
+        } = Scan::new(proc.as_fd(), &mut targets, &limits)
+            .wanted_alone()
+            .run(self.workers);
+        let mut missed = missed.max(threads::ask(proc.as_fd(), &mut targets, &limits));
+        if entries.len() >= LIMIT {
+            missed = missed.max(Missed::Unread);
+        }
+        let known: HashSet<(u64, u32)> = entries.iter().map(|one| (one.inode, one.pid)).collect();
+        let mut places: Vec<Place> = entries.into_iter().map(Place::from).collect();
+        for wanted in &wanted {
+            let inode = wanted.inode;
+            let pids = targets.found(wanted).pids;
+            let of_threads = pids
+                .into_iter()
+                .filter(|&pid| !known.contains(&(inode, pid)));
+            places.extend(of_threads.map(|pid| Place {
+                inode,
+                pid,
+                fd: None,
+            }));
+        }
+        (places, missed)
+    }
+
     /// The same from what the kernel's iterator has shown. Sockets of other kinds are not in it, nor
     /// descriptors that `/proc/PID/fd` does not show.
     pub fn remember(&mut self, seen: Vec<Entry>) -> usize {
@@ -190,7 +255,7 @@ impl Descriptors {
         targets.forget();
         let whole = self.scan(proc, targets, &limits);
         if !targets.settle(table::distinct) {
-            let whole = threads::ask(proc, targets, &limits) && whole;
+            let whole = threads::ask(proc, targets, &limits) == Missed::Nothing && whole;
             targets.close(whole && self.whole);
         }
         self.budget.spend(began.elapsed());
@@ -242,7 +307,7 @@ impl Descriptors {
     fn scan(&mut self, proc: BorrowedFd<'_>, targets: &mut Targets, limits: &Limits) -> bool {
         let scan::Outcome {
             entries,
-            whole,
+            missed,
             stopped,
         } = Scan::new(proc, targets, limits).run(self.workers);
         if stopped || limits.late() {
@@ -250,7 +315,7 @@ impl Descriptors {
         } else {
             self.memory.replace(entries);
         }
-        whole
+        missed == Missed::Nothing
     }
 }
 

@@ -7,8 +7,8 @@ use std::io;
 use netlink_packet_sock_diag::inet::StateFlags;
 use portwatch_ebpf::abi::record::MAX_HOLDERS;
 
-use super::sock_diag::{self, Listed, Query};
-use crate::event::{Conflict, Holder, Socket, SocketOptions, TcpState, Transport};
+use super::sock_diag::{self, Query};
+use crate::event::{Conflict, Holder, TcpState, Transport};
 
 /// The TCP sockets listening on a port in the network namespace of the calling thread, IPv4 first;
 /// as many as a conflict shows.
@@ -27,7 +27,7 @@ pub fn of_port(port: u16) -> io::Result<Vec<Holder>> {
         // Kernels may show more than they were asked for.
         let is_one = listed.state == TcpState::Listen && listed.local.port == Some(port);
         if is_one && found.len() < MAX_HOLDERS {
-            found.push(holder(listed));
+            found.push(listed.holder(Transport::Tcp));
         }
     })?;
     Ok(found)
@@ -54,45 +54,6 @@ pub fn are_wanted(conflict: &Conflict) -> bool {
             .all(|holder| holder.transport == Transport::Tcp)
 }
 
-fn holder(listed: Listed) -> Holder {
-    let Listed {
-        family,
-        state,
-        local,
-        peer: _,
-        device,
-        inode,
-        cookie,
-        uid,
-        v6only,
-        expires: _,
-    } = listed;
-    Holder {
-        transport: Transport::Tcp,
-        family,
-        state,
-        local,
-        peer: None,
-        socket: Socket {
-            cookie,
-            inode,
-            netns: None,
-            device,
-            uid: Some(uid),
-            options: SocketOptions {
-                v6only,
-                ..SocketOptions::default()
-            },
-        },
-        chose_port: false,
-        accepted: false,
-        of_kernel: false,
-        references: None,
-        taker: None,
-        closer: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -103,7 +64,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::event::{Endpoint, Family};
+    use crate::event::{Endpoint, Family, Socket};
 
     fn client(port: u16) -> Holder {
         Holder {

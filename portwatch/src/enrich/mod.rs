@@ -12,6 +12,7 @@ pub mod container;
 pub mod descriptors;
 mod findings;
 pub mod listeners;
+pub mod listing;
 pub mod live;
 pub mod missing;
 pub mod netns;
@@ -34,8 +35,7 @@ use crate::{
     conflict::{self, departure, strangers, words},
     event::{
         Backend, Bearer, Closer, Culprit, Departure, Event, Explanation, Kind, Occupant, Owner,
-        PolicyProgram, PortClass, PortFacts, Process, ProcessImage, Sighting, Time, Transport,
-        Warning,
+        PolicyProgram, PortFacts, Process, ProcessImage, Sighting, Time, Transport, Warning,
     },
     host::cgroup_programs::Attach,
 };
@@ -141,9 +141,11 @@ impl Enricher {
         });
         let local = PortFacts {
             ephemeral: ephemeral(event.local.port, place.range),
-            ..self.port(event.transport, event.local.port)
+            ..self.services.facts(event.transport, event.local.port)
         };
-        let peer = self.port(event.transport, event.peer.and_then(|peer| peer.port));
+        let peer = self
+            .services
+            .facts(event.transport, event.peer.and_then(|peer| peer.port));
         let explanation = self.explain(&event, &process).map(Box::new);
         let refused = self.refused.take(&event);
         let warning = match refused {
@@ -289,7 +291,7 @@ impl Enricher {
         });
         let facts = |port: Option<u16>, range| PortFacts {
             ephemeral: ephemeral(port, range),
-            ..self.port(holder.transport, port)
+            ..self.services.facts(holder.transport, port)
         };
         Owner {
             closer,
@@ -329,16 +331,6 @@ impl Enricher {
         let ask = move || listeners::of_port(port).unwrap_or_default();
         if let Some(found) = self.namespaces.inside(netns, &event.task, ask) {
             listeners::add(conflict, found);
-        }
-    }
-
-    /// What the number of a port says. 0 is no port but the wish for one.
-    fn port(&self, transport: Transport, port: Option<u16>) -> PortFacts {
-        let port = port.filter(|&port| port != 0);
-        PortFacts {
-            service: port.and_then(|port| self.services.name(transport, port)),
-            class: port.map(PortClass::of),
-            ephemeral: None,
         }
     }
 
@@ -394,7 +386,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::event::{
-        Endpoint, Family, Op, Outcome, Socket, SocketOptions, Task, Transport, Via,
+        Endpoint, Family, Op, Outcome, PortClass, Socket, SocketOptions, Task, Transport, Via,
     };
 
     /// An event that lacks nothing.

@@ -29,7 +29,7 @@ const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 const VALIDITY: u64 = 1_000_000_000;
 
 /// Where namespaces get names: iproute2's directory and Docker's.
-const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
+pub(crate) const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
 /// What is known of the place of a socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -238,7 +238,7 @@ fn read(device: Option<u32>) -> Found {
 
 /// Does something in another namespace, in a thread of its own: setns(2) changes the calling thread
 /// alone, and a thread that is over needs no way back.
-fn run_inside<T: Send + 'static>(
+pub(crate) fn run_inside<T: Send + 'static>(
     namespace: File,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use crate::event::Transport;
+use crate::event::{PortClass, PortFacts, Transport};
 
 /// Names of ports, sorted for a binary search: the file has a few hundred lines on Debian and eleven
 /// thousand on Fedora, and two names are looked up per event.
@@ -22,7 +22,11 @@ impl Services {
     /// getservbyport(3); lines that make no sense and transports without ports are skipped.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        let mut names: Vec<_> = text.lines().filter_map(parse_line).collect();
+        let mut names: Vec<_> = text
+            .lines()
+            .filter_map(parse_line)
+            .map(|(port, transport, name)| (port, transport as u8, name))
+            .collect();
         names.sort_by_key(|&(port, transport, _)| (port, transport));
         names.dedup_by_key(|&mut (port, transport, _)| (port, transport));
         Self(names)
@@ -38,9 +42,42 @@ impl Services {
             .ok()?;
         self.0.get(found).map(|(_, _, name)| Arc::clone(name))
     }
+
+    /// What the number of a port says. 0 is no port but the wish for one.
+    #[must_use]
+    pub fn facts(&self, transport: Transport, port: Option<u16>) -> PortFacts {
+        let port = port.filter(|&port| port != 0);
+        PortFacts {
+            service: port.and_then(|port| self.name(transport, port)),
+            class: port.map(PortClass::of),
+            ephemeral: None,
+        }
+    }
 }
 
-fn parse_line(line: &str) -> Option<(u16, u8, Arc<str>)> {
+/// The ports that a name stands for, alternative names included, each once, in the order of the file.
+#[must_use]
+pub fn ports(text: &str, name: &str) -> Vec<(Transport, u16)> {
+    let mut ports = Vec::new();
+    for line in text.lines() {
+        let Some((port, transport, first)) = parse_line(line) else {
+            continue;
+        };
+        let mut others = line
+            .split('#')
+            .take(1)
+            .flat_map(str::split_ascii_whitespace)
+            .skip(2);
+        if (*first == *name || others.any(|other| other == name))
+            && !ports.contains(&(transport, port))
+        {
+            ports.push((transport, port));
+        }
+    }
+    ports
+}
+
+fn parse_line(line: &str) -> Option<(u16, Transport, Arc<str>)> {
     let mut words = line.split('#').next()?.split_ascii_whitespace();
     let name = words.next()?;
     let (port, transport) = words.next()?.split_once('/')?;
@@ -52,7 +89,7 @@ fn parse_line(line: &str) -> Option<(u16, u8, Arc<str>)> {
         "dccp" => Transport::Dccp,
         _ => return None,
     };
-    Some((port.parse().ok()?, transport as u8, name.into()))
+    Some((port.parse().ok()?, transport, name.into()))
 }
 
 #[cfg(test)]
@@ -74,6 +111,17 @@ mod tests {
         broken\n\
         big\t70000/tcp\n\
         \n";
+
+    #[test]
+    fn a_name_stands_for_ports_of_several_transports() {
+        assert_eq!(
+            ports(DEBIAN, "https"),
+            [(Transport::Tcp, 443), (Transport::Udp, 443)]
+        );
+        assert_eq!(ports(DEBIAN, "www"), [(Transport::Tcp, 80)]);
+        assert_eq!(ports(DEBIAN, "HTTP/3"), []);
+        assert_eq!(ports(DEBIAN, "broken"), []);
+    }
 
     #[test]
     fn names_per_transport() {

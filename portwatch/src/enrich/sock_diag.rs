@@ -12,12 +12,12 @@ use netlink_packet_core::{
 };
 use netlink_packet_sock_diag::{
     SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE},
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
 };
 use netlink_sys::{SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
-use crate::event::{Endpoint, Family, TcpState, Transport};
+use crate::event::{Endpoint, Family, Holder, Socket, SocketOptions, TcpState, Transport};
 
 /// What one read takes: the kernel fills 32 KiB at most (net/netlink/af_netlink.c).
 const ROOM: usize = 32 << 10;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Which sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// TCP or UDP; of others nothing is listed.
+    /// TCP, UDP or UDP-Lite; of others nothing is listed.
     pub transport: Transport,
     /// Their states.
     pub states: StateFlags,
@@ -61,6 +61,54 @@ pub struct Listed {
     pub v6only: Option<bool>,
     /// Time until its timer runs out, zero where none runs: of TIME_WAIT how long that lasts still.
     pub expires: Duration,
+}
+
+impl Listed {
+    /// The socket as others are described, without its namespace and what sock_diag does not tell.
+    #[must_use]
+    pub fn holder(self, transport: Transport) -> Holder {
+        let Self {
+            family,
+            state,
+            local,
+            peer,
+            device,
+            inode,
+            cookie,
+            uid,
+            v6only,
+            expires: _,
+        } = self;
+        let has_port = |end: &Endpoint| end.port.is_some_and(|port| port != 0);
+        Holder {
+            transport,
+            family,
+            state,
+            local: Endpoint {
+                port: local.port.filter(|&port| port != 0),
+                ..local
+            },
+            peer: Some(peer).filter(has_port),
+            socket: Socket {
+                cookie,
+                inode,
+                netns: None,
+                device,
+                // A connection that ended belongs to nobody; the kernel says 0.
+                uid: Some(uid).filter(|_| state != TcpState::TimeWait),
+                options: SocketOptions {
+                    v6only,
+                    ..SocketOptions::default()
+                },
+            },
+            chose_port: false,
+            accepted: false,
+            of_kernel: false,
+            references: None,
+            taker: None,
+            closer: None,
+        }
+    }
 }
 
 /// `nlmsghdr`, and in `inet_diag_msg` what is before `idiag_expires`: four bytes and the ends of the
@@ -204,6 +252,7 @@ fn request(family: Family, query: &Query) -> io::Result<Vec<u8>> {
     let protocol = match transport {
         Transport::Tcp => IPPROTO_TCP,
         Transport::Udp => IPPROTO_UDP,
+        Transport::UdpLite => IPPROTO_UDPLITE,
         _ => return Err(io::ErrorKind::Unsupported.into()),
     };
     let request = InetRequest {

@@ -240,20 +240,22 @@ pub fn snapshot(facts: &Facts, selection: &Selection) -> Snapshot {
     if !any_of(selection, &OWNED) {
         return Snapshot::Unneeded;
     }
-    let target = facts
-        .iterator
-        .clone()
-        .and_then(|()| known(&DESCRIPTORS, &facts.prototypes));
-    match target {
-        Ok(Some(target)) => Snapshot::Iterator(Attachment {
-            program: "descriptors",
-            generation: Generation::of(facts),
-            way: Way::Iterator,
-            target,
-        }),
-        Ok(None) => Snapshot::Procfs("the kernel has no iterator over descriptors".to_owned()),
-        Err(reason) => Snapshot::Procfs(reason),
-    }
+    iterator(facts).map_or_else(Snapshot::Procfs, Snapshot::Iterator)
+}
+
+/// The iterator over descriptors.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn iterator(facts: &Facts) -> Result<Attachment, String> {
+    facts.iterator.clone()?;
+    let target = known(&DESCRIPTORS, &facts.prototypes)?;
+    Ok(Attachment {
+        program: "descriptors",
+        generation: Generation::of(facts),
+        way: Way::Iterator,
+        target: target.ok_or("the kernel has no iterator over descriptors")?,
+    })
 }
 
 /// The function, if this kernel has it.
@@ -357,6 +359,12 @@ fn attachments(
     // trace is then never half known.
     list.sort_by_key(|attachment| matches!(attachment.way, Way::FEntry | Way::KProbe));
     Ok((list, without))
+}
+
+/// What the iterator is told where there are no hooks beside it.
+#[must_use]
+pub fn lone_config(facts: &Facts) -> Config {
+    config(facts, &Selection::default(), &[])
 }
 
 fn config(facts: &Facts, selection: &Selection, attachments: &[Attachment]) -> Config {

@@ -16,7 +16,13 @@ static PUBLISHED: LazyLock<Validator> = LazyLock::new(|| validator(&parsed()));
 static STRICT: LazyLock<Validator> = LazyLock::new(|| {
     let mut schema = parsed();
     close(&mut schema);
-    for line in ["start_line", "socket_line", "lost_line", "end_line"] {
+    for line in [
+        "start_line",
+        "socket_line",
+        "lost_line",
+        "end_line",
+        "record_line",
+    ] {
         // A line's own keys stand in two places: here and at the root.
         let properties = schema["$defs"][line]["properties"].as_object_mut().unwrap();
         for common in ["schema", "seq", "time", "time_boot"] {
@@ -160,6 +166,20 @@ fn the_schema_refuses_what_the_contract_forbids() {
         }
         assert!(!accepts(&broken), "{pointer} {wrong}");
     }
+
+    let record: Value = json!({
+        "schema": "portwatch/1", "seq": 1, "time": "2026-11-22T12:03:11.482000000Z", "time_boot": 5,
+        "record": "socket",
+        "network": {"transport": "tcp", "type": "ipv4", "connection": {"state": "listen"}},
+        "socket": {"inode": 7}, "processes": [], "missing": ["process"]
+    });
+    assert!(accepts(&record));
+    for key in ["record", "network", "socket", "processes", "time"] {
+        let mut broken = record.clone();
+        broken.as_object_mut().unwrap().remove(key);
+        assert!(!accepts(&broken), "without {key}");
+    }
+    assert!(problems(&record.to_string()).is_empty());
 
     let mut newer = line.clone();
     newer["socket"]["mark"] = json!(7);

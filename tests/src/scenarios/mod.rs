@@ -17,6 +17,7 @@ pub(crate) mod puzzles;
 mod refusals;
 mod udp;
 mod ways;
+mod who;
 
 use anyhow::Result;
 
@@ -76,6 +77,7 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         filters::ALL,
         older::ALL,
         faults::SESSIONS,
+        who::ALL,
         fire::ALL,
     ]
     .into_iter()

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     memory::{Entry, LIMIT},
-    table::{self, Limits, Look},
+    table::{self, Limits, Look, Missed},
     targets::Targets,
     threads,
 };
@@ -26,10 +26,10 @@ const ROUNDS: usize = 3;
 /// What a scan has seen.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// Sockets in descriptor tables, wanted or not.
+    /// Sockets in descriptor tables, wanted or not; up to [`LIMIT`] of each thread.
     pub(super) entries: Vec<Entry>,
-    /// Every process could be looked at.
-    pub(super) whole: bool,
+    /// Processes that could not be looked at.
+    pub(super) missed: Missed,
     /// It ended early, because everything was found.
     pub(super) stopped: bool,
 }
@@ -41,6 +41,7 @@ pub(super) struct Scan<'a> {
     limits: &'a Limits,
     inodes: Vec<u64>,
     targets: Mutex<&'a mut Targets>,
+    wanted_alone: bool,
 }
 
 impl<'a> Scan<'a> {
@@ -51,25 +52,36 @@ impl<'a> Scan<'a> {
             limits,
             inodes: targets.open(),
             targets: Mutex::new(targets),
+            wanted_alone: false,
+        }
+    }
+
+    /// Entries of what is wanted and of nothing else.
+    pub(super) fn wanted_alone(self) -> Self {
+        Self {
+            wanted_alone: true,
+            ..self
         }
     }
 
     /// Does it, by at most so many threads.
     pub(super) fn run(&self, workers: usize) -> Outcome {
-        let (mut pids, mut whole) = processes(self.proc, self.limits);
+        let (mut pids, mut missed) = processes(self.proc, self.limits);
         // Who hides processes (`hidepid=invisible`, proc(5)) hides those of others, and of these
         // there is always one: nothing runs in a pid namespace after its init.
-        whole &= pids.binary_search(&1).is_ok();
+        if missed == Missed::Nothing && pids.binary_search(&1).is_err() {
+            missed = Missed::Hidden;
+        }
         let mut entries = Vec::new();
         let mut new = pids.clone();
         for _ in 0..ROUNDS {
-            whole &= self.round(&new, workers, &mut entries);
+            missed = missed.max(self.round(&new, workers, &mut entries));
             if self.limits.stopped() {
                 break;
             }
             // A process that forks and ends hands its sockets to one that was not there before.
             let (now, all) = processes(self.proc, self.limits);
-            whole &= all;
+            missed = missed.max(all);
             new = now;
             new.retain(|pid| pids.binary_search(pid).is_err());
             if new.is_empty() {
@@ -80,12 +92,12 @@ impl<'a> Scan<'a> {
         }
         Outcome {
             entries,
-            whole,
+            missed,
             stopped: self.limits.stopped(),
         }
     }
 
-    fn round(&self, pids: &[u32], workers: usize, entries: &mut Vec<Entry>) -> bool {
+    fn round(&self, pids: &[u32], workers: usize, entries: &mut Vec<Entry>) -> Missed {
         let next = AtomicUsize::new(0);
         let work = || self.work(pids, &next);
         let helpers = workers
@@ -101,51 +113,56 @@ impl<'a> Scan<'a> {
                         .ok()
                 })
                 .collect();
-            let (seen, mut whole) = work();
+            let (seen, mut missed) = work();
             entries.extend(seen);
             for helper in helpers {
                 match helper.join() {
                     Ok((seen, all)) => {
                         entries.extend(seen);
-                        whole &= all;
+                        missed = missed.max(all);
                     }
-                    Err(_) => whole = false,
+                    Err(_) => missed = missed.max(Missed::Unread),
                 }
             }
-            whole
+            missed
         })
     }
 
     /// Takes one process after another until none is left.
-    fn work(&self, pids: &[u32], next: &AtomicUsize) -> (Vec<Entry>, bool) {
+    fn work(&self, pids: &[u32], next: &AtomicUsize) -> (Vec<Entry>, Missed) {
         let mut entries = Vec::new();
-        let mut whole = true;
+        let mut missed = Missed::Nothing;
         while let Some(&pid) = pids.get(next.fetch_add(1, Ordering::Relaxed))
             && !self.limits.stopped()
         {
             if self.limits.late() {
-                return (entries, false);
+                return (entries, missed.max(Missed::Unread));
             }
             let look = table::sockets(self.proc, &format!("{pid}/fd"), self.limits, |fd, inode| {
-                if entries.len() < LIMIT {
+                let is_kept = !self.wanted_alone || self.is_wanted(inode);
+                if is_kept && entries.len() < LIMIT {
                     entries.push(Entry { inode, pid, fd });
                 }
                 self.see(inode, pid);
             });
-            whole &= match look {
+            let look = match look {
                 // A kernel thread, an ended process, or one whose first thread has ended.
                 Look::Whole(0) => threads::sockets(self.proc, pid, self.limits, |inode| {
                     self.see(inode, pid);
-                })
-                .is_complete(),
-                look => look.is_complete(),
+                }),
+                look => look,
             };
+            missed = missed.max(look.missed());
         }
-        (entries, whole)
+        (entries, missed)
+    }
+
+    fn is_wanted(&self, inode: u64) -> bool {
+        self.inodes.binary_search(&inode).is_ok()
     }
 
     fn see(&self, inode: u64, pid: u32) {
-        if self.inodes.binary_search(&inode).is_err() {
+        if !self.is_wanted(inode) {
             return;
         }
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,14 +172,18 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Pids of all processes, in order, and whether they could be listed.
-pub(super) fn processes(proc: BorrowedFd<'_>, limits: &Limits) -> (Vec<u32>, bool) {
+/// Pids of all processes, in order, and what was missed of their list.
+pub(super) fn processes(proc: BorrowedFd<'_>, limits: &Limits) -> (Vec<u32>, Missed) {
     let mut pids = Vec::new();
     let look = table::numbers(proc, ".", limits, |_, _, pid| {
         pids.push(pid);
         Ok(())
     });
     pids.sort_unstable();
-    // Not there at all is not gone: it is hidden.
-    (pids, matches!(look, Look::Whole(_)))
+    let missed = match look {
+        // Not there at all: all is missing.
+        Look::Gone => Missed::Unread,
+        look => look.missed(),
+    };
+    (pids, missed)
 }

@@ -30,6 +30,14 @@ pub(super) struct Limits {
 }
 
 impl Limits {
+    /// As long as it takes.
+    pub(super) fn none() -> Self {
+        Self {
+            deadline: None,
+            stop: AtomicBool::new(false),
+        }
+    }
+
     /// No longer than `patience` from `now` on.
     pub(super) fn new(now: Instant, patience: Duration) -> Self {
         Self {
@@ -55,6 +63,18 @@ impl Limits {
     }
 }
 
+/// What a search of processes missed, at worst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Missed {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Something could not be read, or there was no time for it.
+    Unread,
+    /// Something is closed to this user or hidden from him (EACCES; `hidepid`, proc(5)).
+    Hidden,
+}
+
 /// How far a look into a directory got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
@@ -62,23 +82,30 @@ pub(super) enum Look {
     Whole(usize),
     /// The process is not there any more.
     Gone,
-    /// Not permitted, or given up.
+    /// Not permitted.
+    Closed,
+    /// Another error, or given up.
     Part,
 }
 
 impl Look {
     /// A process that ends takes its files along (ENOENT from a lookup, ESRCH from a task that has
     /// been found and is then gone); any other error hides what it has.
-    fn failed(error: Errno) -> Self {
+    pub(super) fn failed(error: Errno) -> Self {
         match error {
             Errno::NOENT | Errno::SRCH => Self::Gone,
+            Errno::ACCESS | Errno::PERM => Self::Closed,
             _ => Self::Part,
         }
     }
 
-    /// Whether nothing was missed.
-    pub(super) const fn is_complete(self) -> bool {
-        !matches!(self, Self::Part)
+    /// What was missed.
+    pub(super) const fn missed(self) -> Missed {
+        match self {
+            Self::Whole(_) | Self::Gone => Missed::Nothing,
+            Self::Closed => Missed::Hidden,
+            Self::Part => Missed::Unread,
+        }
     }
 }
 

@@ -213,3 +213,53 @@ fn ten_thousand_descriptors() {
     assert_eq!(descriptors.of(&[last]), [found(&[10], true)]);
     assert_eq!(descriptors.of(&[last]), [found(&[10], true)]);
 }
+
+#[test]
+fn all_places_of_some_sockets() {
+    let proc = Proc::new();
+    proc.process(
+        10,
+        &[(3, "socket:[7]"), (4, "socket:[8]"), (5, "socket:[7]")],
+    );
+    proc.process(11, &[(3, "socket:[9]")]);
+    let other = proc.0.path().join("11/task/12/fd");
+    fs::create_dir_all(&other).unwrap();
+    symlink("socket:[6]", other.join("5")).unwrap();
+    let descriptors = proc.descriptors();
+    let all = |inodes: &[u64]| {
+        let (mut places, missed) = descriptors.everywhere(inodes);
+        places.sort_unstable();
+        (places, missed)
+    };
+    let place = |inode, pid, fd| Place { inode, pid, fd };
+    let of_thread = place(6, 11, None);
+    let of_seven = [place(7, 10, Some(3)), place(7, 10, Some(5))];
+    assert_eq!(
+        all(&[7, 6, 70]),
+        (
+            [of_thread].into_iter().chain(of_seven).collect(),
+            Missed::Nothing
+        )
+    );
+    // The first error is no want of permission.
+    proc.closed(13);
+    assert_eq!(all(&[7]), (of_seven.to_vec(), Missed::Unread));
+    proc.end(1);
+    proc.end(13);
+    assert_eq!(all(&[7]), (of_seven.to_vec(), Missed::Hidden));
+    let nowhere = Descriptors::at(Path::new("/nonexistent"));
+    assert_eq!(nowhere.everywhere(&[7]), (Vec::new(), Missed::Unread));
+}
+
+#[test]
+fn what_is_not_permitted_is_hidden() {
+    for (error, missed) in [
+        (rustix::io::Errno::ACCESS, Missed::Hidden),
+        (rustix::io::Errno::PERM, Missed::Hidden),
+        (rustix::io::Errno::NOENT, Missed::Nothing),
+        (rustix::io::Errno::SRCH, Missed::Nothing),
+        (rustix::io::Errno::MFILE, Missed::Unread),
+    ] {
+        assert_eq!(Look::failed(error).missed(), missed, "{error}");
+    }
+}

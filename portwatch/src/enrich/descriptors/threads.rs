@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use super::{
     scan,
-    table::{self, Limits, Look},
+    table::{self, Limits, Look, Missed},
     targets::Targets,
 };
 
@@ -17,35 +17,40 @@ pub(super) fn sockets(
     limits: &Limits,
     mut found: impl FnMut(u64),
 ) -> Look {
-    let mut whole = true;
+    let mut missed = Missed::Nothing;
     // Where the first thread is gone, the others share a table with each other.
     let mut known = pid;
     let look = table::numbers(proc, &format!("{pid}/task"), limits, |_, _, tid| {
         if tid != pid && !table::shared(known, tid) {
             let path = format!("{pid}/task/{tid}/fd");
-            whole &= table::sockets(proc, &path, limits, |_, inode| found(inode)).is_complete();
+            let look = table::sockets(proc, &path, limits, |_, inode| found(inode));
+            missed = missed.max(look.missed());
             known = tid;
         }
         Ok(())
     });
-    if whole { look } else { Look::Part }
+    match missed {
+        Missed::Nothing => look,
+        Missed::Unread => Look::Part,
+        Missed::Hidden => Look::Closed,
+    }
 }
 
-/// Looks at the threads of all processes, for what was not found anywhere else; returns whether it
-/// could.
-pub(super) fn ask(proc: BorrowedFd<'_>, targets: &mut Targets, limits: &Limits) -> bool {
+/// Looks at the threads of all processes, for what was not found anywhere else; returns what it
+/// missed.
+pub(super) fn ask(proc: BorrowedFd<'_>, targets: &mut Targets, limits: &Limits) -> Missed {
     let nowhere = targets.nowhere();
     if nowhere.is_empty() {
-        return true;
+        return Missed::Nothing;
     }
-    let (pids, mut whole) = scan::processes(proc, limits);
+    let (pids, mut missed) = scan::processes(proc, limits);
     for pid in pids {
         let look = sockets(proc, pid, limits, |inode| {
             if nowhere.binary_search(&inode).is_ok() {
                 targets.hit(inode, pid);
             }
         });
-        whole &= look.is_complete();
+        missed = missed.max(look.missed());
     }
-    whole
+    missed
 }

@@ -101,6 +101,18 @@ fn holder(part: &mut Object<'_>, culprit: &Culprit, owner: &Owner, args: bool, c
         overlap,
         reason,
     } = culprit;
+    rule(part, *kind, *overlap, *reason);
+    held(part, holder, owner, args, clock);
+}
+
+/// A socket and who has it.
+pub(super) fn held(
+    part: &mut Object<'_>,
+    holder: &Holder,
+    owner: &Owner,
+    args: bool,
+    clock: &mut Clock,
+) {
     let Holder {
         transport,
         family,
@@ -130,7 +142,6 @@ fn holder(part: &mut Object<'_>, culprit: &Culprit, owner: &Owner, args: bool, c
     } = owner;
     let first = processes.first();
 
-    rule(part, *kind, *overlap, *reason);
     part.object(key!("network"), |part| {
         network(part, *transport, *family);
         part.object(key!("connection"), |part| {

@@ -2,6 +2,7 @@
 
 mod conflict;
 mod line;
+pub mod listing;
 mod object;
 mod process;
 mod socket;

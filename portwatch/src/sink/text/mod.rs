@@ -2,6 +2,7 @@
 
 mod command;
 mod layout;
+pub mod listing;
 mod note;
 mod row;
 #[cfg(test)]

@@ -1,0 +1,245 @@
+//! Sockets that were looked up, joined with the names of their processes.
+
+use std::io;
+
+use super::{
+    clock::Clock,
+    descriptors::{Descriptors, Entry},
+    ephemeral,
+    netns::{Namespaces, Place},
+    owners::INIT,
+    process::Processes,
+    service::Services,
+    socket_unit::SocketUnits,
+    task,
+};
+use crate::{
+    event::{Listing, Occupant, Owner, PortFacts, Task, Time},
+    host::namespaces::{self, Kind},
+    sockets::table::Row,
+};
+
+/// Joins them.
+#[derive(Debug)]
+pub struct Lister {
+    clock: Clock,
+    processes: Processes,
+    services: Services,
+    namespaces: Namespaces,
+    units: SocketUnits,
+    descriptors: Descriptors,
+    own: Option<u32>,
+}
+
+impl Lister {
+    /// `numeric`: no names of services and users.
+    ///
+    /// # Errors
+    /// Clocks that cannot be read.
+    pub fn new(numeric: bool) -> io::Result<Self> {
+        Ok(Self {
+            clock: Clock::new()?,
+            processes: Processes::new(numeric, true),
+            services: if numeric {
+                Services::default()
+            } else {
+                Services::read()
+            },
+            namespaces: Namespaces::new(),
+            units: SocketUnits::default(),
+            descriptors: Descriptors::new(),
+            own: namespaces::inode(Kind::Net).and_then(|inode| u32::try_from(inode).ok()),
+        })
+    }
+
+    /// Both clocks now.
+    ///
+    /// # Errors
+    /// A clock that cannot be read.
+    pub fn now(&self) -> io::Result<Time> {
+        self.clock.now()
+    }
+
+    /// Names the processes of sockets; `complete`: every process was looked at.
+    ///
+    /// # Errors
+    /// A clock that cannot be read.
+    pub fn list(&mut self, rows: Vec<Row>, complete: bool) -> io::Result<Vec<Listing>> {
+        let now = self.now()?.boot;
+        self.descriptors.remember(entries(&rows));
+        Ok(rows
+            .into_iter()
+            .map(|row| self.listing(row, complete, now))
+            .collect())
+    }
+
+    fn listing(&mut self, row: Row, complete: bool, now: u64) -> Listing {
+        let processes = self.occupants(&row);
+        let socket = row.socket;
+        let netns = socket.socket.netns;
+        // Through one of its processes, or by a name.
+        let nobody = Task::default();
+        let task = processes.first().map_or(&nobody, |occupant| &occupant.task);
+        let place = netns.map_or_else(Place::default, |netns| {
+            self.namespaces
+                .place(netns, task, socket.socket.device, now)
+        });
+        let peer = socket.peer.and_then(|peer| peer.port);
+        let owner = Owner {
+            since: None,
+            closer: None,
+            expires: None,
+            incomplete: !complete,
+            creator: None,
+            local: PortFacts {
+                ephemeral: ephemeral(socket.local.port, place.range),
+                ..self.services.facts(socket.transport, socket.local.port)
+            },
+            peer: self.services.facts(socket.transport, peer),
+            interface: place.interface.map(|name| (*name).to_owned()),
+            systemd_unit: processes.first().and_then(|first| {
+                if first.task.pid == INIT {
+                    self.units.of(&socket)
+                } else {
+                    first.process.systemd_unit.clone()
+                }
+            }),
+            processes,
+        };
+        Listing {
+            socket,
+            owner,
+            elsewhere: netns.is_some() && netns != self.own,
+        }
+    }
+
+    /// The processes that have a socket still, in order of pid, pid 1 last.
+    fn occupants(&mut self, row: &Row) -> Vec<Occupant> {
+        let mut pids: Vec<u32> = row.seen.iter().map(|seen| seen.pid).collect();
+        pids.dedup();
+        let inode = row.socket.socket.inode.unwrap_or_default();
+        let mut occupants = Vec::with_capacity(pids.len());
+        for pid in pids {
+            let Some(task) = task::of(pid) else {
+                continue;
+            };
+            let process = self.processes.of(&task, u64::MAX, &self.clock);
+            // Its pid may have become another's, or exec closed the descriptor.
+            if self.descriptors.still(pid, inode) != Some(false) {
+                occupants.push(Occupant { task, process });
+            }
+        }
+        occupants.sort_by_key(|occupant| (occupant.task.pid == INIT, occupant.task.pid));
+        occupants
+    }
+}
+
+/// Where to look whether a process has a socket still.
+fn entries(rows: &[Row]) -> Vec<Entry> {
+    let of_row = |row: &Row| {
+        let inode = row.socket.socket.inode;
+        let seen = row.seen.iter();
+        seen.filter_map(|seen| {
+            Some(Entry {
+                inode: inode?,
+                pid: seen.pid,
+                fd: seen.fd?,
+            })
+        })
+        .collect::<Vec<_>>()
+    };
+    rows.iter().flat_map(of_row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::{net::UdpSocket, os::fd::AsRawFd as _, os::unix::fs::MetadataExt as _};
+
+    use super::*;
+    use crate::{
+        event::{Endpoint, Family, Holder, Socket, TcpState, Transport},
+        sockets::table::Seen,
+    };
+
+    fn row(socket: &UdpSocket, seen: Vec<Seen>) -> Row {
+        let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
+        Row {
+            socket: Holder {
+                transport: Transport::Udp,
+                family: Family::Ipv4,
+                state: TcpState::Closed,
+                local: Endpoint {
+                    address: None,
+                    port: Some(socket.local_addr().unwrap().port()),
+                },
+                peer: None,
+                socket: Socket {
+                    inode: Some(std::fs::metadata(path).unwrap().ino()),
+                    ..Socket::default()
+                },
+                chose_port: false,
+                accepted: false,
+                of_kernel: false,
+                references: None,
+                taker: None,
+                closer: None,
+            },
+            seen,
+        }
+    }
+
+    fn pids(lister: &mut Lister, row: Row) -> Vec<u32> {
+        let listings = lister.list(vec![row], true).unwrap();
+        let processes = &listings[0].owner.processes;
+        processes.iter().map(|one| one.task.pid).collect()
+    }
+
+    #[test]
+    fn a_process_is_named_if_it_has_the_socket_still() {
+        let mut lister = Lister::new(true).unwrap();
+        let (one, other) = (
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+        );
+        let own = std::process::id();
+        let at = |socket: &UdpSocket| Seen {
+            pid: own,
+            fd: u32::try_from(socket.as_raw_fd()).ok(),
+        };
+        assert_eq!(pids(&mut lister, row(&one, vec![at(&one)])), [own]);
+        // As if the descriptor had been closed, and its number given out again.
+        assert_eq!(pids(&mut lister, row(&one, vec![at(&other)])), [0u32; 0]);
+        // Seen twice, of which one is gone.
+        let both = vec![at(&one), at(&other)];
+        assert_eq!(pids(&mut lister, row(&one, both)), [own]);
+        // Not to be looked at again.
+        let of_thread = Seen { pid: own, fd: None };
+        assert_eq!(pids(&mut lister, row(&one, vec![of_thread])), [own]);
+        let gone = Seen {
+            pid: 4_194_305,
+            fd: Some(3),
+        };
+        assert_eq!(pids(&mut lister, row(&one, vec![gone])), [0u32; 0]);
+    }
+
+    #[test]
+    fn a_socket_whose_owner_may_be_hidden_says_so() {
+        let mut lister = Lister::new(true).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut listing = |row, complete| lister.list(vec![row], complete).unwrap().remove(0);
+        let hidden = listing(row(&socket, vec![]), false);
+        assert!(hidden.is_hidden());
+        assert_eq!(
+            hidden.missing(),
+            ["process", "socket.reuseaddr", "socket.reuseport"]
+        );
+        let nobodys = listing(row(&socket, vec![]), true);
+        assert!(!nobodys.is_hidden());
+        assert_eq!(nobodys.missing(), ["socket.reuseaddr", "socket.reuseport"]);
+        let mut ended = row(&socket, vec![]);
+        ended.socket.socket.inode = None;
+        assert_eq!(listing(ended, false).missing(), [""; 0]);
+    }
+}

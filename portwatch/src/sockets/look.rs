@@ -1,0 +1,168 @@
+//! The look itself: by the kernel's iterator over descriptors where that may be loaded, else in `/proc`;
+//! and by sock_diag in every network namespace.
+
+use std::{io, sync::mpsc, thread, time::Duration};
+
+use super::{
+    namespaces,
+    table::{Row, Table},
+};
+use crate::{
+    enrich::{
+        descriptors::{Descriptors, Missed},
+        sock_diag::{self, Query},
+    },
+    errno,
+    event::{Holder, Transport},
+    facts,
+    host::namespaces::{Kind, is_initial},
+    load, plan, source,
+};
+
+/// After this, who waits is told what takes so long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What was seen.
+#[derive(Debug)]
+pub struct Seen {
+    /// Sockets.
+    pub rows: Vec<Row>,
+    /// Sockets that there was no room for.
+    pub left_out: usize,
+    /// Processes that could not be looked at.
+    pub missed: Missed,
+    /// There may be processes outside our pid namespace: what they have is not seen.
+    pub outside: bool,
+    /// Network namespaces that could not be looked into.
+    pub closed: usize,
+    /// Why the iterator was not used: then sockets that are bound and do not listen may be missing.
+    pub without_iterator: Option<String>,
+    /// sock_diag did not answer.
+    pub diag: io::Result<()>,
+}
+
+/// Looks at all sockets, or at those on a local port. Calls `late` with the reason for it, if a search of
+/// all processes takes long.
+#[must_use]
+pub fn look(port: Option<u16>, late: impl FnOnce(&str) + Send) -> Seen {
+    let mut table = Table::default();
+    let wanted = |candidate: Option<u16>| port.is_none() || candidate == port;
+    let mut without_iterator = None;
+    if let Err(reason) = by_iterator(&mut table, wanted) {
+        without_iterator = Some(reason);
+    }
+    let mut diag = Ok(());
+    let closed = namespaces::each(
+        move |netns| in_namespace(netns, port),
+        |found| match found {
+            Ok(sockets) => {
+                for socket in sockets {
+                    // What is not bound has no port to show.
+                    if socket.local.port.is_some() && wanted(socket.local.port) {
+                        table.socket(socket);
+                    }
+                }
+            }
+            Err(error) => diag = Err(error),
+        },
+    );
+    let mut missed = Missed::Nothing;
+    if let Some(reason) = &without_iterator {
+        let inodes = table.inodes();
+        let places;
+        let search = || Descriptors::new().everywhere(&inodes);
+        (places, missed) = watched(PATIENCE, || late(reason), search);
+        for place in places {
+            table.place(place);
+        }
+    }
+    let (rows, left_out) = table.finish();
+    Seen {
+        rows,
+        left_out,
+        missed,
+        outside: is_initial(Kind::Pid) != Some(true),
+        closed,
+        without_iterator,
+        diag,
+    }
+}
+
+/// Does something, and calls `late` if that takes longer.
+fn watched<T>(patience: Duration, late: impl FnOnce() + Send, work: impl FnOnce() -> T) -> T {
+    let (done, watch) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        // If it cannot be started, nobody is told.
+        let _watcher = thread::Builder::new().spawn_scoped(scope, move || {
+            if watch.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Timeout) {
+                late();
+            }
+        });
+        let value = work();
+        drop(done);
+        value
+    })
+}
+
+/// Descriptors by the iterator.
+///
+/// # Errors
+/// Why it cannot be used.
+fn by_iterator(table: &mut Table, wanted: impl Fn(Option<u16>) -> bool) -> Result<(), String> {
+    let gathered = facts::prepare().map_err(|error| error.to_string())?;
+    let iterator = plan::iterator(&gathered.facts)?;
+    let file = load::iterate(&gathered, iterator)
+        .map_err(|error| errno::words(&format_args!("{:#}", anyhow::Error::from(error))))?;
+    source::descriptors::read(file, |descriptor| {
+        let port = descriptor.socket.local.port.filter(|&port| port != 0);
+        if port.is_some() && wanted(port) {
+            table.descriptor(descriptor);
+        }
+    })
+    .map_err(|error| errno::words(&error))
+}
+
+/// The TCP and UDP sockets of the namespace that the calling thread is in. Not those of SCTP: asking would
+/// have the kernel load its module.
+fn in_namespace(netns: u32, port: Option<u16>) -> io::Result<Vec<Holder>> {
+    let mut found = Vec::new();
+    for transport in [Transport::Tcp, Transport::Udp, Transport::UdpLite] {
+        let query = Query {
+            transport,
+            states: sock_diag::every_state(),
+            ports: port.map_or(0..=u16::MAX, |port| port..=port),
+            peer_port: None,
+        };
+        let asked = sock_diag::list(&query, None, |listed| {
+            let mut socket = listed.holder(transport);
+            socket.socket.netns = Some(netns);
+            found.push(socket);
+        });
+        // Gone in 7.x.
+        if transport != Transport::UdpLite {
+            asked?;
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn who_waits_long_is_told_and_gets_all_the_same() {
+        let (told, was_told) = mpsc::channel();
+        // Ends when it was told, and not before.
+        let value = watched(
+            Duration::from_millis(1),
+            move || told.send(7).unwrap(),
+            || was_told.recv().unwrap(),
+        );
+        assert_eq!(value, 7);
+        let value = watched(Duration::MAX, || panic!("told too early"), || 8);
+        assert_eq!(value, 8);
+    }
+}

@@ -1,0 +1,7 @@
+//! Who has which socket, at this moment.
+//!
+//! [`look`] asks the kernel and `/proc`, [`table`] puts together what they say (pure).
+
+pub mod look;
+mod namespaces;
+pub mod table;
