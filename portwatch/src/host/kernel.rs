@@ -60,10 +60,11 @@ pub fn preempts() -> bool {
     let model = read_line(PREEMPTION).and_then(|text| model(&text).map(str::to_owned));
     let told = || {
         let parameters = read_line("/proc/cmdline").unwrap_or_default();
-        let told = parameters
-            .split_ascii_whitespace()
-            .filter_map(|one| one.strip_prefix("preempt="));
-        told.last().map(str::to_owned)
+        // The last one counts.
+        let told = parameters.split_ascii_whitespace().rev();
+        told.filter_map(|one| one.strip_prefix("preempt="))
+            .next()
+            .map(str::to_owned)
     };
     match model.or_else(told) {
         Some(model) => matches!(model.as_str(), "full" | "lazy"),
