@@ -147,11 +147,14 @@ impl Descriptors {
         self.memory.len()
     }
 
-    /// Remembers all descriptors; whether there was time for that.
+    /// Remembers all descriptors; whether there was time for that. What could not be read is another
+    /// question.
     fn look_at_all(&mut self, patience: Duration) -> bool {
         let limits = Limits::new(Instant::now(), patience);
-        open(&self.proc)
-            .is_some_and(|proc| self.scan(proc.as_fd(), &mut Targets::new(&[]), &limits))
+        if let Some(proc) = open(&self.proc) {
+            self.scan(proc.as_fd(), &mut Targets::new(&[]), &limits);
+        }
+        !limits.late()
     }
 
     /// All places of sockets in the descriptor tables of the processes in `/proc`, and what was missed;
@@ -210,9 +213,9 @@ impl Descriptors {
         if !self.budget.allows(began) {
             return false;
         }
-        let whole = self.look_at_all(self.patience);
+        let in_time = self.look_at_all(self.patience);
         self.budget.spend(began.elapsed());
-        whole
+        in_time
     }
 
     /// The processes that had a descriptor of a socket when it was looked at them last.
