@@ -319,7 +319,12 @@ fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+    use std::{
+        fs,
+        os::unix::fs::PermissionsExt,
+        path::Path,
+        time::{Duration, Instant},
+    };
 
     use super::*;
 
@@ -478,12 +483,20 @@ mod tests {
         assert_eq!(flags, 0);
         let mut child = spawn(&["sleep", "60"]);
         child.release().unwrap();
-        let mut descriptors: Vec<_> = fs::read_dir(format!("/proc/{}/fd", child.pid()))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        descriptors.sort();
-        assert_eq!(descriptors, ["0", "1", "2"]);
+        let descriptors = || {
+            let mut descriptors: Vec<_> = fs::read_dir(format!("/proc/{}/fd", child.pid()))
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            descriptors.sort();
+            descriptors
+        };
+        // It opens its libraries first, one after the other.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while descriptors() != ["0", "1", "2"] && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(descriptors(), ["0", "1", "2"]);
         let signals = |field| u64::from_str_radix(&status(&child, field), 16).unwrap();
         assert_eq!(signals("SigBlk"), 0);
         assert_eq!(signals("SigIgn") >> (libc::SIGPIPE - 1) & 1, 0);

@@ -31,13 +31,14 @@ pub(super) const ALL: &[Scenario] = scenarios![
 
 const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// Leaves these open until portwatch has counted them: it looks while this process waits for its end.
-fn keep<T>(sockets: T) {
+/// Leaves these open until portwatch has counted or found them: it looks while this process waits for its end.
+pub(super) fn keep<T>(sockets: T) {
     std::mem::forget(sockets);
 }
 
-/// portwatch counts ports for a part of each second: what was before is not to count here.
-fn next_second() {
+/// portwatch counts ports, and searches processes, for a part of each second: what was before is not to
+/// count here.
+pub(super) fn next_second() {
     std::thread::sleep(Duration::from_millis(1100));
 }
 

@@ -6,7 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 
 use super::{
-    super::{Scenario, scenarios},
+    super::{
+        Scenario,
+        exhausted::{keep, next_second},
+        scenarios,
+    },
     roles,
 };
 use crate::{
@@ -180,6 +184,7 @@ fn puzzle_23_connections_in_close_wait(s: &mut Script) -> Result<()> {
         left.push(accepted);
     }
     drop(server);
+    next_second();
     let late = s.socket(Kind::Tcp4)?;
     let pid = s.me.pid;
     s.bind(&late, (ANY4, 5000))
@@ -198,7 +203,7 @@ fn puzzle_23_connections_in_close_wait(s: &mut Script) -> Result<()> {
         ])
         .advises(&["Close it"]);
     // They are looked for when the event has arrived.
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    keep(left);
     Ok(())
 }
 
