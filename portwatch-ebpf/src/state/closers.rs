@@ -43,8 +43,9 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Different for different places, but for what it has of IPv6 addresses; without a peer the local
-    /// address does not count. The first word is never 0: no namespace has inode 0.
+    /// Different for different places, but for pairs of addresses that give one word: of IPv6 128 bits are
+    /// made 64, of IPv4 eight bits overlap. Without a peer the local address does not count. The first word
+    /// is never 0: no namespace has inode 0.
     #[inline(always)]
     fn key(self) -> [u64; 2] {
         let ports = u64::from(self.port) << 16 | u64::from(self.peer_port);
