@@ -16,6 +16,7 @@ use crate::{
     sink,
     sockets::{
         look::{Seen, look},
+        options as socket_options,
         table::Row,
     },
     stderr::say,
@@ -63,10 +64,12 @@ pub fn run(args: &WhoArgs, options: &OutputOptions) -> Result<u8, Failure> {
             Failure::new(Kind::Impossible, error).hint(format!("nor by iterator: {reason}"))
         );
     }
-    let rows: Vec<Row> = rows
+    let mut rows: Vec<Row> = rows
         .into_iter()
         .filter(|row| is_wanted(target, &ports, row))
         .collect();
+    // What is missed stays unknown, and each socket says so.
+    let _: Missed = socket_options::complete(&mut rows, socket_options::PATIENCE);
     let mut lister = Lister::new(options.numeric).context("cannot read the clocks")?;
     let now = lister.now().context("cannot read the clocks")?;
     let mut listings = lister

@@ -1,7 +1,10 @@
 //! Who has which socket, at this moment.
 //!
-//! [`look`] asks the kernel and `/proc`, [`table`] puts together what they say (pure).
+//! [`look`] asks the kernel and `/proc`, [`options`] the sockets themselves; [`table`] puts together what
+//! they say (pure).
 
+mod copied;
 pub mod look;
 mod namespaces;
+pub mod options;
 pub mod table;
