@@ -7,7 +7,7 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
 use portwatch_ebpf::abi::{config::detail, record::loss};
 
 use crate::{
-    emit,
+    emit, filter,
     hook::{self, Backend, Returned, autobind, bind, closed, connect, listen, taken},
     kernel::{
         generation::Generation,
@@ -194,7 +194,7 @@ const AGAIN: u64 = 1;
 #[inline(always)]
 pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
     let socket: Ptr = ctx.arg(0);
-    if is_inside_mptcp(socket) {
+    if is_inside_mptcp(socket) || !filter::caller() {
         return;
     }
     let again = Typed::load::<u32>(socket, offset!(socket_state)) == SS_CONNECTING;
@@ -216,7 +216,8 @@ pub(crate) fn connect_stream_entered(ctx: &FEntryContext) {
 #[inline(always)]
 pub(crate) fn connect_stream<G: Generation>(ctx: &FExitContext) {
     let socket: Ptr = ctx.arg(0);
-    if is_inside_mptcp(socket) {
+    // Before the table is asked, which costs more.
+    if is_inside_mptcp(socket) || !filter::caller() {
         return;
     }
     let sk = sk_of(socket);
