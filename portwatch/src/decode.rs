@@ -13,7 +13,7 @@ use portwatch_ebpf::abi::record::{
 use thiserror::Error;
 
 use crate::event::{
-    Closer, Conflict, Descriptor, Endpoint, Errno, Event, Family, Holder, Op, Outcome,
+    Closer, Conflict, Descriptor, Endpoint, Errno, Event, Family, Holder, Last, Op, Outcome,
     ProcessImage, Socket, SocketOptions, Taker, Task, TcpState, Transport, UnknownReason, Via,
 };
 
@@ -347,15 +347,19 @@ fn owners(mut bytes: &[u8]) -> Result<Record, DecodeError> {
     })
 }
 
-fn last(b: &mut &[u8]) -> Result<Option<Box<Closer>>, DecodeError> {
+fn last(b: &mut &[u8]) -> Result<Option<Box<Last>>, DecodeError> {
     let closed = b.try_get_u64_ne()?;
+    let addresses = b.try_get_u64_ne()?;
     let bits = b.try_get_u32_ne()?;
     b.try_copy_to_slice(&mut [0; 4])?;
     let closer = task(b)?;
     Ok(when(bits, present::CLOSER, ()).map(|()| {
-        Box::new(Closer {
-            task: task_of(&closer, bits),
-            time_boot: closed,
+        Box::new(Last {
+            closer: Closer {
+                task: task_of(&closer, bits),
+                time_boot: closed,
+            },
+            addresses,
         })
     }))
 }
@@ -430,23 +434,28 @@ fn found(b: &mut &[u8]) -> Result<(Holder, Bits), DecodeError> {
     let state = b.try_get_u8()?;
     b.try_copy_to_slice(&mut [0; 3])?;
     let references = b.try_get_u32_ne()?;
+    let stands = TcpState::from_kernel(state).ok_or(DecodeError::Number {
+        what: "state",
+        number: u32::from(state),
+    })?;
+    // Sockets in TIME_WAIT have no protocol field; only TCP has that state.
+    let transport = if protocol == 0 {
+        Transport::Tcp
+    } else {
+        transport(protocol)?
+    };
+    let state = if flag_bits & flags::FIN_WAIT2 != 0 {
+        TcpState::FinWait2
+    } else {
+        stands
+    };
+    let local = Endpoint {
+        address: when(bits, present::LOCAL_ADDRESS, ())
+            .and_then(|()| address(number, local_address)),
+        port: when(bits, present::LOCAL_PORT, local_port),
+    };
     let holder = Holder {
-        // Sockets in TIME_WAIT have no protocol field; only TCP has that state.
-        transport: if protocol == 0 {
-            Transport::Tcp
-        } else {
-            transport(protocol)?
-        },
-        family,
-        state: TcpState::from_kernel(state).ok_or(DecodeError::Number {
-            what: "state",
-            number: u32::from(state),
-        })?,
-        local: Endpoint {
-            address: when(bits, present::LOCAL_ADDRESS, ())
-                .and_then(|()| address(number, local_address)),
-            port: when(bits, present::LOCAL_PORT, local_port),
-        },
+        remnant: stands == TcpState::TimeWait,
         peer: when(bits, present::PEER, ()).map(|()| Endpoint {
             address: address(number, peer_address),
             port: Some(peer_port),
@@ -463,8 +472,7 @@ fn found(b: &mut &[u8]) -> Result<(Holder, Bits), DecodeError> {
         accepted: flag_bits & flags::ACCEPTED != 0,
         of_kernel: flag_bits & flags::OF_KERNEL != 0,
         references: when(bits, present::REFERENCES, references),
-        taker: None,
-        closer: None,
+        ..Holder::new(transport, family, state, local)
     };
     let bits = Bits {
         present: bits,

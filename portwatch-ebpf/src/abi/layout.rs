@@ -120,6 +120,10 @@ layout! {
     /// SOCK_BINDADDR_LOCK (4) and SOCK_BINDPORT_LOCK (8): what the caller asked for itself.
     sk_userlocks: Kind::Bits(4), required, ["sock.sk_userlocks"];
 
+    /// What a connection that nobody has open is in, where the kernel keeps no more of it than of one in
+    /// TIME_WAIT: that, or FIN_WAIT2 (include/net/inet_timewait_sock.h).
+    tw_substate: Kind::Offset(1), optional, ["inet_timewait_sock.tw_substate"];
+
     // include/linux/net.h, struct socket; include/linux/fs.h
     /// SS_UNCONNECTED and the like.
     socket_state: Kind::Place, required, ["socket.state"];

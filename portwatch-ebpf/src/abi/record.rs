@@ -1,7 +1,7 @@
 //! The records of the ring buffer.
 
 /// Version of the record layout. User space refuses any other and names both.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// Kinds of record, [`Header::kind`].
 pub mod kind {
@@ -133,6 +133,9 @@ pub mod flags {
     pub const CLOSING: u32 = 1 << 20;
     /// All sockets on the port got it from connect(): no accepted connection is among them.
     pub const CONNECT_ONLY: u32 = 1 << 19;
+    /// In FIN_WAIT2, though its state is TIME_WAIT: the kernel keeps no more of it than of such a one
+    /// (net/ipv4/tcp_minisocks.c, `tcp_time_wait`).
+    pub const FIN_WAIT2: u32 = 1 << 21;
     /// connect() was on its way and found no free port for the socket.
     pub const NO_PORT_LEFT: u32 = 1 << 16;
     /// The caller has CAP_NET_BIND_SERVICE in the socket's network namespace.
@@ -302,7 +305,7 @@ pub struct FoundRecord {
 pub struct HolderRecord {
     /// The socket.
     pub found: FoundRecord,
-    /// When it got the port or, in TIME_WAIT, was closed, CLOCK_BOOTTIME, ns.
+    /// When it got the port or, of what nobody has open, was closed, CLOCK_BOOTTIME, ns.
     pub noted: u64,
     /// Who did that, as the process was then: see [`present::TAKER`], [`present::CLOSER`].
     pub task: TaskRecord,
@@ -340,6 +343,10 @@ pub const SCRATCH: usize = (MAX_HOLDERS + 1) * HOLDER_CLASSES + 10;
 pub struct LastRecord {
     /// When, CLOCK_BOOTTIME, ns.
     pub closed: u64,
+    /// Its addresses in a word: of IPv4 that of the peer and, in the upper half, the local one, as they lie
+    /// in memory; of IPv6 the halves of each XORed, the local one's rotated by 32 bits, both XORed. The
+    /// peer's is 0 here.
+    pub addresses: u64,
     /// Bits of [`present`]: [`present::CLOSER`] where there is one.
     pub present: u32,
     /// Must be 0.
@@ -427,6 +434,6 @@ const _: () = assert!(size_of::<SocketRecord>() == 192);
 const _: () = assert!(size_of::<FoundRecord>() == 80);
 const _: () = assert!(size_of::<HolderRecord>() == 80 + 104);
 const _: () = assert!(size_of::<DescriptorRecord>() == 8 + 16 + 80);
-const _: () = assert!(size_of::<LastRecord>() == 80);
-const _: () = assert!(size_of::<OwnersRecord>() == 24 + 80 + 8 * 184 + 440);
+const _: () = assert!(size_of::<LastRecord>() == 88);
+const _: () = assert!(size_of::<OwnersRecord>() == 24 + 88 + 8 * 184 + 440);
 const _: () = assert!(size_of::<ProcessRecord>() == 8 + 64 + 16 + 32 + 768 + 1024);

@@ -1,6 +1,9 @@
 //! What a socket is, as it stands.
 
-use portwatch_ebpf::abi::record::{FoundRecord, flags, present};
+use portwatch_ebpf::abi::{
+    layout::ABSENT,
+    record::{FoundRecord, flags, present},
+};
 
 use super::{
     memory::{Memory, Ptr, offset, set},
@@ -35,6 +38,12 @@ pub(super) fn describe<F: Memory>(found: &mut FoundRecord, sk: Ptr) -> u32 {
     found.cookie = sock::existing_cookie::<F>(sk);
     if found.cookie != 0 {
         set(&mut found.present, present::COOKIE);
+    }
+    if state == state::TIME_WAIT
+        && offset!(tw_substate) != ABSENT
+        && F::load::<u8>(sk, offset!(tw_substate)) == state::FIN_WAIT2
+    {
+        set(&mut found.flags, flags::FIN_WAIT2);
     }
     // TIME_WAIT and embryonic sockets are smaller structs: nothing lies behind sock_common.
     if state == state::TIME_WAIT || state == state::NEW_SYN_RECV {

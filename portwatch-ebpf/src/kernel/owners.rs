@@ -145,7 +145,8 @@ fn last<F: Memory>(record: &mut OwnersRecord, net: u64, port: u64) {
     let last = &mut record.last;
     // SAFETY: words.
     unsafe { zero(&raw mut *last) };
-    let noted = closers::copy(place, &mut last.closed, &mut last.task);
+    let (noted, addresses) = closers::copy(place, &mut last.closed, &mut last.task);
+    last.addresses = addresses;
     if noted != 0 {
         set(&mut last.present, noted | present::CLOSER);
     }

@@ -50,9 +50,13 @@ pub(crate) mod state {
     pub(crate) const ESTABLISHED: u8 = 1;
     pub(crate) const SYN_SENT: u8 = 2;
     pub(crate) const SYN_RECV: u8 = 3;
+    pub(crate) const FIN_WAIT1: u8 = 4;
+    pub(crate) const FIN_WAIT2: u8 = 5;
     pub(crate) const TIME_WAIT: u8 = 6;
     pub(crate) const CLOSE: u8 = 7;
+    pub(crate) const LAST_ACK: u8 = 9;
     pub(crate) const LISTEN: u8 = 10;
+    pub(crate) const CLOSING: u8 = 11;
     pub(crate) const NEW_SYN_RECV: u8 = 12;
 }
 
@@ -306,11 +310,8 @@ pub(crate) fn protocol<M: Memory>(sk: Ptr) -> u8 {
 /// Where a socket with that local port is.
 #[inline(always)]
 pub(crate) fn place<M: Memory>(sk: Ptr, port: u16, transport: u8) -> Place {
-    let peer_port = M::load::<u16>(sk, offset!(skc_dport));
     let (v6, v6_local) = (offset!(skc_v6_daddr), offset!(skc_v6_rcv_saddr));
-    let addresses = if peer_port == 0 {
-        0
-    } else if v6 != ABSENT
+    let addresses = if v6 != ABSENT
         && v6_local != ABSENT
         && M::load::<u16>(sk, offset!(skc_family)) == AF_INET6
     {
@@ -318,12 +319,12 @@ pub(crate) fn place<M: Memory>(sk: Ptr, port: u16, transport: u8) -> Place {
         halves(v6) ^ halves(v6_local).rotate_left(32)
     } else {
         let word = |at: u32| u64::from(M::load::<u32>(sk, at));
-        word(offset!(skc_daddr)) ^ word(offset!(skc_rcv_saddr)).rotate_left(24)
+        word(offset!(skc_daddr)) | word(offset!(skc_rcv_saddr)) << 32
     };
     Place {
         netns: netns::<M>(sk),
         port,
-        peer_port,
+        peer_port: M::load::<u16>(sk, offset!(skc_dport)),
         addresses,
         transport,
     }

@@ -3,7 +3,7 @@
 //! owners are looked at.
 //!
 //! A slot by port and peer: of the sockets on a port without a peer (listening, bound) the last one that
-//! was closed is here, of connections the last one with that peer.
+//! was closed is here, of connections the last one with these ends.
 
 use aya_ebpf::{macros::map, maps::Array};
 use portwatch_ebpf::abi::record::TaskRecord;
@@ -36,31 +36,53 @@ pub(crate) struct Place {
     pub(crate) port: u16,
     /// Peer port, network byte order; 0 without one.
     pub(crate) peer_port: u16,
-    /// Both addresses in a word: IPv4, else the two halves of IPv6 XORed; 0 without a peer.
+    /// Both addresses in a word: see [`addresses`](portwatch_ebpf::abi::record::LastRecord::addresses).
     pub(crate) addresses: u64,
     /// Low byte of IPPROTO_*: the same of TCP and MPTCP.
     pub(crate) transport: u8,
 }
 
 impl Place {
-    /// Different for different places, but for pairs of addresses that give one word: of IPv6 128 bits are
-    /// made 64, of IPv4 eight bits overlap. Without a peer the local address does not count. The first word
-    /// is never 0: no namespace has inode 0.
+    /// Different for different places, but for pairs of IPv6 addresses that give one word. The first word
+    /// is never 0.
     #[inline(always)]
     fn key(self) -> [u64; 2] {
         let ports = u64::from(self.port) << 16 | u64::from(self.peer_port);
-        [
-            u64::from(self.netns) << 32 | ports,
-            self.addresses ^ u64::from(self.transport) << 56,
-        ]
+        let word = u64::from(self.netns) << 32 | ports;
+        [word ^ transport_bits(self.transport) << 61, self.addresses]
     }
 }
 
+/// Three bits, different for the protocols that have ports. They go where they hide nothing: inodes of
+/// namespaces begin at 0xefff_fff8 (include/uapi/linux/nsfs.h), before that at 0xf000_0000
+/// (fs/proc/generic.c), so their first three bits are the same.
+const fn transport_bits(transport: u8) -> u64 {
+    (transport ^ transport >> 3) as u64 & 7
+}
+
+const _: () = {
+    // include/uapi/linux/in.h: TCP, UDP, DCCP, SCTP, UDP-Lite
+    let (all, mut seen, mut at) = ([6, 17, 33, 132, 136], 0u8, 0);
+    while at < all.len() {
+        seen |= 1 << transport_bits(all[at]);
+        at += 1;
+    }
+    assert!(seen.count_ones() as usize == all.len());
+};
+
+/// The slot of a key. Without a peer the local address does not choose it.
 #[inline(always)]
-fn slot([first, second]: [u64; 2]) -> Option<*mut Closer> {
+fn slot(key: [u64; 2]) -> Option<*mut Closer> {
+    let [first, second] = key;
+    let second = if has_peer(first) { second } else { 0 };
     // Fibonacci hashing: the upper bits of a product depend on all of the word.
     let word = (first ^ second.rotate_left(16)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     CLOSERS.get_ptr_mut((word >> 50) as u32 & (SLOTS - 1))
+}
+
+#[inline(always)]
+fn has_peer(first: u64) -> bool {
+    first as u16 != 0
 }
 
 /// Writes the note of a socket.
@@ -91,26 +113,23 @@ pub(crate) fn note_taker(place: Place, inode: u64, leader: u64, at: u64) {
 }
 
 /// Copies the note of the last socket that was closed there, if it is there still; the bits of `present`
-/// of its task, else 0.
+/// of its task, else 0. Without a peer the one on that port, whose addresses are the second value.
 #[inline(always)]
-pub(crate) fn copy(place: Place, closed: &mut u64, task: &mut TaskRecord) -> u32 {
-    let key = place.key();
-    let Some(slot) = slot(key) else {
-        return 0;
+pub(crate) fn copy(place: Place, closed: &mut u64, task: &mut TaskRecord) -> (u32, u64) {
+    let [first, second] = place.key();
+    let Some(slot) = slot([first, second]) else {
+        return (0, 0);
     };
     // SAFETY: a slot of our map.
-    let (inode, noted) = unsafe {
-        let inode = notes::last_word(slot);
-        (
-            inode,
-            notes::copy(slot, [key[0], key[1], inode], closed, task),
-        )
-    };
+    let (addresses, inode) = unsafe { (notes::word::<1, _>(slot), notes::word::<2, _>(slot)) };
+    let addresses = if has_peer(first) { second } else { addresses };
+    // SAFETY: a slot of our map.
+    let noted = unsafe { notes::copy(slot, [first, addresses, inode], closed, task) };
     if noted != BY_TAKER {
-        return noted;
+        return (noted, addresses);
     }
     let mut taken = 0;
-    takers::copy(inode, &mut taken, task)
+    (takers::copy(inode, &mut taken, task), addresses)
 }
 
 /// The main thread of the process that closes, or has closed, this very socket; 0 where that is not noted.

@@ -153,17 +153,18 @@ pub(super) unsafe fn process<const N: usize, const M: usize>(
     }
 }
 
-/// The last word of what a note is about.
+/// A word of what a note is about.
 ///
 /// # Safety
 /// As for [`write`].
 #[inline(always)]
-pub(super) unsafe fn last_word<const N: usize>(note: *const Note<N>) -> u64 {
-    // SAFETY: the caller's.
+pub(super) unsafe fn word<const AT: usize, const N: usize>(note: *const Note<N>) -> u64 {
+    const { assert!(AT < N) };
+    // SAFETY: the caller's; AT is less than N.
     unsafe {
         (&raw const (*note).key)
             .cast::<u64>()
-            .add(N - 1)
+            .add(AT)
             .read_volatile()
     }
 }

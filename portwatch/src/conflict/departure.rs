@@ -1,8 +1,11 @@
 //! Who gave a port back: which of the kernel programs' notes of closed sockets fit what was in the way.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
-use crate::event::{Closer, Event, Holder};
+use crate::event::{Closer, Event, Holder, Last};
 
 /// TCP_TIMEWAIT_LEN (include/net/tcp.h).
 const TIME_WAIT: Duration = Duration::from_secs(60);
@@ -11,8 +14,8 @@ const TIME_WAIT: Duration = Duration::from_secs(60);
 /// less, but a thread may be preempted on its way.
 const JUST_BEFORE: Duration = Duration::from_millis(10);
 
-/// Who left a connection in TIME_WAIT that was in the way at `now`, and ends at `expires`, if that is known;
-/// both CLOCK_BOOTTIME, ns.
+/// Who closed a connection that was in the way at `now` though no process had it open; of TIME_WAIT, that
+/// ends at `expires`, if that is known. Both CLOCK_BOOTTIME, ns.
 ///
 /// A note is about whatever had these ends last, and its connection may have been shut down before it was
 /// closed: then the note is that of an earlier connection, whose own TIME_WAIT had to pass in between. From
@@ -31,8 +34,36 @@ pub fn just_closed_by(event: &Event) -> Option<&Closer> {
     let began = event
         .time_boot
         .saturating_sub(event.duration.unwrap_or_default());
-    let closer = event.conflict.as_ref()?.last.as_ref()?;
-    (closer.time_boot >= began.saturating_sub(nanos(JUST_BEFORE))).then_some(closer)
+    let Last { closer, addresses } = event.conflict.as_ref()?.last.as_deref()?;
+    let is_recent = closer.time_boot >= began.saturating_sub(nanos(JUST_BEFORE));
+    (is_recent && may_overlap(event.local.address?, *addresses)).then_some(closer)
+}
+
+/// Whether a socket with that local address, folded, may have been in the way of one that asks for
+/// another. What it has in the lower half is not its own: it had no peer.
+fn may_overlap(asked: IpAddr, folded: u64) -> bool {
+    let asked = match asked {
+        IpAddr::V6(six) => six.to_ipv4_mapped().map_or(asked, IpAddr::V4),
+        IpAddr::V4(_) => asked,
+    };
+    let same = match asked {
+        IpAddr::V4(four) => fold4(four) == folded || fold6(four.to_ipv6_mapped()) == folded,
+        IpAddr::V6(six) => fold6(six) == folded,
+    };
+    folded == 0 || asked.is_unspecified() || same
+}
+
+/// The word of an IPv4 address, as [`LastRecord`] says.
+///
+/// [`LastRecord`]: portwatch_ebpf::abi::record::LastRecord::addresses
+fn fold4(address: Ipv4Addr) -> u64 {
+    u64::from(u32::from_ne_bytes(address.octets())) << 32
+}
+
+fn fold6(address: Ipv6Addr) -> u64 {
+    let bits = u128::from_ne_bytes(address.octets());
+    // The halves change places where the first one in memory is the upper one: XORed it is the same.
+    ((bits >> 64) as u64 ^ bits as u64).rotate_left(32)
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -41,6 +72,8 @@ fn nanos(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
     use crate::{
         event::{Kind, Task},
@@ -48,6 +81,34 @@ mod tests {
     };
 
     const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn what_was_closed_at_another_address_was_not_in_the_way() {
+        let word = |text: &str| match text.parse().unwrap() {
+            IpAddr::V4(four) => fold4(four),
+            IpAddr::V6(six) => fold6(six),
+        };
+        for (asked, closed, expected) in [
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "127.0.0.2", false),
+            ("127.0.0.1", "0.0.0.0", true),
+            ("127.0.0.1", "::", true),
+            ("0.0.0.0", "127.0.0.2", true),
+            ("::", "127.0.0.2", true),
+            ("::1", "::1", true),
+            ("::1", "fe80::1", false),
+            ("::1", "127.0.0.1", false),
+            ("127.0.0.1", "::ffff:127.0.0.1", true),
+            ("::ffff:127.0.0.1", "127.0.0.1", true),
+            ("::ffff:127.0.0.1", "127.0.0.2", false),
+        ] {
+            assert_eq!(
+                may_overlap(asked.parse().unwrap(), word(closed)),
+                expected,
+                "{asked} {closed}"
+            );
+        }
+    }
 
     #[test]
     fn an_earlier_connection_with_the_same_ends_left_nothing() {

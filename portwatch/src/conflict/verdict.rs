@@ -194,7 +194,12 @@ pub(super) fn claim_of_holder(holder: &Holder) -> Option<(Claim, bool)> {
         reuseport,
         // That of TIME_WAIT sockets is not kept, and the kernel does not ask for it.
         uid: holder.socket.uid.unwrap_or_default(),
-        state: holder.state,
+        // What is left of a connection is to the rules as in TIME_WAIT.
+        state: if holder.remnant {
+            TcpState::TimeWait
+        } else {
+            holder.state
+        },
     };
     Some((claim, known.is_some()))
 }

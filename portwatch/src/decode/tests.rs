@@ -126,6 +126,7 @@ fn owners_record(count: u32) -> OwnersRecord {
         flags: flags::TRUNCATED,
         last: LastRecord {
             closed: 33,
+            addresses: 34,
             present: u32::MAX,
             reserved: 0,
             task: task_record(),
@@ -540,6 +541,7 @@ fn every_member_of_a_holder_arrives() {
         chose_port: true,
         accepted: false,
         of_kernel: false,
+        remnant: false,
         references: Some(25),
         taker: Some(Taker {
             task: event(&socket_record()).task,
@@ -560,9 +562,12 @@ fn every_member_of_a_holder_arrives() {
         }),
     };
     assert_eq!(conflict.holders, [expected]);
-    let last = Closer {
-        task: event(&socket_record()).task,
-        time_boot: 33,
+    let last = Last {
+        closer: Closer {
+            task: event(&socket_record()).task,
+            time_boot: 33,
+        },
+        addresses: 34,
     };
     assert_eq!(conflict.last, Some(Box::new(last)));
     assert_eq!((conflict.total, conflict.truncated), (32, true));

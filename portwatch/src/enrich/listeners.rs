@@ -64,26 +64,18 @@ mod tests {
     };
 
     use super::*;
-    use crate::event::{Endpoint, Family, Socket};
+    use crate::event::{Endpoint, Family};
 
     fn client(port: u16) -> Holder {
-        Holder {
-            transport: Transport::Tcp,
-            family: Family::Ipv4,
-            state: TcpState::Established,
-            local: Endpoint {
+        Holder::new(
+            Transport::Tcp,
+            Family::Ipv4,
+            TcpState::Established,
+            Endpoint {
                 address: None,
                 port: Some(port),
             },
-            peer: None,
-            socket: Socket::default(),
-            chose_port: false,
-            accepted: false,
-            of_kernel: false,
-            references: None,
-            taker: None,
-            closer: None,
-        }
+        )
     }
 
     #[test]

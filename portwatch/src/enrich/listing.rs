@@ -167,24 +167,19 @@ mod tests {
         let path = format!("/proc/self/fd/{}", socket.as_raw_fd());
         Row {
             socket: Holder {
-                transport: Transport::Udp,
-                family: Family::Ipv4,
-                state: TcpState::Closed,
-                local: Endpoint {
-                    address: None,
-                    port: Some(socket.local_addr().unwrap().port()),
-                },
-                peer: None,
                 socket: Socket {
                     inode: Some(std::fs::metadata(path).unwrap().ino()),
                     ..Socket::default()
                 },
-                chose_port: false,
-                accepted: false,
-                of_kernel: false,
-                references: None,
-                taker: None,
-                closer: None,
+                ..Holder::new(
+                    Transport::Udp,
+                    Family::Ipv4,
+                    TcpState::Closed,
+                    Endpoint {
+                        address: None,
+                        port: Some(socket.local_addr().unwrap().port()),
+                    },
+                )
             },
             seen,
         }

@@ -13,7 +13,7 @@ use netlink_packet_core::{
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE},
-    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer, nlas::Nla},
 };
 use netlink_sys::{SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
@@ -59,6 +59,8 @@ pub struct Listed {
     pub uid: u32,
     /// IPV6_V6ONLY; the kernel tells it only of sockets that listen or are closed, and of IPv6.
     pub v6only: Option<bool>,
+    /// The kernel keeps no more of it than of one in TIME_WAIT.
+    pub remnant: bool,
     /// Time until its timer runs out, zero where none runs: of TIME_WAIT how long that lasts still.
     pub expires: Duration,
 }
@@ -77,17 +79,15 @@ impl Listed {
             cookie,
             uid,
             v6only,
+            remnant,
             expires: _,
         } = self;
+        let local = Endpoint {
+            port: local.port.filter(|&port| port != 0),
+            ..local
+        };
         let has_port = |end: &Endpoint| end.port.is_some_and(|port| port != 0);
         Holder {
-            transport,
-            family,
-            state,
-            local: Endpoint {
-                port: local.port.filter(|&port| port != 0),
-                ..local
-            },
             peer: Some(peer).filter(has_port),
             socket: Socket {
                 cookie,
@@ -95,18 +95,14 @@ impl Listed {
                 netns: None,
                 device,
                 // A connection that ended belongs to nobody; the kernel says 0.
-                uid: Some(uid).filter(|_| state != TcpState::TimeWait),
+                uid: Some(uid).filter(|_| !remnant),
                 options: SocketOptions {
                     v6only,
                     ..SocketOptions::default()
                 },
             },
-            chose_port: false,
-            accepted: false,
-            of_kernel: false,
-            references: None,
-            taker: None,
-            closer: None,
+            remnant,
+            ..Holder::new(transport, family, state, local)
         }
     }
 }
@@ -358,6 +354,9 @@ fn listed(response: &InetResponse, expires: Duration) -> Option<Listed> {
         cookie: Some(u64::from_ne_bytes(id.cookie)).filter(|&cookie| cookie != 0),
         uid: header.uid,
         v6only: v6only.filter(|_| family == Family::Ipv6),
+        // In FIN_WAIT2 it is not always one, but only these have that timer (net/ipv4/tcp_diag.c and
+        // net/ipv4/inet_diag.c, `inet_twsk_diag_fill`).
+        remnant: header.timer == Some(Timer::TimeWait),
         expires,
     })
 }

@@ -26,13 +26,38 @@ pub struct Holder {
     pub accepted: bool,
     /// No process ever had a descriptor of it.
     pub of_kernel: bool,
+    /// A connection of which the kernel keeps no more than of one in TIME_WAIT, to which its rules take it
+    /// for one: in FIN_WAIT2 too (net/ipv4/tcp_minisocks.c, `tcp_time_wait`).
+    pub remnant: bool,
     /// References to its open file at that moment: one for each descriptor table entry, and for
     /// each system call that is at work on it. `None` where there is no file.
     pub references: Option<u32>,
     /// Who got the port for it.
     pub taker: Option<Taker>,
-    /// Who left it in TIME_WAIT.
+    /// Who closed it, of a connection that no process has open any more.
     pub closer: Option<Closer>,
+}
+
+impl Holder {
+    /// A socket of which no more is known than this.
+    #[must_use]
+    pub fn new(transport: Transport, family: Family, state: TcpState, local: Endpoint) -> Self {
+        Self {
+            transport,
+            family,
+            state,
+            local,
+            peer: None,
+            socket: Socket::default(),
+            chose_port: false,
+            accepted: false,
+            of_kernel: false,
+            remnant: false,
+            references: None,
+            taker: None,
+            closer: None,
+        }
+    }
 }
 
 /// Who got the port for a socket, as the kernel's programs noted it then.
@@ -54,6 +79,17 @@ pub struct Closer {
     pub task: Task,
     /// When it closed the last descriptor, CLOCK_BOOTTIME, ns.
     pub time_boot: u64,
+}
+
+/// Who last closed a socket without a peer on a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Last {
+    /// Who, and when.
+    pub closer: Closer,
+    /// The local address of the socket, folded as [`LastRecord`] says.
+    ///
+    /// [`LastRecord`]: portwatch_ebpf::abi::record::LastRecord::addresses
+    pub addresses: u64,
 }
 
 /// TCP states (include/net/tcp_states.h), named as OpenTelemetry's `network.connection.state`.
@@ -130,7 +166,7 @@ pub struct Conflict {
     /// All of them got the port from connect(): none is an accepted connection.
     pub connect_only: bool,
     /// Who last closed a socket on the port that had no peer: listening or bound.
-    pub last: Option<Box<Closer>>,
+    pub last: Option<Box<Last>>,
 }
 
 /// What stood in the way (`conflict.kind`).
@@ -381,7 +417,7 @@ pub struct Owner {
     pub incomplete: bool,
     /// Who got the port for it.
     pub creator: Option<Creator>,
-    /// Who left it in TIME_WAIT.
+    /// Who closed it, of a connection that no process has open any more.
     pub closer: Option<Departure>,
     /// When TIME_WAIT ends.
     pub expires: Option<Time>,

@@ -52,6 +52,7 @@ pub(crate) fn held(kind: Kind, local: &str) -> Held {
                 chose_port: matches!(kind, Kind::Listener | Kind::Bound),
                 accepted: kind == Kind::Accepted,
                 of_kernel: kind == Kind::Kernel,
+                remnant: kind == Kind::TimeWait,
                 references: Some(1),
                 taker: None,
                 closer: None,

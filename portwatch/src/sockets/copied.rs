@@ -126,10 +126,6 @@ impl Copy {
             .filter(|peer| peer.port.is_some());
         let (options, device) = self.options();
         Some(Holder {
-            transport: Transport::Tcp,
-            family,
-            state: state(socket)?,
-            local,
             peer,
             socket: Socket {
                 cookie: sockopt::socket_cookie(socket).ok(),
@@ -139,12 +135,7 @@ impl Copy {
                 uid: Some(self.uid),
                 options,
             },
-            chose_port: false,
-            accepted: false,
-            of_kernel: false,
-            references: None,
-            taker: None,
-            closer: None,
+            ..Holder::new(Transport::Tcp, family, state(socket)?, local)
         })
     }
 }

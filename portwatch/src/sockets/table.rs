@@ -155,25 +155,20 @@ mod tests {
 
     fn socket(inode: Option<u64>, cookie: Option<u64>) -> Holder {
         Holder {
-            transport: Transport::Tcp,
-            family: Family::Ipv4,
-            state: TcpState::Listen,
-            local: Endpoint {
-                address: None,
-                port: Some(80),
-            },
-            peer: None,
             socket: Socket {
                 inode,
                 cookie,
                 ..Socket::default()
             },
-            chose_port: false,
-            accepted: false,
-            of_kernel: false,
-            references: None,
-            taker: None,
-            closer: None,
+            ..Holder::new(
+                Transport::Tcp,
+                Family::Ipv4,
+                TcpState::Listen,
+                Endpoint {
+                    address: None,
+                    port: Some(80),
+                },
+            )
         }
     }
 

@@ -90,23 +90,15 @@ mod tests {
         Record::Owners {
             tid,
             conflict: Conflict {
-                holders: vec![Holder {
-                    transport: Transport::Tcp,
-                    family: crate::event::Family::Ipv4,
-                    state: TcpState::Listen,
-                    local: Endpoint {
+                holders: vec![Holder::new(
+                    Transport::Tcp,
+                    crate::event::Family::Ipv4,
+                    TcpState::Listen,
+                    Endpoint {
                         address: None,
                         port: Some(port),
                     },
-                    peer: None,
-                    socket: crate::event::Socket::default(),
-                    chose_port: false,
-                    accepted: false,
-                    of_kernel: false,
-                    references: None,
-                    taker: None,
-                    closer: None,
-                }],
+                )],
                 total: 1,
                 connect_only: false,
                 last: None,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 
 use super::{Scenario, scenarios};
@@ -44,6 +44,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
     conflict_reuse_mixed_udp,
     conflict_time_wait,
     conflict_time_wait_reuseaddr: [9],
+    conflict_fin_wait,
     conflict_client_port: [6],
     conflict_client_explicit_port,
     conflict_accepted_outlives_listener,
@@ -432,6 +433,36 @@ fn conflict_time_wait(s: &mut Script) -> Result<()> {
             ))
             .set("conflict.holders.0.socket.inode", Want::Absent)
             .holders_total(1);
+    }
+    Ok(())
+}
+
+/// Closed on the server's side only. The kernel keeps no more of it than of one in TIME_WAIT, and to its
+/// programs it looks like one; the client may keep it so for long.
+fn conflict_fin_wait(s: &mut Script) -> Result<()> {
+    for (kind, ip) in [(Kind::Tcp4, IpAddr::V4(LO4)), (Kind::Tcp6, IpAddr::V6(LO6))] {
+        let listener = s.listener(kind, (ip, 8080))?;
+        let (client, accepted) = s.connected(&listener)?;
+        let local = accepted.local().context("no address")?;
+        let peer = accepted.peer().context("no peer")?;
+        drop(listener);
+        drop(accepted);
+        ensure!(client.wait_readable(crate::tracer::PATIENCE), "not closed");
+        let closer = match degraded::may_miss(s.ctx.backend, Feature::Closer) {
+            Some(_) => Want::Absent,
+            None => Want::is(s.me.pid),
+        };
+        let late = s.socket(kind)?;
+        s.bind(&late, local)
+            .fails(Errno::EADDRINUSE)?
+            .held(0, kind, local, Some(peer), "fin_wait_2")
+            .judged(("closing", "exact", "no_reuse"))
+            .set("conflict.holders.0.closer.pid", closer)
+            .set("conflict.holders.0.socket.inode", Want::Absent)
+            .holders_total(1)
+            .says(&["in FIN_WAIT2", "closed on this side, not yet on the peer's"])
+            .advises(&["net.ipv4.tcp_fin_timeout"]);
+        drop(client);
     }
     Ok(())
 }

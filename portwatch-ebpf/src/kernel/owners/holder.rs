@@ -1,6 +1,6 @@
 //! What a holder of a port is.
 
-use portwatch_ebpf::abi::record::{HolderRecord, present};
+use portwatch_ebpf::abi::record::{FoundRecord, HolderRecord, present};
 
 use crate::{
     kernel::{
@@ -23,12 +23,24 @@ pub(super) fn describe<F: Memory>(holder: &mut HolderRecord, sk: Ptr) -> u32 {
         if noted != 0 {
             set(&mut holder.found.present, noted | present::TAKER);
         }
-    } else if holder.found.state == state::TIME_WAIT {
+    } else if is_closed(&holder.found) {
         let place = sock::place::<F>(sk, holder.found.local_port, IPPROTO_TCP);
-        let noted = closers::copy(place, &mut holder.noted, &mut holder.task);
+        let (noted, _) = closers::copy(place, &mut holder.noted, &mut holder.task);
         if noted != 0 {
             set(&mut holder.found.present, noted | present::CLOSER);
         }
     }
     0
+}
+
+/// Whether a process has closed a connection of which the kernel keeps something still. Without a struct
+/// socket are also those that nobody has accepted yet: they are established, or their peer has closed.
+#[inline(always)]
+fn is_closed(found: &FoundRecord) -> bool {
+    const CLOSED: u32 = 1 << state::FIN_WAIT1
+        | 1 << state::FIN_WAIT2
+        | 1 << state::TIME_WAIT
+        | 1 << state::LAST_ACK
+        | 1 << state::CLOSING;
+    found.present & present::INODE == 0 && CLOSED >> (found.state & 31) & 1 != 0
 }

@@ -29,22 +29,17 @@ fn socket() -> Socket {
 fn holder(local: &str, state: TcpState) -> Holder {
     let local = endpoint(local);
     Holder {
-        transport: Transport::Tcp,
-        family: if local.address.unwrap().is_ipv4() {
-            Family::Ipv4
-        } else {
-            Family::Ipv6
-        },
-        state,
-        local,
-        peer: None,
         socket: socket(),
-        chose_port: false,
-        accepted: false,
-        of_kernel: false,
-        references: None,
-        taker: None,
-        closer: None,
+        ..Holder::new(
+            Transport::Tcp,
+            if local.address.unwrap().is_ipv4() {
+                Family::Ipv4
+            } else {
+                Family::Ipv6
+            },
+            state,
+            local,
+        )
     }
 }
 

@@ -354,7 +354,10 @@ fn closing(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
             "held by a connection{with} of {name} {state} ({})",
             details(case, owner, true, "")
         ),
-        None => format!("held by {}", nobodys(culprit, &with, &format!(" {state}"))),
+        None => match closed_by(case, owner) {
+            Some(closed) => format!("held by a connection{with} {state}, {closed}"),
+            None => format!("held by {}", nobodys(culprit, &with, &format!(" {state}"))),
+        },
     };
     Said {
         who,
@@ -365,31 +368,32 @@ fn closing(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
 /// What is left of a connection. It has no process; who closed it may be known.
 fn time_wait(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> String {
     let with = peer(culprit, "with");
-    let ended = owner.closer.as_ref().map_or_else(
-        || "ended lately".to_owned(),
-        |closer| {
-            let Departure {
-                occupant,
-                exited,
-                closed,
-            } = closer;
-            let who = if occupant.task.pid == case.event.task.pid {
-                "this very process".to_owned()
-            } else if *exited && same_program(case, occupant).is_some() {
-                format!("an earlier run of {}", with_pid(occupant))
-            } else if *exited {
-                format!("{} (pid {}, exited)", called(occupant), occupant.task.pid)
-            } else {
-                with_pid(occupant)
-            };
-            format!("was closed by {who} {}", ago(case, closed.boot))
-        },
-    );
+    let ended = closed_by(case, owner)
+        .map_or_else(|| "ended lately".to_owned(), |who| format!("was {who}"));
     let left = left(case, owner).map_or_else(
         || "up to 60 s".to_owned(),
         |seconds| format!("{seconds} s more"),
     );
     format!("a connection{with} {ended} and its port is still in TIME_WAIT ({left})")
+}
+
+/// `closed by an earlier run of sshd (pid 12) 3 s ago`
+fn closed_by(case: &Case<'_>, owner: &Owner) -> Option<String> {
+    let Departure {
+        occupant,
+        exited,
+        closed,
+    } = owner.closer.as_ref()?;
+    let who = if occupant.task.pid == case.event.task.pid {
+        "this very process".to_owned()
+    } else if *exited && same_program(case, occupant).is_some() {
+        format!("an earlier run of {}", with_pid(occupant))
+    } else if *exited {
+        format!("{} (pid {}, exited)", called(occupant), occupant.task.pid)
+    } else {
+        with_pid(occupant)
+    };
+    Some(format!("closed by {who} {}", ago(case, closed.boot)))
 }
 
 /// `14 s ago`

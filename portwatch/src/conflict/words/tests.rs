@@ -705,6 +705,10 @@ fn connections() {
         ("FIN_WAIT1", one(closing(TcpState::FinWait1))),
         ("FIN_WAIT2", one(closing(TcpState::FinWait2))),
         (
+            "FIN_WAIT2, closed by one that is gone",
+            one(closing(TcpState::FinWait2).closed(occupant(5, "pm2"), true, 3)),
+        ),
+        (
             "FIN_WAIT2 with a process",
             one(open(closing(TcpState::FinWait2)).by(occupant(5, "pm2"))),
         ),

@@ -124,6 +124,7 @@ pub(super) fn held(
         chose_port: _,
         accepted: _,
         of_kernel: _,
+        remnant: _,
         references: _,
         taker: _,
         closer: _,
