@@ -228,6 +228,21 @@ impl Descriptors {
         })
     }
 
+    /// A descriptor of a socket, of whatever process.
+    pub fn place(&mut self, inode: u64) -> Option<Entry> {
+        let wanted = Wanted {
+            inode,
+            // One will do.
+            references: Some(1),
+            likely: None,
+        };
+        let found = self.of(&[wanted]).pop()?;
+        let mut entries = self.memory.of(inode).iter();
+        entries
+            .find(|entry| found.pids.contains(&entry.pid))
+            .copied()
+    }
+
     /// The processes with a descriptor of each, in the order asked for.
     pub fn of(&mut self, wanted: &[Wanted]) -> Vec<Found> {
         let mut targets = Targets::new(wanted);

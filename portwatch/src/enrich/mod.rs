@@ -9,6 +9,7 @@ pub mod cache;
 pub mod cgroup;
 pub mod clock;
 pub mod container;
+pub mod copied;
 pub mod descriptors;
 mod findings;
 pub mod listeners;
@@ -318,7 +319,7 @@ impl Enricher {
     }
 
     /// Looks for the listener where the kernel's walk over the owners of the port ended before it.
-    fn find_listeners(&self, event: &mut Event) {
+    fn find_listeners(&mut self, event: &mut Event) {
         let (Some(netns), Some(port)) = (event.socket.netns, event.local.port) else {
             return;
         };
@@ -329,7 +330,10 @@ impl Enricher {
             return;
         }
         let ask = move || listeners::of_port(port).unwrap_or_default();
-        if let Some(found) = self.namespaces.inside(netns, &event.task, ask) {
+        if let Some(mut found) = self.namespaces.inside(netns, &event.task, ask) {
+            for listener in &mut found {
+                self.owners.complete(listener);
+            }
             listeners::add(conflict, found);
         }
     }

@@ -7,6 +7,7 @@
 
 use super::{
     clock::Clock,
+    copied::Lender,
     descriptors::{Descriptors, Entry, Found, Wanted},
     live::Live,
     process::Processes,
@@ -90,6 +91,20 @@ impl Owners {
                 }
             })
             .collect()
+    }
+
+    /// Asks a socket itself for the options that sock_diag does not tell; they stay unknown where it has
+    /// gone, or the kernel refuses a copy of its descriptor.
+    pub fn complete(&mut self, holder: &mut Holder) {
+        let Some(inode) = holder.socket.inode else {
+            return;
+        };
+        let Some(Entry { pid, fd, .. }) = self.descriptors.place(inode) else {
+            return;
+        };
+        if let Ok(copy) = Lender::open(pid).and_then(|lender| lender.copy(fd, inode)) {
+            copy.complete(holder);
+        }
     }
 
     /// Who has most of very many ports; `None` where there is no time to look. The second value: whether of

@@ -3,7 +3,6 @@
 //! [`look`] asks the kernel and `/proc`, [`options`] the sockets themselves; [`table`] puts together what
 //! they say (pure).
 
-mod copied;
 pub mod look;
 mod namespaces;
 pub mod options;

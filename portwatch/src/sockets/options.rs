@@ -5,10 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{copied::Lender, table::Row};
+use super::table::Row;
 use crate::{
-    enrich::descriptors::{Missed, Place},
-    event::{Holder, SocketOptions},
+    enrich::{
+        copied::Lender,
+        descriptors::{Missed, Place},
+    },
+    event::Holder,
 };
 
 /// Longest look: copying a descriptor and reading its options takes 4 µs, so that this is enough for
@@ -45,10 +48,7 @@ pub fn complete(rows: &mut [Row], patience: Duration) -> Missed {
             };
             let inode = row.socket.socket.inode.unwrap_or_default();
             match lender.copy(fd, inode) {
-                Ok(copy) => {
-                    let (options, device) = copy.options();
-                    fill(&mut row.socket, options, device);
-                }
+                Ok(copy) => copy.complete(&mut row.socket),
                 Err(why) => missed = missed.max(why),
             }
         }
@@ -78,28 +78,6 @@ fn lacks_options(row: &Row) -> bool {
     let Holder { socket, .. } = &row.socket;
     socket.inode.is_some()
         && (socket.options.reuseaddr.is_none() || socket.options.reuseport.is_none())
-}
-
-/// What is not known is taken from the socket itself; the rest stays as the kernel's tables have it.
-fn fill(holder: &mut Holder, options: SocketOptions, device: Option<u32>) {
-    let SocketOptions {
-        reuseaddr,
-        reuseport,
-        v6only,
-        freebind,
-        transparent,
-        bind_no_port,
-        mptcp,
-    } = options;
-    let known = &mut holder.socket.options;
-    known.reuseaddr = known.reuseaddr.or(reuseaddr);
-    known.reuseport = known.reuseport.or(reuseport);
-    known.v6only = known.v6only.or(v6only);
-    known.freebind = known.freebind.or(freebind);
-    known.transparent = known.transparent.or(transparent);
-    known.bind_no_port = known.bind_no_port.or(bind_no_port);
-    known.mptcp = known.mptcp.or(mptcp);
-    holder.socket.device = holder.socket.device.or(device);
 }
 
 /// TCP sockets with a port that no table of the kernel shows, each with the places it was seen at: those
@@ -191,7 +169,7 @@ mod tests {
     use rustix::net::{AddressFamily, SocketType, bind, sockopt};
 
     use super::*;
-    use crate::sockets::table::Seen;
+    use crate::{event::SocketOptions, sockets::table::Seen};
 
     fn inode(socket: &impl AsRawFd) -> u64 {
         let path = format!("/proc/self/fd/{}", socket.as_raw_fd());

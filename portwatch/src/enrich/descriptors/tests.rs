@@ -189,15 +189,17 @@ fn a_process_that_is_gone_is_no_gap() {
 
 #[test]
 fn a_first_thread_that_has_ended_does_not_hide_the_others() {
+    // Above the largest pid there is (proc_sys_kernel(5), pid_max): kcmp(2) is asked of the real ones.
+    const FIRST: u32 = 5_000_010;
     let proc = Proc::new();
     proc.process(9, &[(3, "socket:[7]")]);
-    proc.process(10, &[]);
-    let other = proc.0.path().join("10/task/12/fd");
+    proc.process(FIRST, &[]);
+    let other = proc.0.path().join(format!("{FIRST}/task/5000012/fd"));
     fs::create_dir_all(&other).unwrap();
     symlink("socket:[7]", other.join("5")).unwrap();
     assert_eq!(
         proc.descriptors().of(&[wanted(7, None, None)]),
-        [found(&[9, 10], true)]
+        [found(&[9, FIRST], true)]
     );
 }
 

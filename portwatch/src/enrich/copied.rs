@@ -17,10 +17,8 @@ use rustix::{
     process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
 };
 
-use crate::{
-    enrich::descriptors::Missed,
-    event::{Endpoint, Family, Holder, Socket, SocketOptions, TcpState, Transport},
-};
+use super::descriptors::Missed;
+use crate::event::{Endpoint, Family, Holder, Socket, SocketOptions, TcpState, Transport};
 
 nix::ioctl_none_bad!(
     /// A descriptor of the socket's network namespace (net/socket.c, `sock_ioctl`); needs CAP_NET_ADMIN
@@ -31,7 +29,7 @@ nix::ioctl_none_bad!(
 
 /// A process to copy descriptors from.
 #[derive(Debug)]
-pub(super) struct Lender(OwnedFd);
+pub struct Lender(OwnedFd);
 
 /// What keeps a descriptor from being copied: nothing where process or socket are gone.
 fn missed(error: Errno) -> Missed {
@@ -47,7 +45,7 @@ impl Lender {
     ///
     /// # Errors
     /// What is missed for it.
-    pub(super) fn open(pid: u32) -> Result<Self, Missed> {
+    pub fn open(pid: u32) -> Result<Self, Missed> {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(Missed::Nothing)?;
         let process = pidfd_open(pid, PidfdFlags::empty()).map_err(missed)?;
@@ -58,7 +56,7 @@ impl Lender {
     ///
     /// # Errors
     /// What is missed: without the rights of ptrace (PTRACE_MODE_ATTACH_REALCREDS) the kernel refuses.
-    pub(super) fn copy(&self, fd: u32, inode: u64) -> Result<Copy, Missed> {
+    pub fn copy(&self, fd: u32, inode: u64) -> Result<Copy, Missed> {
         let fd = i32::try_from(fd).map_err(|_| Missed::Unread)?;
         let copy = pidfd_getfd(&self.0, fd, PidfdGetfdFlags::empty()).map_err(missed)?;
         let status = fstat(&copy).map_err(missed)?;
@@ -76,7 +74,7 @@ impl Lender {
 
 /// A copy of a descriptor.
 #[derive(Debug)]
-pub(super) struct Copy {
+pub struct Copy {
     socket: OwnedFd,
     inode: u64,
     /// Owner of the file, which is that of the socket (net/socket.c, `sockfs_setattr`).
@@ -85,7 +83,7 @@ pub(super) struct Copy {
 
 impl Copy {
     /// The options of a socket, and the interface that it is bound to.
-    pub(super) fn options(&self) -> (SocketOptions, Option<u32>) {
+    pub fn options(&self) -> (SocketOptions, Option<u32>) {
         let socket = self.socket.as_fd();
         let is_v6 = sockopt::socket_domain(socket) == Ok(AddressFamily::INET6);
         let protocol = number(socket, libc::SOL_SOCKET, libc::SO_PROTOCOL).ok();
@@ -104,8 +102,31 @@ impl Copy {
         (options, device.filter(|&device| device != 0))
     }
 
+    /// What is not known of the socket is taken from here; the rest stays as the kernel's tables have it.
+    pub fn complete(&self, holder: &mut Holder) {
+        let (options, device) = self.options();
+        let SocketOptions {
+            reuseaddr,
+            reuseport,
+            v6only,
+            freebind,
+            transparent,
+            bind_no_port,
+            mptcp,
+        } = options;
+        let known = &mut holder.socket.options;
+        known.reuseaddr = known.reuseaddr.or(reuseaddr);
+        known.reuseport = known.reuseport.or(reuseport);
+        known.v6only = known.v6only.or(v6only);
+        known.freebind = known.freebind.or(freebind);
+        known.transparent = known.transparent.or(transparent);
+        known.bind_no_port = known.bind_no_port.or(bind_no_port);
+        known.mptcp = known.mptcp.or(mptcp);
+        holder.socket.device = holder.socket.device.or(device);
+    }
+
     /// The whole of a TCP socket; `None` where it is something else or has no port.
-    pub(super) fn tcp(&self) -> Option<Holder> {
+    pub fn tcp(&self) -> Option<Holder> {
         let socket = self.socket.as_fd();
         let family = match sockopt::socket_domain(socket).ok()? {
             AddressFamily::INET => Family::Ipv4,
