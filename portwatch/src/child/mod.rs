@@ -326,6 +326,8 @@ mod tests {
         time::{Duration, Instant},
     };
 
+    use nix::sys::signal::{SigHandler, signal};
+
     use super::*;
 
     fn as_is() -> RunAs {
@@ -466,11 +468,27 @@ mod tests {
     #[test]
     fn death_while_waiting_is_an_end_like_any_other() {
         let mut child = spawn(&["true"]);
-        child.signal(Signal::SIGINT).unwrap();
-        assert_eq!(wait(&mut child), Exit::Signal(2));
+        // Not SIGINT: a shell without job control ignores that for what it starts with `&`, and so
+        // would this process and the child.
+        child.signal(Signal::SIGUSR1).unwrap();
+        assert_eq!(wait(&mut child), Exit::Signal(10));
         child.release().unwrap();
         child.signal(Signal::SIGTERM).unwrap();
-        assert_eq!(wait(&mut child).code(), 130);
+        assert_eq!(wait(&mut child).code(), 138);
+    }
+
+    #[test]
+    fn what_was_ignored_before_portwatch_stays_ignored() {
+        // SAFETY: no handler, but a disposition that no other test looks at.
+        let set = |action| unsafe { signal(Signal::SIGUSR2, action) }.unwrap();
+        let before = set(SigHandler::SigIgn);
+        let mut child = spawn(&["sleep", "60"]);
+        child.release().unwrap();
+        set(before);
+        child.signal(Signal::SIGUSR2).unwrap();
+        let ignored = u64::from_str_radix(&status(&child, "SigIgn"), 16).unwrap();
+        assert_eq!(ignored >> (libc::SIGUSR2 - 1) & 1, 1);
+        end(child);
     }
 
     #[test]
