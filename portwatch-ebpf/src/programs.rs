@@ -7,13 +7,14 @@ use aya_ebpf::programs::{
     RetProbeContext,
 };
 
+use portwatch_ebpf::abi::calls::Function;
+
 use crate::{
     attach::{
         iter::{self, IterContext},
         kprobe, raw_tp, tracing,
     },
     kernel::generation::{Bounded, Casting, Looped, NO_ROOM, ROOMS},
-    state::calls::Function,
 };
 
 /// The programs that keep something while they run, each in a room of its own.

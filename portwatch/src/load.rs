@@ -21,6 +21,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use log::Log;
 use portwatch_ebpf::abi::{
+    calls,
     config::Config,
     record::{SocketRecord, loss},
 };
@@ -28,7 +29,7 @@ use thiserror::Error;
 
 use crate::{
     decode,
-    event::{Event, LostReason},
+    event::{Backend, Event, LostReason},
     facts::Gathered,
     host::limits::without_files,
     plan::{self, Attachment, Facts, Plan, generation::Generation, hooks::Way},
@@ -323,6 +324,31 @@ impl Loaded {
         attempts
             .filter_map(|(_, record)| decode::pending(&record).ok())
             .collect()
+    }
+
+    /// Calls whose return was missed, and that no later call of the thread has shown: what waits for a
+    /// return still. Only kprobes miss them uncounted. To be read after [`Loaded::detach`], which takes
+    /// longer than what they are on.
+    #[must_use]
+    pub fn unreturned(&self, plan: &Plan) -> u64 {
+        if plan.backend != Backend::Kprobe {
+            return 0;
+        }
+        let places = self
+            .ebpf
+            .map("CALLS")
+            .map(Array::<_, calls::Place>::try_from);
+        let spilled = self
+            .ebpf
+            .map("INFLIGHT")
+            .map(HashMap::<_, u64, [u8; 32]>::try_from);
+        let (Some(Ok(places)), Some(Ok(spilled))) = (places, spilled) else {
+            return 0;
+        };
+        let places = places.iter().filter_map(Result::ok);
+        let keys = places.map(|place| place[calls::WHO]);
+        let keys = keys.chain(spilled.keys().filter_map(Result::ok));
+        keys.filter(|&key| calls::tells(key)).count() as u64
     }
 
     /// Times the kernel skipped a program because it was running already on that CPU. 0 where the

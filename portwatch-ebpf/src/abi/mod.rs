@@ -1,5 +1,6 @@
 //! The shared definitions, one idea a file.
 
+pub mod calls;
 pub mod config;
 pub mod layout;
 pub mod note;

@@ -3,7 +3,7 @@
 //! them.
 
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
-use portwatch_ebpf::abi::{config::detail, record::loss};
+use portwatch_ebpf::abi::{calls::Function, config::detail, record::loss};
 
 use super::raw_tp::Raw;
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
         request::{AF_INET6, Request, Space},
         task,
     },
-    state::calls::{Entered, Entry, Function, enter, leave},
+    state::calls::{Entered, Entry, enter, leave},
 };
 
 /// Whether the first argument is a sock or a struct socket.

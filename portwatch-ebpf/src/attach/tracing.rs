@@ -4,7 +4,7 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
-use portwatch_ebpf::abi::{config::detail, record::loss};
+use portwatch_ebpf::abi::{calls::Function, config::detail, record::loss};
 
 use crate::{
     emit, filter,
@@ -16,7 +16,7 @@ use crate::{
         sock::{self, Kind},
         task,
     },
-    state::calls::{Entered, Entry, Function, enter, leave, start, take_start},
+    state::calls::{Entered, Entry, enter, leave, start, take_start},
 };
 
 /// This way in.

@@ -1,6 +1,9 @@
 //! A port taken on the way, because a datagram was sent without bind() or connect().
 
-use portwatch_ebpf::abi::record::{flags, op, via};
+use portwatch_ebpf::abi::{
+    calls::Function,
+    record::{flags, op, via},
+};
 
 use super::{Backend, Returned, common, taken, timed};
 use crate::{
@@ -12,7 +15,7 @@ use crate::{
         sock::{self, Kind},
         task::{self, Caller},
     },
-    state::calls::{Function, inside},
+    state::calls::inside,
 };
 
 /// inet_autobind() has returned (net/ipv4/af_inet.c). Only UDP: connect() of a datagram socket comes

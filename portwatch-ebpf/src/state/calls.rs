@@ -1,10 +1,13 @@
 //! Calls in flight: what their entries leave for their returns.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     macros::map,
     maps::{Array, HashMap},
 };
+use portwatch_ebpf::abi::calls::{self, Function};
 
 use crate::kernel::{memory::add, task::Ids};
 
@@ -20,52 +23,8 @@ pub(crate) struct Entry {
     pub(crate) started: u64,
 }
 
-/// The functions whose calls are kept; a nested call of another function has a key of its own.
-#[derive(Clone, Copy)]
-#[repr(u8)]
-pub(crate) enum Function {
-    Bind = 1,
-    Listen = 2,
-    Connect4 = 3,
-    Connect6 = 4,
-    ConnectDatagram = 5,
-    ConnectStream = 6,
-    Autobind = 7,
-    RefuseBind = 8,
-    RefuseListen = 9,
-    RefuseConnect = 10,
-    PreConnect = 11,
-    ListenEarly = 12,
-}
-
-impl Function {
-    /// Whether the time of its entry is needed for more than a duration.
-    pub(crate) fn tells_when(self) -> bool {
-        matches!(
-            self,
-            Self::Connect4 | Self::Connect6 | Self::PreConnect | Self::ConnectDatagram
-        )
-    }
-
-    /// Whether its return tells something as a rule: what may refuse a call seldom does.
-    pub(crate) fn tells(self) -> bool {
-        !matches!(
-            self,
-            Self::RefuseBind | Self::RefuseListen | Self::RefuseConnect | Self::PreConnect
-        )
-    }
-
-    /// Whether another function of these may be called inside it.
-    fn is_outer(self) -> bool {
-        matches!(
-            self,
-            Self::ListenEarly | Self::Connect6 | Self::ConnectDatagram | Self::ConnectStream
-        )
-    }
-}
-
 fn key(ids: Ids, function: Function) -> u64 {
-    u64::from(ids.tid) << 8 | function as u64
+    calls::key(ids.tid, function)
 }
 
 /// A place for a call in flight whose return cannot see its arguments, or whose being in flight
@@ -82,7 +41,9 @@ struct Place {
     reserved: u64,
 }
 
-const _: () = assert!(size_of::<Place>() == 64);
+const _: () = assert!(
+    size_of::<Place>() == size_of::<calls::Place>() && offset_of!(Place, who) == calls::WHO * 8
+);
 
 #[map]
 static CALLS: Array<Place> = Array::with_max_entries(PLACES, 0);

@@ -25,7 +25,7 @@ use crate::{
     },
     stderr::say,
 };
-use stream::{News, Stream};
+use stream::{News, Rest, Stream};
 
 /// Runs a trace to its end; the value is the exit status.
 ///
@@ -119,8 +119,13 @@ async fn trace(options: &TraceOptions) -> Result<u8, Failure> {
     if let Some(diagnostics) = &mut diagnostics {
         diagnostics.drain();
     }
-    let ended = drain(&mut stream, &mut ring)
-        .and_then(|()| stream.finish(loaded.pending(), loaded.skipped()));
+    let ended = drain(&mut stream, &mut ring).and_then(|()| {
+        stream.finish(Rest {
+            open: loaded.pending(),
+            unreturned: loaded.unreturned(&plan),
+            skipped: loaded.skipped(),
+        })
+    });
     match ended {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(code),
         Err(error) => Err(Failure::from_write(error, &options.output.destination)),

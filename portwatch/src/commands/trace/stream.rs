@@ -18,6 +18,17 @@ use crate::{
 /// Losses since the last time, by reason.
 pub(super) type News = Vec<(LostReason, u64)>;
 
+/// What is left to tell when the programs are detached and the ring is empty.
+#[derive(Default)]
+pub(super) struct Rest {
+    /// Attempts whose outcome is open.
+    pub(super) open: Vec<Event>,
+    /// Calls whose return was missed.
+    pub(super) unreturned: u64,
+    /// Times that the kernel skipped a program because it was running already on that CPU.
+    pub(super) skipped: u64,
+}
+
 /// A stream from its start to its end. `L` asks the kernel programs what they could not hand over.
 pub(super) struct Stream<'a, L> {
     assembler: Assembler,
@@ -165,14 +176,20 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
         }))
     }
 
-    /// Prints, once the programs are detached and the ring is empty, the attempts whose outcome is
-    /// still `open`, the last losses (`skipped`: by recursion) and the totals.
-    pub(super) fn finish(&mut self, open: Vec<Event>, skipped: u64) -> io::Result<()> {
+    /// Prints, once the programs are detached and the ring is empty, what is left to tell, the last losses
+    /// and the totals.
+    pub(super) fn finish(&mut self, rest: Rest) -> io::Result<()> {
+        let Rest {
+            open,
+            unreturned,
+            skipped,
+        } = rest;
         for mut event in open {
             event.outcome = Outcome::Unknown(UnknownReason::TraceEnded);
             self.event(Box::new(event))?;
         }
         self.account()?;
+        self.tell_lost(LostReason::ReturnMissed, unreturned)?;
         self.tell_lost(LostReason::Recursion, skipped)?;
         let time = self.enricher.now()?;
         self.sink.item(&Item::End(End {
@@ -278,6 +295,13 @@ mod tests {
         kept.words()
     }
 
+    fn open(event: Event) -> Rest {
+        Rest {
+            open: vec![event],
+            ..Rest::default()
+        }
+    }
+
     fn bind(port: u16) -> Event {
         *sighting(Op::Bind, &format!("127.0.0.1:{port}")).event
     }
@@ -298,7 +322,7 @@ mod tests {
                 stream.record(record(bind(port), 0, 0)).unwrap();
             }
             // What is open at the end counts too.
-            stream.finish(vec![bind(6)], 0).unwrap();
+            stream.finish(open(bind(6))).unwrap();
         });
         assert_eq!(words, ["bind 1", "bind 2", "end 2 0 0"]);
     }
@@ -315,7 +339,7 @@ mod tests {
             let refused = failed(sighting(Op::Bind, "127.0.0.1:2"), libc::EADDRINUSE);
             stream.record(record(*refused.event, 0, 0)).unwrap();
             assert!(stream.is_full());
-            stream.finish(Vec::new(), 0).unwrap();
+            stream.finish(Rest::default()).unwrap();
         });
         assert_eq!(words, ["bind 2 failed", "end 1 1 0"]);
     }
@@ -332,7 +356,7 @@ mod tests {
             // The same loss on the same CPU is told; another CPU has its own count.
             stream.record(record(bind(3), 7, 4)).unwrap();
             stream.record(record(bind(4), 0, 2)).unwrap();
-            stream.finish(Vec::new(), 0).unwrap();
+            stream.finish(Rest::default()).unwrap();
         });
         assert_eq!(
             words,
@@ -354,15 +378,21 @@ mod tests {
         let losses = vec![vec![(LostReason::Unreadable, 5)]];
         let words = stream(&all(), None, losses, |stream| {
             stream.bytes(b"not a record").unwrap();
-            stream.finish(Vec::new(), 2).unwrap();
+            let rest = Rest {
+                unreturned: 3,
+                skipped: 2,
+                ..Rest::default()
+            };
+            stream.finish(rest).unwrap();
         });
         assert_eq!(
             words,
             [
                 "lost 1 malformed",
                 "lost 5 unreadable",
+                "lost 3 return_missed",
                 "lost 2 recursion",
-                "end 0 0 8",
+                "end 0 0 11",
             ]
         );
     }
@@ -373,7 +403,7 @@ mod tests {
         let words = stream(&all(), Some(1), losses, |stream| {
             stream.record(record(bind(1), 0, 0)).unwrap();
             stream.record(record(bind(2), 0, 9)).unwrap();
-            stream.finish(Vec::new(), 0).unwrap();
+            stream.finish(Rest::default()).unwrap();
         });
         assert_eq!(words, ["bind 1", "lost 9 ring_full", "end 1 0 9"]);
     }
@@ -382,8 +412,8 @@ mod tests {
     fn what_is_open_at_the_end_has_an_unknown_outcome() {
         let words = stream(&all(), None, Vec::new(), |stream| {
             stream.start(Backend::RawTp).unwrap();
-            let open = *connect("127.0.0.1:40000", "127.0.0.1:80").event;
-            stream.finish(vec![open], 0).unwrap();
+            let event = *connect("127.0.0.1:40000", "127.0.0.1:80").event;
+            stream.finish(open(event)).unwrap();
         });
         assert_eq!(words, ["start raw_tp", "connect 40000 open", "end 1 0 0"]);
     }
