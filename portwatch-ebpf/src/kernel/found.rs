@@ -7,7 +7,7 @@ use portwatch_ebpf::abi::{
 
 use super::{
     memory::{Memory, Ptr, offset, set},
-    sock::{self, Handle, state},
+    sock::{self, Handle, IPPROTO_TCP, state},
 };
 
 /// Fills in the record, which is zeroed. Whether somebody may have got a port for the socket by itself,
@@ -71,8 +71,10 @@ pub(super) fn describe<F: Memory>(found: &mut FoundRecord, sk: Ptr) -> u32 {
     found.inode = handle.inode::<F, F>();
     set(&mut found.present, present::INODE);
     if handle.is_of_kernel() {
-        // One that carries an MPTCP connection is the program's, though it has no file of its own.
-        if sock::inside_mptcp::<F>(sk) != 0 {
+        // One that carries an MPTCP connection is the program's, though it has no file of its own. Only a
+        // TCP socket has that mark: a UDP one ends before it, and what lies there is somebody else's.
+        let is_tcp = found.protocol == u16::from(IPPROTO_TCP);
+        if is_tcp && sock::inside_mptcp::<F>(sk) != 0 {
             set(&mut found.flags, flags::MPTCP);
         } else {
             set(&mut found.flags, flags::OF_KERNEL);

@@ -35,6 +35,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
     way_int80,
     way_socketcall,
     way_kernel: [31],
+    way_kernel_udp_is_not_mptcp,
 ];
 
 const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -365,10 +366,20 @@ fn way_socketcall(_: &mut Script) -> Result<()> {
 
 /// A VXLAN device makes the kernel bind a UDP socket for itself.
 fn way_kernel(s: &mut Script) -> Result<()> {
-    if let Err(error) = netlink::add_vxlan("pwx", 4789) {
+    kernel_binds(s, "pwx", 4789)
+}
+
+/// What lies behind a UDP socket in memory is another's, and was taken for its own mark of MPTCP: then
+/// it was no longer the kernel's. Of several sockets some have neighbours.
+fn way_kernel_udp_is_not_mptcp(s: &mut Script) -> Result<()> {
+    (0..8).try_for_each(|index| kernel_binds(s, &format!("pwx{index}"), 4790 + index))
+}
+
+fn kernel_binds(s: &mut Script, device: &str, port: u16) -> Result<()> {
+    if let Err(error) = netlink::add_vxlan(device, port) {
         return skip(format!("no vxlan devices ({error:?})"));
     }
-    netns::link_up("pwx").context("cannot bring the vxlan device up")?;
+    netns::link_up(device).context("cannot bring the vxlan device up")?;
     let mut line = Expect::default();
     line.is("event.name", "bind")
         .is("event.outcome", "success")
@@ -376,7 +387,7 @@ fn way_kernel(s: &mut Script) -> Result<()> {
         .is("network.transport", "udp")
         .is("network.type", "ipv4")
         .is("network.local.address", "0.0.0.0")
-        .is("network.local.port", 4789)
+        .is("network.local.port", port)
         .is("socket.netns", s.me.netns);
     if let Some(why) = degraded::may_miss(s.ctx.backend, Feature::KernelBind) {
         line.optional(why);
@@ -384,18 +395,19 @@ fn way_kernel(s: &mut Script) -> Result<()> {
     s.expect(line);
     // The next socket there meets it: a holder without a process.
     let late = s.socket(Kind::Udp4)?;
-    s.bind(&late, (LO4, 4789))
+    s.bind(&late, (LO4, port))
         .fails(Errno::EADDRINUSE)?
         .held(
             0,
             Kind::Udp4,
-            (Ipv4Addr::UNSPECIFIED, 4789).into(),
+            (Ipv4Addr::UNSPECIFIED, port).into(),
             None,
             "closed",
         )
         .judged(("kernel", "wildcard", "no_reuse"))
         .set("conflict.holders.0.processes.0", Want::Absent)
+        .set("conflict.holders.0.socket.mptcp", Want::NotTrue)
         .holders_total(1)
-        .says(&["held by the kernel, no process", "0.0.0.0:4789"]);
+        .says(&["held by the kernel, no process", &format!("0.0.0.0:{port}")]);
     Ok(())
 }
