@@ -3,6 +3,7 @@
 //! Functions of their arguments: the kernel's programs bring the sockets, `enrich` brings the names.
 
 pub mod departure;
+pub mod forecast;
 pub mod rules;
 pub mod strangers;
 pub mod verdict;

@@ -75,6 +75,20 @@ pub fn meet(new: &Claim, held: &Claim) -> bool {
     new.transport == held.transport && same_device(new, held) && overlap(new, held).is_some()
 }
 
+/// Whether `udp_lib_lport_inuse` looks no further than `held`: they meet, and do not share by
+/// SO_REUSEADDR.
+#[must_use]
+pub fn is_decisive(new: &Claim, held: &Claim) -> bool {
+    meet(new, held) && !shares_by_reuseaddr(new, held)
+}
+
+/// Whether `new` may follow `last`, the one with SO_REUSEPORT that the kernel remembers of the port
+/// (`sk_reuseport_match`).
+#[must_use]
+pub fn leads(last: &Claim, new: &Claim) -> bool {
+    new.reuseport && last.uid == new.uid && covers(last, new)
+}
+
 /// `inet_bind_conflict`, `udp_lib_lport_inuse`: sockets on two devices never meet; one without a
 /// device is on all.
 fn same_device(new: &Claim, held: &Claim) -> bool {
@@ -234,10 +248,7 @@ impl Port {
 
     /// `sk_reuseport_match`
     fn group_takes(&self, new: &Claim) -> bool {
-        new.reuseport
-            && self
-                .group
-                .is_some_and(|last| last.uid == new.uid && covers(&last, new))
+        self.group.is_some_and(|last| leads(&last, new))
     }
 
     /// `claim` has taken the port, or listens on it, beside `others` (`inet_csk_update_fastreuse`).
@@ -257,11 +268,7 @@ impl Port {
 /// one for each address, which is not followed here.
 fn passes_udp(new: &Claim, owners: &[Claim]) -> bool {
     in_slot(owners)
-        .find(|held| {
-            same_device(new, held)
-                && !shares_by_reuseaddr(new, held)
-                && overlap(new, held).is_some()
-        })
+        .find(|held| is_decisive(new, held))
         .is_none_or(|held| shares_by_reuseport(new, held))
 }
 

@@ -3,7 +3,10 @@
 #[cfg(test)]
 mod tests;
 
-use super::rules::{Claim, Clash, clash, overlap};
+use super::{
+    forecast::overlap_for_certain,
+    rules::{Claim, Clash, clash},
+};
 use crate::event::{
     Backend, Conflict, Culprit, Errno, Event, Holder, Kind, Op, Outcome, TcpState, Transport,
     Verdict,
@@ -231,13 +234,9 @@ fn culprit(own: Option<&Claim>, holder: &Holder, connect_only: bool) -> Option<(
         } = clash(own, &claim)?;
         (overlap, Some(reason), device)
     } else {
-        // A listener that only sock_diag knows of: it is in the way whatever its options are, unless
-        // both have SO_REUSEPORT.
-        if own.reuseport || holder.state != TcpState::Listen {
-            return None;
-        }
+        // One that only sock_diag knows of: it is in the way if it is whatever its options are.
         let device = own.device.is_some() || claim.device.is_some();
-        (overlap(own, &claim)?, None, device)
+        (overlap_for_certain(own, holder)?, None, device)
     };
     let culprit = Culprit {
         kind: kind_of(holder, connect_only),
