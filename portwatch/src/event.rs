@@ -3,6 +3,7 @@
 //! A kernel record decodes to an [`Event`] (raw facts), `enrich` joins it with names to a
 //! [`Sighting`], and the sinks print that. Recorded and live streams carry the same [`Item`]s.
 
+mod checked;
 mod conflict;
 mod descriptor;
 mod listing;
@@ -11,6 +12,7 @@ mod warning;
 
 use std::{net::IpAddr, sync::Arc};
 
+pub use checked::*;
 pub use conflict::*;
 pub use descriptor::Descriptor;
 pub use listing::Listing;

@@ -12,7 +12,7 @@ use super::{
     rules::{self, Claim, clash},
     verdict::claim_of_holder,
 };
-use crate::event::{Holder, Overlap, TcpState, Transport};
+use crate::event::{Doubt, Holder, Overlap, TcpState, Transport};
 
 /// What would come of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,34 +23,6 @@ pub enum Forecast {
     Taken(Vec<usize>),
     /// It cannot be told. Places of the sockets that may be in the way.
     Doubt(Doubt, Vec<usize>),
-}
-
-/// Why it cannot be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Doubt {
-    /// It depends on options of sockets that could not be read.
-    Options,
-    /// It depends on what the kernel remembers of those that shared the port by SO_REUSEPORT before
-    /// (`struct inet_bind_bucket`), which it tells nobody.
-    Group,
-    /// Of UDP sockets, some share the port and some do not, and the one that the kernel meets first
-    /// decides.
-    Order,
-    /// Sockets may be there that could not be seen.
-    Unseen,
-}
-
-impl Doubt {
-    /// The name in the output.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Options => "options",
-            Self::Group => "group",
-            Self::Order => "order",
-            Self::Unseen => "unseen",
-        }
-    }
 }
 
 /// What differs between kernels and matters here.
@@ -244,4 +216,26 @@ fn predecessors(new: &Claim, held: &Claim) -> impl Iterator<Item = Claim> {
             ..new
         })
         .filter(move |other| rules::leads(other, &new))
+}
+
+/// Places of the sockets beside which `new` may be bound, until one of the two listens: then the other
+/// cannot.
+#[must_use]
+pub fn rivals(new: &Claim, holders: &[Holder]) -> Vec<usize> {
+    let is_rival = |holder: &Holder| {
+        let listening = |held: Claim| Claim {
+            state: TcpState::Listen,
+            ..held
+        };
+        holder.state == TcpState::Closed
+            && claims(holder)
+                .into_iter()
+                .any(|held| clash(new, &held).is_none() && clash(new, &listening(held)).is_some())
+    };
+    if new.transport != Transport::Tcp {
+        return Vec::new();
+    }
+    let all = holders.iter().enumerate();
+    all.filter_map(|(at, holder)| is_rival(holder).then_some(at))
+        .collect()
 }

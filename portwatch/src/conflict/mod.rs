@@ -2,6 +2,7 @@
 //!
 //! Functions of their arguments: the kernel's programs bring the sockets, `enrich` brings the names.
 
+pub mod admission;
 pub mod departure;
 pub mod forecast;
 pub mod rules;

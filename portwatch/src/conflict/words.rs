@@ -4,6 +4,7 @@
 //! text when they are joined by a full stop. Both are one line, harmless for a terminal, and say
 //! nothing that is not known: a case without words of its own gets fewer of them.
 
+mod doubt;
 mod exhausted;
 mod exposed;
 mod held;
@@ -21,6 +22,7 @@ mod tests;
 
 use std::sync::LazyLock;
 
+pub use doubt::doubt;
 pub use exposed::exposed;
 pub use hint::hint;
 pub use message::message;

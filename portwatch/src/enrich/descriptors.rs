@@ -157,10 +157,10 @@ impl Descriptors {
         !limits.late()
     }
 
-    /// All places of sockets in the descriptor tables of the processes in `/proc`, and what was missed;
-    /// however long it takes.
+    /// All places of these sockets in the descriptor tables of the processes in `/proc`, and what was
+    /// missed; however long it takes. `others`: of all other sockets too.
     #[must_use]
-    pub fn everywhere(&self, inodes: &[u64]) -> (Vec<Place>, Missed) {
+    pub fn everywhere(&self, inodes: &[u64], others: bool) -> (Vec<Place>, Missed) {
         let Some(proc) = open(&self.proc) else {
             return (Vec::new(), Missed::Unread);
         };
@@ -176,9 +176,11 @@ impl Descriptors {
         let mut targets = Targets::new(&wanted);
         let scan::Outcome {
             entries, missed, ..
-        } = Scan::new(proc.as_fd(), &mut targets, &limits)
-            .wanted_alone()
-            .run(self.workers);
+        } = {
+            let scan = Scan::new(proc.as_fd(), &mut targets, &limits);
+            let scan = if others { scan } else { scan.wanted_alone() };
+            scan.run(self.workers)
+        };
         let mut missed = missed.max(threads::ask(proc.as_fd(), &mut targets, &limits));
         if entries.len() >= LIMIT {
             missed = missed.max(Missed::Unread);

@@ -15,6 +15,7 @@ mod findings;
 pub mod listeners;
 pub mod listing;
 pub mod live;
+pub mod local;
 pub mod missing;
 pub mod netns;
 pub mod owners;

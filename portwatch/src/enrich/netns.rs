@@ -19,7 +19,7 @@ use nix::{
     sched::{CloneFlags, setns},
 };
 
-use crate::event::Task;
+use crate::event::{Family, Task};
 
 /// Namespaces remembered.
 const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
@@ -27,6 +27,9 @@ const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 /// How long a reading holds, ns of event time. Ranges and names change, and nobody says so; a
 /// namespace's inode is given out again.
 const VALIDITY: u64 = 1_000_000_000;
+
+/// The namespace that the calling thread is in.
+pub(crate) const OWN: &str = "/proc/thread-self/ns/net";
 
 /// Where namespaces get names: iproute2's directory and Docker's.
 pub(crate) const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
@@ -53,7 +56,7 @@ pub struct Limits {
 
 impl Limits {
     /// Of the namespace that the calling thread is in.
-    fn read() -> Self {
+    pub(crate) fn read() -> Self {
         Self {
             range: sysctl("ip_local_port_range").and_then(|text| parse_range(&text)),
             reserved: sysctl("ip_local_reserved_ports").and_then(|text| parse_list(&text)),
@@ -118,11 +121,12 @@ impl Reading {
 }
 
 impl Namespaces {
-    /// Notes which namespace this process is in.
+    /// Notes which namespace the calling thread is in.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            own: fs::metadata("/proc/self/ns/net")
+            // Of the thread: it may have entered another one than its process.
+            own: fs::metadata(OWN)
                 .ok()
                 .and_then(|metadata| u32::try_from(metadata.ino()).ok()),
             known: LruCache::new(CAPACITY),
@@ -282,6 +286,13 @@ fn open_if(path: &Path, inode: u32) -> Option<File> {
 /// A variable of the namespace that the calling thread is in.
 fn sysctl(name: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()
+}
+
+/// Whether its sockets may be bound to addresses that no interface has (`ip_nonlocal_bind`).
+pub(crate) fn allows_nonlocal(family: Family) -> bool {
+    let family = family.as_str();
+    fs::read_to_string(format!("/proc/sys/net/{family}/ip_nonlocal_bind"))
+        .is_ok_and(|text| text.trim() != "0")
 }
 
 /// The list of `ip_local_reserved_ports`, `8080,9000-9100`; an empty line is an empty list. The kernel

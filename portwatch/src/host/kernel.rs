@@ -49,6 +49,15 @@ impl Release {
     }
 }
 
+/// Whether sock_diag shows TCP sockets that are bound and nothing else (91051f003948, Linux 6.8). To find it
+/// out with a socket one would have to bind it, so the state that they are shown in is looked for among
+/// the names of the kernel's types. Without those: no.
+#[must_use]
+pub fn shows_bound() -> bool {
+    fs::read("/sys/kernel/btf/vmlinux")
+        .is_ok_and(|types| memchr::memmem::find(&types, b"TCP_BOUND_INACTIVE\0").is_some())
+}
+
 /// How the kernel preempts, with what is in use in brackets; root's, and only where debugfs is mounted
 /// (kernel/sched/debug.c, `sched_dynamic_show`).
 const PREEMPTION: &str = "/sys/kernel/debug/sched/preempt";

@@ -70,7 +70,7 @@ pub fn look(port: Option<u16>, late: impl FnOnce(&str) + Send) -> Seen {
     if let Some(reason) = &without_iterator {
         let inodes = table.inodes();
         let places;
-        let search = || Descriptors::new().everywhere(&inodes);
+        let search = || Descriptors::new().everywhere(&inodes, false);
         (places, missed) = watched(PATIENCE, || late(reason), search);
         for place in places {
             table.place(place);

@@ -1,9 +1,10 @@
 //! Who has which socket, at this moment.
 //!
-//! [`look`] asks the kernel and `/proc`, [`options`] the sockets themselves; [`table`] puts together what
-//! they say (pure).
+//! [`look`] asks the kernel and `/proc` for all sockets, [`port`] for those that one bind() may meet,
+//! [`options`] the sockets themselves; [`table`] puts together what they say (pure).
 
 pub mod look;
 mod namespaces;
 pub mod options;
+pub mod port;
 pub mod table;

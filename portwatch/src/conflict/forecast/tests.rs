@@ -283,3 +283,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn two_that_share_by_reuseaddr_cannot_both_listen() {
+    let new = Claim {
+        reuseaddr: true,
+        ..claim("0.0.0.0")
+    };
+    let bound = holder(&new);
+    let connected = holder(&Claim {
+        state: TcpState::Established,
+        ..new
+    });
+    let elsewhere = holder(&Claim {
+        device: Some(3),
+        ..new
+    });
+    let holders = [connected, bound, elsewhere];
+    assert_eq!(ask(&new, &holders), Forecast::Free);
+    assert_eq!(rivals(&new, &holders), [1, 2]);
+    let other = Claim {
+        address: "127.0.0.1".parse().unwrap(),
+        ..new
+    };
+    let apart = holder(&Claim {
+        address: "127.0.0.2".parse().unwrap(),
+        ..new
+    });
+    assert_eq!(rivals(&other, &[apart]), [0usize; 0]);
+    let shared = Claim {
+        reuseport: true,
+        ..new
+    };
+    assert_eq!(rivals(&shared, &[holder(&shared)]), [0usize; 0]);
+}

@@ -229,7 +229,7 @@ fn all_places_of_some_sockets() {
     symlink("socket:[6]", other.join("5")).unwrap();
     let descriptors = proc.descriptors();
     let all = |inodes: &[u64]| {
-        let (mut places, missed) = descriptors.everywhere(inodes);
+        let (mut places, missed) = descriptors.everywhere(inodes, false);
         places.sort_unstable();
         (places, missed)
     };
@@ -250,7 +250,10 @@ fn all_places_of_some_sockets() {
     proc.end(13);
     assert_eq!(all(&[7]), (of_seven.to_vec(), Missed::Hidden));
     let nowhere = Descriptors::at(Path::new("/nonexistent"));
-    assert_eq!(nowhere.everywhere(&[7]), (Vec::new(), Missed::Unread));
+    assert_eq!(
+        nowhere.everywhere(&[7], false),
+        (Vec::new(), Missed::Unread)
+    );
 }
 
 #[test]

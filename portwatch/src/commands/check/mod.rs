@@ -1,0 +1,3 @@
+//! `portwatch check`.
+
+pub mod ask;
