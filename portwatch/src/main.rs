@@ -30,6 +30,10 @@ fn run(Cli { verb, output }: Cli) -> Result<u8, Failure> {
             Err(error) => error.into_clap().exit(),
         },
         Verb::Who(args) => commands::who::run(&args, &output.resolve(Destination::Stdout)),
+        Verb::Check(args) => commands::check::run(&args, &output.resolve(Destination::Stdout)),
+        Verb::CheckRange(args) => {
+            commands::check_range::run(&args, &output.resolve(Destination::Stdout))
+        }
         Verb::Doctor => commands::doctor::run(&output.resolve(Destination::Stdout)),
         Verb::Completions { shell } => print(|out| commands::completions::run(shell, out)),
         Verb::Man => print(|out| commands::man::run(out)),

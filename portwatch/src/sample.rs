@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
+mod checked;
 pub(crate) mod conflict;
 mod listing;
 
 use std::sync::Arc;
 
+pub(crate) use checked::*;
 pub(crate) use conflict::*;
 pub(crate) use listing::*;
 

@@ -152,6 +152,15 @@ impl Stream {
 
 /// Takes line number `seq` of sockets that were looked up; all that is wrong with it.
 pub(crate) fn record(text: &str, seq: u64) -> Result<Value, Vec<String>> {
+    one(text, "socket", seq)
+}
+
+/// Takes an answer that is a line by itself; all that is wrong with it.
+pub(crate) fn answer(text: &str, record: &str) -> Result<Value, Vec<String>> {
+    one(text, record, 1)
+}
+
+fn one(text: &str, record: &str, seq: u64) -> Result<Value, Vec<String>> {
     let line: Value = match serde_json::from_str(text) {
         Ok(line) => line,
         Err(error) => return Err(vec![format!("not JSON ({error})")]),
@@ -160,7 +169,7 @@ pub(crate) fn record(text: &str, seq: u64) -> Result<Value, Vec<String>> {
         .iter_errors(&line)
         .map(|error| format!("{error} at {:?}", error.instance_path().as_str()))
         .collect();
-    for (path, value) in [("record", Value::from("socket")), ("seq", seq.into())] {
+    for (path, value) in [("record", Value::from(record)), ("seq", seq.into())] {
         if lookup(&line, path) != Some(&value) {
             wrong.push(format!("{path} is not {value}"));
         }

@@ -143,6 +143,73 @@ End whoever has it:
     },
 ];
 
+/// Sections of `check`.
+pub const CHECK: &[Section] = &[
+    Section {
+        title: "WHAT IS PRINTED",
+        body: "\
+The answer, with who is in the way and why, and what would help, as under a refused call of trace. Without an \
+address the socket is bound to all of them: to [::], which takes IPv4 too, or to 0.0.0.0 where there is no \
+IPv6. Where the socket could be bound beside another one that does not listen yet, a line says so: only one \
+of the two can.
+
+Some things cannot be seen from outside: the options of a socket that no process has, such as one in \
+TIME_WAIT; which sockets with SO_REUSEPORT had the port before; without root, the options of others' sockets. \
+Where the answer depends on them there is none. Programs on cgroups (BPF) and security modules are not \
+asked: they may refuse what is free.",
+    },
+    Section {
+        title: "EXIT STATUS",
+        body: "  0  free
+  1  not free
+  2  wrong usage
+  3  cannot be told, not permitted, or not possible on this kernel
+  4  anything else",
+    },
+    Section {
+        title: "EXAMPLES",
+        body: "\
+Could my server be started?
+
+  portwatch check 0.0.0.0:8080 --reuseaddr
+
+Could www-data have port 80?
+
+  portwatch check [::]:80 --uid www-data
+
+Wait for a port:
+
+  until portwatch check -q 8080; do sleep 1; done
+
+Is an automatic UDP port left?
+
+  portwatch check udp/0.0.0.0:0",
+    },
+];
+
+/// Sections of `check-range`.
+pub const CHECK_RANGE: &[Section] = &[
+    Section {
+        title: "EXIT STATUS",
+        body: "  0  nothing overlaps
+  1  the kernel gives out ports of the range, or sockets are on them
+  2  wrong usage
+  3  not permitted, or not possible on this kernel
+  4  anything else",
+    },
+    Section {
+        title: "EXAMPLES",
+        body: "\
+Are the node ports of Kubernetes safe here?
+
+  portwatch check-range 30000-32767
+
+As a script asks:
+
+  portwatch check-range 30000-32767 -o json | jq -r .sysctl.value",
+    },
+];
+
 /// Sections as `--help` shows them.
 #[must_use]
 pub fn text(sections: &[Section]) -> String {

@@ -2,10 +2,12 @@
 //! ([`resolve`]). The doc comments here are the text of `-h`, `--help`, the man page and the
 //! completions.
 
+pub mod check;
 pub mod help;
 mod parse;
 pub mod resolve;
 mod system;
+pub mod target;
 mod trace;
 pub mod who;
 
@@ -114,6 +116,17 @@ pub enum Verb {
     /// In every network namespace, with every process that has a descriptor. portwatch PORT is short for
     /// it.
     Who(who::WhoArgs),
+    /// Say whether a socket could be bound, and if not, who is in the way and why
+    ///
+    /// Without binding anything: the sockets that are there are compared by the kernel's rules. What
+    /// depends on something that cannot be seen is said to be unknown.
+    Check(check::CheckArgs),
+    /// Say whether a range of ports is left alone by the kernel and everybody else
+    ///
+    /// For ports that are given out by hand or by another program: node ports of Kubernetes, media ports
+    /// of a telephone exchange. What overlaps with the kernel's automatic range, which sockets are there
+    /// now, and the sysctl that keeps the kernel off.
+    CheckRange(check::CheckRangeArgs),
     /// Say what portwatch can see on this machine, what it cannot, and what would help
     ///
     /// Tries what trace would use, without tracing: the way into the kernel that would be chosen

@@ -296,7 +296,7 @@ fn a_port_in_the_place_of_a_verb_asks_who_has_it() {
         let Verb::Who(args) = read(line).unwrap().verb else {
             panic!("{line}: not who");
         };
-        assert_eq!(args.target.port, who::Port::Number(port), "{line}");
+        assert_eq!(args.target.port, target::Port::Number(port), "{line}");
     }
     assert!(matches!(read("who https").unwrap().verb, Verb::Who(_)));
     for (line, part) in [

@@ -84,6 +84,8 @@ fn verb(verb: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     let own = match verb.get_name() {
         "trace" => help::TRACE,
         "who" => help::WHO,
+        "check" => help::CHECK,
+        "check-range" => help::CHECK_RANGE,
         _ => &[],
     };
     if !own.is_empty() {

@@ -1,8 +1,10 @@
 //! One file a verb.
 
 pub mod check;
+pub mod check_range;
 pub mod completions;
 pub mod doctor;
 pub mod man;
+mod target;
 pub mod trace;
 pub mod who;

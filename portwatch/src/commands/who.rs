@@ -1,15 +1,13 @@
 //! `portwatch who`: every socket on a port, in any state, and who has it.
 
-use std::{collections::BTreeSet, fs, io::Write as _};
+use std::{collections::BTreeSet, io::Write as _};
 
 use anyhow::Context as _;
 
+use super::target::ports;
 use crate::{
-    cli::{
-        Format, OutputOptions,
-        who::{Port, Target, WhoArgs},
-    },
-    enrich::{descriptors::Missed, listing::Lister, service},
+    cli::{Format, OutputOptions, target::Target, who::WhoArgs},
+    enrich::{descriptors::Missed, listing::Lister},
     errno,
     event::{Listing, TcpState, Transport},
     failure::{Failure, Kind},
@@ -111,25 +109,6 @@ fn unknown_owners(count: usize, missed: Missed) -> String {
         Missed::Nothing => "are not known: they may be outside this pid namespace",
     };
     format!("the owners of {count} of these sockets {why}")
-}
-
-/// The ports that were meant, and of which transport each; of any where a number was typed.
-fn ports(target: &Target) -> Result<Vec<(Option<Transport>, u16)>, Failure> {
-    match &target.port {
-        Port::Number(port) => Ok(vec![(None, *port)]),
-        Port::Name(name) => {
-            let text = fs::read("/etc/services").unwrap_or_default();
-            let ports: Vec<_> = service::ports(&String::from_utf8_lossy(&text), name)
-                .into_iter()
-                .map(|(transport, port)| (Some(transport), port))
-                .collect();
-            if ports.is_empty() {
-                let error = anyhow::anyhow!("no port has the name {name:?} in /etc/services");
-                return Err(Failure::new(Kind::Usage, error));
-            }
-            Ok(ports)
-        }
-    }
 }
 
 fn is_wanted(target: &Target, ports: &[(Option<Transport>, u16)], row: &Row) -> bool {

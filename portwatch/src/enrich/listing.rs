@@ -135,7 +135,8 @@ impl Lister {
 }
 
 /// Where to look whether a process has a socket still.
-fn entries(rows: &[Row]) -> Vec<Entry> {
+#[must_use]
+pub fn entries(rows: &[Row]) -> Vec<Entry> {
     let of_row = |row: &Row| {
         let inode = row.socket.socket.inode;
         let seen = row.seen.iter();

@@ -22,6 +22,8 @@ static STRICT: LazyLock<Validator> = LazyLock::new(|| {
         "lost_line",
         "end_line",
         "record_line",
+        "check_line",
+        "check_range_line",
     ] {
         // A line's own keys stand in two places: here and at the root.
         let properties = schema["$defs"][line]["properties"].as_object_mut().unwrap();

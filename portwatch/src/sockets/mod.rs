@@ -4,7 +4,7 @@
 //! [`options`] the sockets themselves; [`table`] puts together what they say (pure).
 
 pub mod look;
-mod namespaces;
+pub(crate) mod namespaces;
 pub mod options;
 pub mod port;
 pub mod table;

@@ -38,6 +38,12 @@ pub(super) fn each<T: Send + 'static>(
     missed
 }
 
+/// A way into the network namespace with that inode.
+pub(crate) fn way(wanted: u32) -> Option<PathBuf> {
+    let mut ways = others(None);
+    ways.remove(&wanted)
+}
+
 fn inode(path: &PathBuf) -> Option<u32> {
     u32::try_from(fs::metadata(path).ok()?.ino()).ok()
 }

@@ -24,7 +24,7 @@ const OTHER_PORTS: std::ops::Range<u16> = 30_000..65_000;
 /// The most that one case takes of the latter.
 const OTHERS_OF_A_CASE: u16 = 16;
 /// Name of [`Device::Veth`].
-const VETH: &str = "portwatch0";
+pub(super) const VETH: &str = "portwatch0";
 /// How long anything may take that the loopback device does at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -78,6 +78,11 @@ pub(super) struct Site<'a> {
 }
 
 impl Site<'_> {
+    /// The port.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Takes a step.
     pub(super) fn step(&mut self, step: &Step) -> Result<Outcome> {
         match *step {

@@ -4,6 +4,7 @@
 //!
 //! What ever disagreed is a line of `named.jsonl`, run first.
 
+mod asked;
 mod case;
 mod compare;
 mod generate;
@@ -28,6 +29,8 @@ use self::{
 
 /// Name of the test that is all the random cases.
 const RANDOM: &str = "rules_random_cases";
+/// Name of the test that is all the random questions.
+const ASKED: &str = "rules_check_random_questions";
 /// After so many disagreements it is clear that something is wrong.
 const ENOUGH: usize = 8;
 
@@ -37,6 +40,9 @@ pub(crate) struct Options {
     /// How many random cases.
     #[arg(long, default_value_t = 5000)]
     cases: u64,
+    /// How many random questions to `check`.
+    #[arg(long, default_value_t = 1000)]
+    questions: u64,
     /// Seed of the first one; each other has the next number. Else a fresh one.
     #[arg(long)]
     seed: Option<u64>,
@@ -67,6 +73,7 @@ fn named() -> Result<Vec<Named>> {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let Options {
         cases,
+        questions,
         seed,
         case,
         filter,
@@ -90,6 +97,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let seed = seed.map_or_else(fresh_seed, Ok)?;
         println!("note: {cases} random cases, seed {seed}");
         score.of(RANDOM, || random(&mut judge, seed, *cases))?;
+    }
+    if ASKED.contains(filter.as_str()) {
+        let seed = seed.map_or_else(fresh_seed, Ok)?;
+        println!("note: {questions} random questions to check, seed {seed}");
+        score.asked(seed, *questions)?;
     }
     Ok(score.finish())
 }
@@ -137,6 +149,24 @@ impl Score {
             println!("FAILED {name}: {} disagreements", found.len());
         }
         for line in found.iter().flat_map(Disagreement::lines) {
+            println!("    {line}");
+        }
+        Ok(())
+    }
+
+    /// What `check` answers to random questions.
+    fn asked(&mut self, seed: u64, questions: u64) -> Result<()> {
+        let since = Instant::now();
+        let tally = asked::random(seed, questions, ENOUGH).context(ASKED)?;
+        println!("note: {}", tally.line());
+        if tally.wrong.is_empty() && !tally.is_too_vague() {
+            self.passed += 1;
+            println!("ok {ASKED} ({} ms)", since.elapsed().as_millis());
+        } else {
+            self.failed += 1;
+            println!("FAILED {ASKED}: {}", tally.line());
+        }
+        for line in &tally.wrong {
             println!("    {line}");
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The scenarios, by topic.
 
 mod bind;
+mod check;
 mod command;
 mod conflict;
 mod connect;
@@ -78,6 +79,7 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         older::ALL,
         faults::SESSIONS,
         who::ALL,
+        check::ALL,
         fire::ALL,
     ]
     .into_iter()

@@ -49,6 +49,11 @@ impl Netns {
         made
     }
 
+    /// Its descriptor in this process.
+    pub(crate) fn fd(&self) -> i32 {
+        self.file.as_raw_fd()
+    }
+
     /// Moves the calling thread here.
     pub(crate) fn enter(&self) -> Result<()> {
         // SAFETY: takes integers; the descriptor is open.

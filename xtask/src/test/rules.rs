@@ -13,13 +13,27 @@ const PREFIX: &str = "rules_";
 const CASES: u32 = 5000;
 const CASES_LONG: u32 = 100_000;
 
+/// How many random questions to `check`.
+const QUESTIONS: u32 = 1000;
+const QUESTIONS_LONG: u32 = 10_000;
+
 /// Arguments of the runner; `None` if the filter asks for scenarios.
 pub(crate) fn argv(selection: &Selection) -> Option<Vec<String>> {
     if !wants_rules(selection) {
         return None;
     }
-    let cases = if selection.long { CASES_LONG } else { CASES };
-    let mut argv = vec!["rules".to_string(), "--cases".into(), cases.to_string()];
+    let (cases, questions) = if selection.long {
+        (CASES_LONG, QUESTIONS_LONG)
+    } else {
+        (CASES, QUESTIONS)
+    };
+    let mut argv = vec![
+        "rules".to_string(),
+        "--cases".into(),
+        cases.to_string(),
+        "--questions".into(),
+        questions.to_string(),
+    ];
     argv.extend(
         selection
             .filter
@@ -57,7 +71,10 @@ mod tests {
     #[test]
     fn a_filter_is_for_one_or_the_other() {
         let all = selection(false, None);
-        assert_eq!(argv(&all).unwrap_or_default(), ["rules", "--cases", "5000"]);
+        assert_eq!(
+            argv(&all).unwrap_or_default(),
+            ["rules", "--cases", "5000", "--questions", "1000"]
+        );
         assert!(wants_scenarios(&all));
         let scenario = selection(false, Some("bind_v4"));
         assert_eq!(argv(&scenario), None);
@@ -65,7 +82,15 @@ mod tests {
         let rules = selection(true, Some("rules_random"));
         assert_eq!(
             argv(&rules).unwrap_or_default(),
-            ["rules", "--cases", "100000", "--filter", "rules_random"]
+            [
+                "rules",
+                "--cases",
+                "100000",
+                "--questions",
+                "10000",
+                "--filter",
+                "rules_random"
+            ]
         );
         assert!(!wants_scenarios(&rules));
     }

@@ -44,8 +44,10 @@ pub(in crate::commands) fn open(typed: Option<&NetnsArg>) -> Result<Option<File>
         None => return Ok(None),
         Some(NetnsArg::Inode(inode)) if netns() == Some(*inode) => return Ok(None),
         Some(NetnsArg::Inode(inode)) => namespaces::way(*inode).ok_or_else(|| {
-            usage(anyhow::anyhow!("no way leads into network namespace {inode}"))
-                .hint("give the path of one of its processes, /proc/PID/ns/net")
+            usage(anyhow::anyhow!(
+                "no way leads into network namespace {inode}"
+            ))
+            .hint("give the path of one of its processes, /proc/PID/ns/net")
         })?,
         Some(NetnsArg::Path(path)) => path.clone(),
         // ip-netns(8)

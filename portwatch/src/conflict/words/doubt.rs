@@ -18,7 +18,7 @@ pub fn doubt(doubt: Doubt, holders: &[Holder], missed: Missed) -> (String, Optio
         Doubt::Options => (options(holders), root().or_else(|| ended(holders))),
         Doubt::Group => (
             "it depends on which sockets with SO_REUSEPORT had the port before: the kernel remembers the last of them and tells nobody".to_owned(),
-            Some("Without SO_REUSEPORT it would be refused.".to_owned()),
+            None,
         ),
         Doubt::Order => (
             "UDP sockets with and without SO_REUSEPORT are on the port, and the one that the kernel meets first decides".to_owned(),

@@ -166,7 +166,7 @@ fn call(line: &mut Object<'_>, op: Op, outcome: Outcome, via: Option<Via>, durat
     });
 }
 
-fn error(line: &mut Object<'_>, errno: Errno) {
+pub(super) fn error(line: &mut Object<'_>, errno: Errno) {
     line.object(key!("error"), |part| {
         part.word(key!("type"), errno::name(errno).unwrap_or(OTHER));
         part.number(key!("code"), errno.0);

@@ -1,5 +1,7 @@
 //! JSON Lines for programs: the paths of the schema `portwatch/1`.
 
+pub mod check;
+pub mod check_range;
 mod conflict;
 mod line;
 pub mod listing;

@@ -1,5 +1,7 @@
 //! Columns for people.
 
+pub mod check;
+pub mod check_range;
 mod command;
 mod layout;
 pub mod listing;

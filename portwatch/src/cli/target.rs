@@ -1,0 +1,209 @@
+//! A port as it is typed, with an address or a transport or without: one syntax for all verbs.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::event::{Holder, Transport};
+
+/// What is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Of this transport only.
+    pub transport: Option<Transport>,
+    /// At this address; a socket that takes this address among others counts too.
+    pub address: Option<IpAddr>,
+    /// On this port.
+    pub port: Port,
+}
+
+/// A port as it was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// By its number.
+    Number(u16),
+    /// By a name of the services database.
+    Name(String),
+}
+
+impl Target {
+    /// Whether a socket on the port is asked about.
+    #[must_use]
+    pub fn takes(&self, socket: &Holder) -> bool {
+        let transport = self.transport.is_none_or(|one| one == socket.transport);
+        let address = self.address.is_none_or(|wanted| {
+            socket
+                .local
+                .address
+                .is_none_or(|own| covers(own, socket.socket.options.v6only, wanted))
+        });
+        transport && address
+    }
+}
+
+/// Whether what comes to an address goes to a socket bound to another: the same, or a wildcard.
+fn covers(own: IpAddr, v6only: Option<bool>, wanted: IpAddr) -> bool {
+    match (own, wanted) {
+        (IpAddr::V6(six), IpAddr::V4(wanted)) => {
+            (six.is_unspecified() && v6only != Some(true)) || six.to_ipv4_mapped() == Some(wanted)
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) => false,
+        (own, wanted) => own.is_unspecified() || own == wanted,
+    }
+}
+
+/// `443`, `:443`, `https`, `udp/53`, `127.0.0.1:8080`, `[::1]:80`.
+pub(super) fn target(text: &str) -> Result<Target, String> {
+    parsed(text, super::parse::port)
+}
+
+/// The same, and port 0, by which bind() asks for any.
+pub(super) fn target_or_any(text: &str) -> Result<Target, String> {
+    parsed(text, |text| match text.parse() {
+        Ok(0) => Ok(0),
+        _ => super::parse::port(text),
+    })
+}
+
+fn parsed(text: &str, number: fn(&str) -> Result<u16, String>) -> Result<Target, String> {
+    let (transport, rest) = match text.split_once('/') {
+        None => (None, text),
+        Some((name, rest)) => (Some(transport(name)?), rest),
+    };
+    if let Ok(address) = rest.parse::<SocketAddr>() {
+        return Ok(Target {
+            transport,
+            address: Some(address.ip()),
+            port: Port::Number(number(&address.port().to_string())?),
+        });
+    }
+    let (address, port) = match rest.rsplit_once(':') {
+        None | Some(("", _)) => (None, rest.trim_start_matches(':')),
+        Some((address, port)) => {
+            let bare = address.trim_start_matches('[').trim_end_matches(']');
+            let parsed = bare.parse::<IpAddr>();
+            if bare == "*" {
+                (None, port)
+            } else if address.starts_with('[') || matches!(parsed, Ok(IpAddr::V4(_))) {
+                let address = parsed.map_err(|_| format!("{bare:?} is not an address"))?;
+                (Some(address), port)
+            } else if address.contains(':') {
+                return Err(format!(
+                    "{text:?} is not clear: write an IPv6 address in brackets, as in [::1]:80"
+                ));
+            } else {
+                return Err(format!("{address:?} is not an address"));
+            }
+        }
+    };
+    let port = if port.bytes().all(|byte| byte.is_ascii_digit()) {
+        Port::Number(number(port)?)
+    } else {
+        Port::Name(port.to_owned())
+    };
+    Ok(Target {
+        transport,
+        address,
+        port,
+    })
+}
+
+fn transport(name: &str) -> Result<Transport, String> {
+    match name {
+        "tcp" => Ok(Transport::Tcp),
+        "udp" => Ok(Transport::Udp),
+        "udplite" => Ok(Transport::UdpLite),
+        "sctp" => Ok(Transport::Sctp),
+        _ => Err(format!(
+            "{name:?} is not a transport: tcp, udp, udplite or sctp"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+
+    use super::*;
+
+    fn read(text: &str) -> (Option<Transport>, Option<IpAddr>, Port) {
+        let Target {
+            transport,
+            address,
+            port,
+        } = target(text).unwrap();
+        (transport, address, port)
+    }
+
+    #[test]
+    fn ports_are_written_in_many_ways() {
+        let ip = |text: &str| Some(text.parse().unwrap());
+        let name = |text: &str| Port::Name(text.to_owned());
+        for (text, transport, address, port) in [
+            ("443", None, None, Port::Number(443)),
+            (":443", None, None, Port::Number(443)),
+            ("*:443", None, None, Port::Number(443)),
+            ("https", None, None, name("https")),
+            ("udp/53", Some(Transport::Udp), None, Port::Number(53)),
+            ("tcp/ssh", Some(Transport::Tcp), None, name("ssh")),
+            ("127.0.0.1:8080", None, ip("127.0.0.1"), Port::Number(8080)),
+            ("[::1]:80", None, ip("::1"), Port::Number(80)),
+            ("[::]:http", None, ip("::"), name("http")),
+            (
+                "udp/0.0.0.0:domain",
+                Some(Transport::Udp),
+                ip("0.0.0.0"),
+                name("domain"),
+            ),
+        ] {
+            assert_eq!(read(text), (transport, address, port), "{text}");
+        }
+        for (text, part) in [
+            ("", "missing"),
+            (":", "missing"),
+            ("0", "port 0 only asks"),
+            ("127.0.0.1:0", "port 0 only asks"),
+            ("65536", "too large"),
+            ("icmp/1", "not a transport"),
+            ("::1:80", "in brackets"),
+            ("[::g]:80", "not an address"),
+            ("example.org:80", "not an address"),
+        ] {
+            let refusal = target(text).unwrap_err();
+            assert!(refusal.contains(part), "{text}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn any_port_is_one_to_bind() {
+        for text in ["0", ":0", "127.0.0.1:0", "udp/[::]:0"] {
+            assert!(target(text).is_err(), "{text}");
+            assert_eq!(target_or_any(text).unwrap().port, Port::Number(0), "{text}");
+        }
+        for text in ["", "65536", "::1:80"] {
+            assert!(target_or_any(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_takes_what_comes_to_any_address() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (own, v6only, wanted, expected) in [
+            ("127.0.0.1", None, "127.0.0.1", true),
+            ("127.0.0.2", None, "127.0.0.1", false),
+            ("0.0.0.0", None, "127.0.0.1", true),
+            ("127.0.0.1", None, "0.0.0.0", false),
+            ("0.0.0.0", None, "::1", false),
+            ("::", Some(false), "127.0.0.1", true),
+            ("::", None, "127.0.0.1", true),
+            ("::", Some(true), "127.0.0.1", false),
+            ("::", Some(true), "::1", true),
+            ("::ffff:127.0.0.1", None, "127.0.0.1", true),
+            ("::1", None, "127.0.0.1", false),
+        ] {
+            assert_eq!(
+                covers(ip(own), v6only, ip(wanted)),
+                expected,
+                "{own} {wanted}"
+            );
+        }
+    }
+}

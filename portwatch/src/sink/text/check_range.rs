@@ -1,0 +1,81 @@
+//! A range of ports that was asked about: what overlaps, who is there, and what to do about it.
+
+use std::fmt::Write as _;
+
+use super::listing::{self, Look};
+use crate::{
+    event::{CheckedRange, port_list},
+    sink::json::check_range::RESERVED,
+};
+
+/// Sockets that are shown.
+const SHOWN: usize = 20;
+
+/// The lines; `width`: columns of the terminal.
+#[must_use]
+pub fn lines(checked: &CheckedRange, width: Option<usize>) -> Vec<u8> {
+    let CheckedRange {
+        range,
+        ephemeral,
+        reserved: _, // in the line to type
+        sockets,
+        netns: _, // as it was typed
+        may_hide,
+    } = checked;
+    let asked = port_list(std::slice::from_ref(range));
+    let automatic = port_list(std::slice::from_ref(ephemeral));
+    let given_out = checked.given_out();
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = if given_out.is_empty() {
+        writeln!(
+            text,
+            "{asked}: the kernel gives none of these ports to clients (its range is {automatic})"
+        )
+    } else {
+        writeln!(
+            text,
+            "{asked}: the kernel gives {} to clients (its range is {automatic})\nto keep it from that:\n  sysctl -w {RESERVED}={}",
+            port_list(&given_out),
+            port_list(&checked.remedy())
+        )
+    };
+    let _ = match sockets.len() {
+        0 => writeln!(text, "no socket is on them now"),
+        1 => writeln!(text, "1 socket is on them now:"),
+        count => writeln!(text, "{count} sockets are on them now:"),
+    };
+    let mut out = text.into_bytes();
+    let shown = sockets.get(..SHOWN).unwrap_or(sockets);
+    if !shown.is_empty() {
+        let look = Look {
+            width,
+            header: true,
+            args: true,
+        };
+        out.extend(listing::lines(shown, look));
+    }
+    let more = sockets.len() - shown.len();
+    if more > 0 {
+        out.extend_from_slice(format!("and {more} more\n").as_bytes());
+    }
+    if *may_hide {
+        out.extend_from_slice(b"sockets that are bound and do not listen may be missing\n");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn answers_for_people() {
+        let ranges = sample::ranges();
+        let text = ranges.iter().flat_map(|one| lines(one, Some(100)));
+        insta::assert_snapshot!(String::from_utf8(text.collect()).unwrap());
+    }
+}
