@@ -179,7 +179,7 @@ Could www-data have port 80?
 
 Wait for a port:
 
-  until portwatch check -q 8080; do sleep 1; done
+  until portwatch check 8080 > /dev/null; do sleep 1; done
 
 Is an automatic UDP port left?
 

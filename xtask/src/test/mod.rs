@@ -29,8 +29,8 @@ use crate::{cargo, toolchain, workspace};
 /// (with documentation and command line tests), the eBPF object, the scenarios on this machine's
 /// kernel as root, and the scenarios in virtual machines with Debian's kernels 5.10, 6.1, 6.12 and
 /// the newest (7.x), for every backend that the kernel offers. On each kernel 5,000 random cases (with
-/// --long 100,000) also compare the rules of sharing a port with what bind() and listen() do; the seed
-/// is printed.
+/// --long 100,000) also compare the rules of sharing a port with what bind() and listen() do, and 1,000
+/// (10,000) the answers of `portwatch check`; the seed is printed.
 ///
 /// The VMs need no installation: QEMU (36 MB) and the kernels (20 to 35 MB each) are fetched as
 /// Debian packages from this machine's own mirror and unpacked into the cache, which is
