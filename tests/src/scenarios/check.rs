@@ -317,7 +317,7 @@ fn check_what_cannot_be_seen(bench: &Bench) -> Result<()> {
             command
                 .args(["helper", "as-nobody"])
                 .arg(&portwatch)
-                .args(args)
+                .args(&args)
                 .args(["-o", "json"])
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())

@@ -27,12 +27,9 @@ fn holder(claim: &Claim) -> Holder {
     let mut local = endpoint("0.0.0.0:80");
     local.address = Some(claim.address);
     let is_v6 = claim.address.is_ipv6();
+    let family = if is_v6 { Family::Ipv6 } else { Family::Ipv4 };
     Holder {
-        transport: claim.transport,
-        family: if is_v6 { Family::Ipv6 } else { Family::Ipv4 },
-        state: claim.state,
-        local,
-        peer: None,
+        remnant: claim.state == TcpState::TimeWait,
         socket: Socket {
             inode: Some(1).filter(|_| claim.state != TcpState::TimeWait),
             device: claim.device,
@@ -45,12 +42,7 @@ fn holder(claim: &Claim) -> Holder {
             },
             ..Socket::default()
         },
-        chose_port: false,
-        accepted: false,
-        of_kernel: false,
-        references: None,
-        taker: None,
-        closer: None,
+        ..Holder::new(claim.transport, family, claim.state, local)
     }
 }
 
