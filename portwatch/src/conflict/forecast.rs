@@ -146,13 +146,6 @@ fn claims(holder: &Holder) -> Vec<Claim> {
             ..claim
         },
     );
-    // What is left of a connection without a file is in TIME_WAIT to the kernel as well
-    // (net/ipv4/tcp_minisocks.c, `tw_substate`).
-    let is_certain = holder.state != TcpState::FinWait2 || holder.socket.inode.is_some();
-    vary(is_certain, |claim| Claim {
-        state: TcpState::TimeWait,
-        ..claim
-    });
     claims
 }
 
