@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
 
-use super::{Scenario, Session, puzzles::roles, scenarios, sessions};
+use super::{Scenario, Session, exhausted::next_second, puzzles::roles, scenarios, sessions};
 use crate::{
     bench::{self, Bench},
     expect::{self, Want},
@@ -168,6 +168,7 @@ fn crowd(s: &mut Script) -> Result<Vec<Sock>> {
 /// A socket among ten thousand files, of two processes: both are named.
 fn fault_ten_thousand_descriptors(s: &mut Script) -> Result<()> {
     let kept = s.program("crowded", "crowd", &[])?;
+    next_second();
     let late = s.socket(Kind::Tcp4)?;
     s.bind(&late, (LO4, PORT))
         .fails(Errno::EADDRINUSE)?
