@@ -1,4 +1,5 @@
-//! The scenarios on Debian's kernels, in virtual machines: one boot a kernel, all its backends.
+//! The scenarios on Debian's kernels, in virtual machines: one boot a kernel, all its
+//! backends; several kernels at once.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::Selection;
 use super::tier::{Counts, Failure, Tier, chain, printable};
-use super::{rules, scenario};
+use super::{rules, scenario, side_by_side};
 use crate::cargo;
 use crate::say::{Step, duration, say};
 use crate::toolchain::{self, GUEST_TARGET};
@@ -20,6 +21,9 @@ use crate::vm::machine::Machine;
 use crate::vm::qemu::Qemu;
 use crate::workspace::{self, Cache};
 
+/// What a guest has, in megabytes.
+const MEMORY: u32 = 2048;
+
 /// The guest's programs.
 struct Programs {
     init: PathBuf,
@@ -27,47 +31,44 @@ struct Programs {
     runner: PathBuf,
 }
 
-/// Runs the chosen kernels one after the other.
+/// Runs the chosen kernels, as many at once as this machine has room for.
 pub(crate) fn run(selection: &Selection) -> Vec<Tier> {
     let prepared = Cache::open().and_then(|cache| {
         let qemu = Qemu::find_or_fetch(&cache)?;
         say(format_args!("QEMU {}.{}", qemu.version.0, qemu.version.1));
-        Ok((cache, qemu, programs()?))
+        let available = side_by_side::available_memory()?;
+        let at_once = side_by_side::at_once(side_by_side::cpus()?, available, MEMORY.into());
+        Ok((cache, qemu, programs()?, at_once))
     });
-    let (cache, qemu, programs) = match prepared {
+    let (cache, qemu, programs, at_once) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return vec![Tier::time("vm", || Err(error))],
     };
-    let mut tiers = Vec::new();
-    for line in kernel::MATRIX
+    // One after the other: apt locks its lists.
+    let kernels: Vec<_> = kernel::MATRIX
         .iter()
         .filter(|line| selection.wants_kernel(line.tag))
-    {
+        .map(|line| (line.tag, Kernel::find_or_fetch(&cache, line)))
+        .collect();
+    let tiers = side_by_side::each(at_once, kernels, |(tag, kernel)| {
+        say(format_args!("--- vm/{tag}"));
         let since = Instant::now();
-        say(format_args!("--- vm/{}", line.tag));
-        let run = Kernel::find_or_fetch(&cache, line)
-            .and_then(|kernel| boot(selection, &qemu, &kernel, &programs));
-        let counts = match run {
-            Ok((of_backends, rest)) => {
-                tiers.extend(of_backends);
-                rest
-            }
-            Err(error) => {
-                say(format_args!("vm/{}: {}", line.tag, chain(&error)));
-                Counts::one_failed("boot", chain(&error))
-            }
-        };
+        let run = kernel.and_then(|kernel| boot(selection, &qemu, &kernel, &programs));
+        let (mut tiers, counts) = run.unwrap_or_else(|error| {
+            say(format_args!("vm/{tag}: {}", chain(&error)));
+            (Vec::new(), Counts::one_failed("boot", chain(&error)))
+        });
         // The boot itself is a tier too: what belongs to no backend stands there.
-        let elapsed = since.elapsed();
         let tier = Tier {
-            name: format!("vm/{}", line.tag),
-            elapsed,
+            name: format!("vm/{tag}"),
+            elapsed: since.elapsed(),
             counts,
         };
         say(tier.summary());
         tiers.push(tier);
-    }
-    tiers
+        tiers
+    });
+    tiers.into_iter().flatten().collect()
 }
 
 fn programs() -> Result<Programs> {
@@ -121,7 +122,7 @@ fn boot(
         initramfs: &initramfs,
         logs: &logs,
         cpus: 2,
-        memory: 2048,
+        memory: MEMORY,
         icount: None,
         patience,
     };

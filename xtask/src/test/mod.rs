@@ -7,6 +7,7 @@ mod object;
 mod report;
 mod rules;
 mod scenario;
+mod side_by_side;
 mod skips;
 mod sources;
 mod tier;
@@ -28,9 +29,10 @@ use crate::{cargo, toolchain, workspace};
 /// Without options everything runs, in this order: format, clippy (host code, eBPF code), unit
 /// (with documentation and command line tests), the eBPF object, the scenarios on this machine's
 /// kernel as root, and the scenarios in virtual machines with Debian's kernels 5.10, 6.1, 6.12 and
-/// the newest (7.x), for every backend that the kernel offers. On each kernel 5,000 random cases (with
-/// --long 100,000) also compare the rules of sharing a port with what bind() and listen() do, and 1,000
-/// (10,000) the answers of `portwatch check`; the seed is printed.
+/// the newest (7.x), for every backend that the kernel offers. As many machines run at once as there
+/// are CPUs, and memory for (2 GB each). On each kernel 5,000 random cases (with --long 100,000) also
+/// compare the rules of sharing a port with what bind() and listen() do, and 1,000 (10,000) the answers
+/// of `portwatch check`; the seed is printed.
 ///
 /// The VMs need no installation: QEMU (36 MB) and the kernels (20 to 35 MB each) are fetched as
 /// Debian packages from this machine's own mirror and unpacked into the cache, which is
