@@ -37,7 +37,7 @@ pub(crate) fn run(selection: &Selection) -> Vec<Tier> {
         let qemu = Qemu::find_or_fetch(&cache)?;
         say(format_args!("QEMU {}.{}", qemu.version.0, qemu.version.1));
         let available = side_by_side::available_memory()?;
-        let at_once = side_by_side::at_once(side_by_side::cpus()?, available, MEMORY.into());
+        let at_once = side_by_side::at_once(selection.machines, available, MEMORY.into());
         Ok((cache, qemu, programs()?, at_once))
     });
     let (cache, qemu, programs, at_once) = match prepared {
@@ -408,6 +408,7 @@ mod tests {
     fn the_rules_run_once_a_kernel() {
         let count = |filter: Option<&str>| {
             let selection = Selection {
+                machines: 1,
                 kernels: Vec::new(),
                 attach: vec!["tracing".into(), "kprobe".into()],
                 long: false,

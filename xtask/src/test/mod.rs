@@ -29,8 +29,7 @@ use crate::{cargo, toolchain, workspace};
 /// Without options everything runs, in this order: format, clippy (host code, eBPF code), unit
 /// (with documentation and command line tests), the eBPF object, the scenarios on this machine's
 /// kernel as root, and the scenarios in virtual machines with Debian's kernels 5.10, 6.1, 6.12 and
-/// the newest (7.x), for every backend that the kernel offers. As many machines run at once as there
-/// are CPUs, and memory for (2 GB each). On each kernel 5,000 random cases (with --long 100,000) also
+/// the newest (7.x), for every backend that the kernel offers. On each kernel 5,000 random cases (with --long 100,000) also
 /// compare the rules of sharing a port with what bind() and listen() do, and 1,000 (10,000) the answers
 /// of `portwatch check`; the seed is printed.
 ///
@@ -65,6 +64,9 @@ pub(crate) struct Test {
     /// Only this backend in the scenarios; may be repeated
     #[arg(long, value_name = "BACKEND", value_parser = ["tracing", "kprobe", "raw_tp"])]
     attach: Vec<String>,
+    /// Virtual machines at once, of 2 GB and about one CPU each
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    machines: usize,
     /// The long versions of random and load tests
     #[arg(long)]
     long: bool,
@@ -83,6 +85,8 @@ pub(crate) fn parse_kernel(text: &str) -> Result<&'static str, String> {
 /// What the scenario tiers need to know of the options.
 #[derive(Debug)]
 struct Selection {
+    /// Virtual machines at once.
+    machines: usize,
     kernels: Vec<&'static str>,
     attach: Vec<String>,
     long: bool,
@@ -106,7 +110,7 @@ impl Selection {
 
     /// How long one backend's scenarios may take in a VM, in seconds: several times what they do.
     fn limit(&self) -> u64 {
-        if self.long { 3600 } else { 900 }
+        if self.long { 3600 } else { 1800 }
     }
 }
 
@@ -122,6 +126,7 @@ pub(crate) fn run(options: Test) -> Result<ExitCode> {
         vm,
         kernel: kernels,
         attach,
+        machines,
         long,
         filter,
     } = options;
@@ -133,6 +138,7 @@ pub(crate) fn run(options: Test) -> Result<ExitCode> {
     let expected = skips::parse(&text).map_err(|line| anyhow!("{}: {line}", expected.display()))?;
     let complete = filter.is_none();
     let selection = Selection {
+        machines,
         kernels,
         attach,
         long,
@@ -195,6 +201,7 @@ mod tests {
     #[test]
     fn the_runner_gets_what_was_chosen() {
         let selection = Selection {
+            machines: 1,
             kernels: vec!["6.1"],
             attach: Vec::new(),
             long: true,

@@ -7,24 +7,15 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-/// How many guests to run at once.
+/// How many guests to run at once, of as many as are wished for: each may fill its memory, and as much
+/// again is left to the rest of the machine.
 ///
 /// Of a guest's two CPUs one is idle at nearly all times, and both are in a quarter of it (samples of a
 /// 6.12 guest in which portwatch starts and ends): a scenario is one process that waits for another. So
-/// a guest takes one CPU of ours, and as many run as there are. Each may fill its memory, and as much
-/// again is left to the rest of the machine.
-pub(super) fn at_once(cpus: usize, available: u64, each: u64) -> usize {
+/// a guest takes about one CPU of ours; where it gets less, tests of load see too little.
+pub(super) fn at_once(wished: usize, available: u64, each: u64) -> usize {
     let fit = usize::try_from((available / each).saturating_sub(1)).unwrap_or(usize::MAX);
-    cpus.min(fit).max(1)
-}
-
-/// CPUs that this process may use.
-///
-/// # Errors
-/// The kernel does not tell.
-pub(super) fn cpus() -> Result<usize> {
-    let cpus = thread::available_parallelism().context("cannot count the CPUs")?;
-    Ok(cpus.get())
+    wished.min(fit).max(1)
 }
 
 /// Memory that new programs can have, in megabytes (proc(5), MemAvailable).
