@@ -27,7 +27,11 @@ fn run(Cli { verb, output }: Cli) -> Result<u8, Failure> {
     match verb {
         Verb::Trace(args) => match args.resolve(output, &System) {
             Ok(options) => commands::trace::run(&options),
-            Err(error) => error.into_clap().exit(),
+            Err(error) => error.into_clap("trace").exit(),
+        },
+        Verb::List(args) => match args.resolve(output, &System) {
+            Ok(options) => commands::list::run(&options),
+            Err(error) => error.into_clap("list").exit(),
         },
         Verb::Who(args) => commands::who::run(&args, &output.resolve(Destination::Stdout)),
         Verb::Check(args) => commands::check::run(&args, &output.resolve(Destination::Stdout)),

@@ -106,6 +106,59 @@ The first UDP port that anybody takes, without asking for it:
     },
 ];
 
+/// Sections of `list`.
+pub const LIST: &[Section] = &[
+    Section {
+        title: "WHAT IS PRINTED",
+        body: "\
+What occupies ports, in every network namespace: TCP sockets that listen, UDP sockets that are bound \
+and not connected, TCP sockets that are bound and do not listen. A socket takes a line for each process \
+that has a descriptor of it. Sockets that share an address and port by SO_REUSEPORT and belong to one \
+user are one entry, with their number under N.
+
+  N        sockets of such a group
+  LEFT     how long TIME_WAIT lasts still
+  NETNS    network namespace, where it is not portwatch's own
+  CLASS    IANA's class of the port; ephemeral: of the range from which the kernel picks ports
+  OPTIONS  as the socket stands; ? where that cannot be read
+  UP       how long the process has been running: since when it has the socket, no kernel keeps
+
+A ? under PID is an owner that cannot be seen, a - is none. On a terminal, columns in which nothing \
+stands are left out, and of the others those that do not fit, CLASS first. Elsewhere every column is \
+there, in every line, with - where nothing stands.
+
+Without root only what this user may see; a note says how many sockets have hidden owners. JSON has one \
+socket a line, groups included.",
+    },
+    Section {
+        title: "EXIT STATUS",
+        body: "  0  there is such a socket
+  1  there is none
+  2  wrong usage
+  3  not permitted, or not possible on this kernel
+  4  anything else",
+    },
+    Section {
+        title: "EXAMPLES",
+        body: "\
+What ss -tulnp shows, and what is bound and does not listen:
+
+  portwatch list -tun
+
+Only what listens on TCP:
+
+  portwatch list -tl
+
+Everything in the network namespace of a container's process, connections too:
+
+  portwatch list -a -N /proc/812/ns/net
+
+Which ports do the services of this machine take from the range the kernel picks from?
+
+  portwatch list -o json | jq 'select(.network.local.ephemeral)'",
+    },
+];
+
 /// Sections of `who`.
 pub const WHO: &[Section] = &[
     Section {

@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod help;
+pub mod list;
 mod parse;
 pub mod resolve;
 mod system;
@@ -64,7 +65,8 @@ impl Cli {
             Verb::Trace(args)
                 if args.command.is_empty() && typed.last().is_some_and(|last| last == "--") =>
             {
-                Err(resolve::trace_error(
+                Err(resolve::verb_error(
+                    "trace",
                     ErrorKind::MissingRequiredArgument,
                     "a COMMAND is required after '--'",
                 ))
@@ -111,6 +113,11 @@ pub enum Verb {
     /// failed. A failed call shows the address and port that were asked for. Ends with Ctrl-C,
     /// --duration, --count, or the COMMAND.
     Trace(Box<TraceArgs>),
+    /// Print what occupies ports, and who has it: listening TCP, bound UDP, bound TCP
+    ///
+    /// In every network namespace, with every process that has a descriptor, sorted by port. Takes the
+    /// options of ss: portwatch list -tulnp.
+    List(list::ListArgs),
     /// Print every socket on a port, in any state, and who has it
     ///
     /// In every network namespace, with every process that has a descriptor. portwatch PORT is short for

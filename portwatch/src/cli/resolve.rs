@@ -68,20 +68,24 @@ pub struct UsageError {
 }
 
 impl UsageError {
-    /// As clap would report it: usage of `trace` on stderr, exit code 2.
+    /// As clap would report it: usage of the verb on stderr, exit code 2.
     #[must_use]
-    pub fn into_clap(self) -> clap::Error {
-        trace_error(ErrorKind::ValueValidation, self)
+    pub fn into_clap(self, verb: &str) -> clap::Error {
+        verb_error(verb, ErrorKind::ValueValidation, self)
     }
 }
 
-/// An error of ours in the arguments of `trace`.
-pub(super) fn trace_error(kind: ErrorKind, error: impl std::fmt::Display) -> clap::Error {
+/// An error of ours in the arguments of a verb.
+pub(super) fn verb_error(
+    verb: &str,
+    kind: ErrorKind,
+    error: impl std::fmt::Display,
+) -> clap::Error {
     let mut all = Cli::command();
     // Gives the verbs their full names.
     all.build();
-    match all.find_subcommand_mut("trace") {
-        Some(trace) => trace.error(kind, error),
+    match all.find_subcommand_mut(verb) {
+        Some(verb) => verb.error(kind, error),
         None => all.error(kind, error),
     }
 }
@@ -210,7 +214,14 @@ fn user_id(user: UserArg, names: &impl Names) -> Result<u32, UsageError> {
     }
 }
 
-fn netns_inode(netns: NetnsArg, names: &impl Names) -> Result<u32, UsageError> {
+/// Where named namespaces are (ip-netns(8)): /var/run/netns, and /var/run is /run.
+pub(super) const NAMED: &str = "/run/netns";
+
+/// The inode of a network namespace.
+///
+/// # Errors
+/// When it does not exist.
+pub(super) fn netns_inode(netns: NetnsArg, names: &impl Names) -> Result<u32, UsageError> {
     let look = |path: &Path, value| {
         names.netns(path).map_err(|reason| UsageError {
             option: "--netns <NETNS>",
@@ -221,8 +232,7 @@ fn netns_inode(netns: NetnsArg, names: &impl Names) -> Result<u32, UsageError> {
     match netns {
         NetnsArg::Inode(inode) => Ok(inode),
         NetnsArg::Path(path) => look(&path, path.display().to_string()),
-        // ip-netns(8): a named namespace is an object at /var/run/netns/NAME, and /var/run is /run.
-        NetnsArg::Name(name) => look(&Path::new("/run/netns").join(&name), name),
+        NetnsArg::Name(name) => look(&Path::new(NAMED).join(&name), name),
     }
 }
 

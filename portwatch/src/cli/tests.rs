@@ -207,7 +207,7 @@ fn wrong_usage_is_refused_in_words() {
 
 #[test]
 fn unknown_names_are_wrong_usage() {
-    let error = try_trace("--uid bob").unwrap_err().into_clap();
+    let error = try_trace("--uid bob").unwrap_err().into_clap("trace");
     assert_eq!(error.exit_code(), 2);
     assert!(
         error.to_string().contains("Usage: portwatch trace "),

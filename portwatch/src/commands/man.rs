@@ -83,6 +83,7 @@ fn verb(verb: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     }
     let own = match verb.get_name() {
         "trace" => help::TRACE,
+        "list" => help::LIST,
         "who" => help::WHO,
         "check" => help::CHECK,
         "check-range" => help::CHECK_RANGE,

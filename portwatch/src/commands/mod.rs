@@ -4,6 +4,8 @@ pub mod check;
 pub mod check_range;
 pub mod completions;
 pub mod doctor;
+pub mod list;
+mod listing;
 pub mod man;
 mod target;
 pub mod trace;

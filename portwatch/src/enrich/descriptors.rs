@@ -15,6 +15,7 @@
 pub(super) mod budget;
 mod link;
 mod memory;
+mod opened;
 mod scan;
 mod table;
 mod targets;
@@ -33,6 +34,7 @@ use std::{
 use budget::Budget;
 use memory::Memory;
 pub use memory::{Entry, LIMIT};
+pub use opened::OpenTable;
 use rustix::fs::{CWD, Mode, openat};
 use scan::Scan;
 pub use table::Missed;
@@ -181,6 +183,9 @@ impl Descriptors {
             let scan = if others { scan } else { scan.wanted_alone() };
             scan.run(self.workers)
         };
+        for entry in entries.iter().filter(|_| !others) {
+            targets.hit(entry.inode, entry.pid);
+        }
         let mut missed = missed.max(threads::ask(proc.as_fd(), &mut targets, &limits));
         if entries.len() >= LIMIT {
             missed = missed.max(Missed::Unread);

@@ -1,12 +1,12 @@
 //! Sockets that were looked up, joined with the names of their processes.
 
-use std::io;
+use std::{io, time::Instant};
 
 use super::{
     clock::Clock,
-    descriptors::{Descriptors, Entry},
+    descriptors::{Entry, OpenTable},
     ephemeral,
-    netns::{Namespaces, Place},
+    netns::{self, Namespaces},
     owners::INIT,
     process::Processes,
     service::Services,
@@ -27,7 +27,6 @@ pub struct Lister {
     services: Services,
     namespaces: Namespaces,
     units: SocketUnits,
-    descriptors: Descriptors,
     own: Option<u32>,
 }
 
@@ -47,7 +46,6 @@ impl Lister {
             },
             namespaces: Namespaces::new(),
             units: SocketUnits::default(),
-            descriptors: Descriptors::new(),
             own: namespaces::inode(Kind::Net).and_then(|inode| u32::try_from(inode).ok()),
         })
     }
@@ -65,30 +63,37 @@ impl Lister {
     /// # Errors
     /// A clock that cannot be read.
     pub fn list(&mut self, rows: Vec<Row>, complete: bool) -> io::Result<Vec<Listing>> {
-        let now = self.now()?.boot;
-        self.descriptors.remember(entries(&rows));
+        let now = Now {
+            boot: self.now()?.boot,
+            instant: Instant::now(),
+        };
+        let occupants = self.occupants(&rows);
         Ok(rows
             .into_iter()
-            .map(|row| self.listing(row, complete, now))
+            .zip(occupants)
+            .map(|(row, processes)| self.listing(row, processes, complete, now))
             .collect())
     }
 
-    fn listing(&mut self, row: Row, complete: bool, now: u64) -> Listing {
-        let processes = self.occupants(&row);
-        let socket = row.socket;
+    fn listing(&mut self, row: Row, processes: Vec<Occupant>, complete: bool, now: Now) -> Listing {
+        let Row {
+            socket,
+            seen: _,
+            ends,
+        } = row;
         let netns = socket.socket.netns;
         // Through one of its processes, or by a name.
         let nobody = Task::default();
         let task = processes.first().map_or(&nobody, |occupant| &occupant.task);
-        let place = netns.map_or_else(Place::default, |netns| {
+        let place = netns.map_or_else(netns::Place::default, |netns| {
             self.namespaces
-                .place(netns, task, socket.socket.device, now)
+                .place(netns, task, socket.socket.device, now.boot)
         });
         let peer = socket.peer.and_then(|peer| peer.port);
         let owner = Owner {
             since: None,
             closer: None,
-            expires: None,
+            expires: ends.map(|ends| self.clock.time(now.boot_at(ends))),
             incomplete: !complete,
             creator: None,
             local: PortFacts {
@@ -113,23 +118,43 @@ impl Lister {
         }
     }
 
-    /// The processes that have a socket still, in order of pid, pid 1 last.
-    fn occupants(&mut self, row: &Row) -> Vec<Occupant> {
-        let mut pids: Vec<u32> = row.seen.iter().map(|seen| seen.pid).collect();
-        pids.dedup();
-        let inode = row.socket.socket.inode.unwrap_or_default();
-        let mut occupants = Vec::with_capacity(pids.len());
-        for pid in pids {
+    /// The processes that have each socket still, in order of pid, pid 1 last. Each process is read once:
+    /// there may be thousands of sockets of one.
+    fn occupants(&mut self, rows: &[Row]) -> Vec<Vec<Occupant>> {
+        let mut occupants = vec![Vec::new(); rows.len()];
+        for of_process in by_process(rows).chunk_by(|one, other| one.pid == other.pid) {
+            let Some(pid) = of_process.first().map(|place| place.pid) else {
+                continue;
+            };
+            // Its pid may become another's, or exec close the descriptor: the table is opened before the
+            // names are read, and read after that.
+            let Some(table) = OpenTable::of(pid) else {
+                continue;
+            };
             let Some(task) = task::of(pid) else {
                 continue;
             };
             let process = self.processes.of(&task, u64::MAX, &self.clock);
-            // Its pid may have become another's, or exec closed the descriptor.
-            if self.descriptors.still(pid, inode) != Some(false) {
-                occupants.push(Occupant { task, process });
+            for of_socket in of_process.chunk_by(|one, other| one.row == other.row) {
+                let has_it = of_socket.iter().any(|place| {
+                    place
+                        .fd
+                        .is_none_or(|fd| table.has(fd, place.inode) != Some(false))
+                });
+                let row = of_socket
+                    .first()
+                    .and_then(|place| occupants.get_mut(place.row));
+                if let Some(row) = row.filter(|_| has_it) {
+                    row.push(Occupant {
+                        task: task.clone(),
+                        process: process.clone(),
+                    });
+                }
             }
         }
-        occupants.sort_by_key(|occupant| (occupant.task.pid == INIT, occupant.task.pid));
+        for of_socket in &mut occupants {
+            of_socket.sort_by_key(|occupant| (occupant.task.pid == INIT, occupant.task.pid));
+        }
         occupants
     }
 }
@@ -150,6 +175,48 @@ pub fn entries(rows: &[Row]) -> Vec<Entry> {
         .collect::<Vec<_>>()
     };
     rows.iter().flat_map(of_row).collect()
+}
+
+/// The same moment on two clocks.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    /// CLOCK_BOOTTIME, ns.
+    boot: u64,
+    instant: Instant,
+}
+
+impl Now {
+    /// CLOCK_BOOTTIME at a moment to come, ns.
+    fn boot_at(self, moment: Instant) -> u64 {
+        let left = moment.saturating_duration_since(self.instant);
+        let left = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
+        self.boot.saturating_add(left)
+    }
+}
+
+/// Where a process has a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    pid: u32,
+    row: usize,
+    inode: u64,
+    fd: Option<u32>,
+}
+
+/// All places of the sockets, those of one process together.
+fn by_process(rows: &[Row]) -> Vec<Place> {
+    let mut places = Vec::with_capacity(rows.len());
+    for (row, Row { socket, seen, .. }) in rows.iter().enumerate() {
+        let inode = socket.socket.inode.unwrap_or_default();
+        places.extend(seen.iter().map(|seen| Place {
+            pid: seen.pid,
+            row,
+            inode,
+            fd: seen.fd,
+        }));
+    }
+    places.sort_unstable();
+    places
 }
 
 #[cfg(test)]
@@ -183,6 +250,7 @@ mod tests {
                 )
             },
             seen,
+            ends: None,
         }
     }
 
@@ -237,5 +305,17 @@ mod tests {
         let mut ended = row(&socket, vec![]);
         ended.socket.socket.inode = None;
         assert_eq!(listing(ended, false).missing(), [""; 0]);
+    }
+
+    #[test]
+    fn time_wait_ends_when_the_kernel_says() {
+        let mut lister = Lister::new(true).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let now = lister.now().unwrap().boot;
+        let mut ended = row(&socket, vec![]);
+        ended.ends = Some(Instant::now() + std::time::Duration::from_secs(30));
+        let listings = lister.list(vec![ended], true).unwrap();
+        let left = listings[0].owner.expires.unwrap().boot - now;
+        assert!((29..=31).contains(&(left / 1_000_000_000)), "{left}");
     }
 }

@@ -28,7 +28,11 @@ pub(crate) fn listings() -> Vec<Listing> {
     let mut elsewhere = listing(held(Kind::Bound, "[::1]:8080"));
     elsewhere.elsewhere = true;
     elsewhere.owner.processes = occupants(&[4_194_304], "x\u{1b}]0;\n");
-    let ended = listing(held(Kind::TimeWait, "127.0.0.1:8080").to("127.0.0.1:51234"));
+    let mut ended = listing(held(Kind::TimeWait, "127.0.0.1:8080").to("127.0.0.1:51234"));
+    ended.owner.expires = Some(Time {
+        boot: time().boot + 41_500_000_000,
+        utc: time().utc + jiff::SignedDuration::from_millis(41_500),
+    });
     let mut hidden = listing(held(Kind::Client, "10.0.0.1:8080").to("10.0.0.2:443"));
     hidden.owner.incomplete = true;
     vec![listener, elsewhere, ended, hidden]

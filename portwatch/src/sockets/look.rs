@@ -1,10 +1,16 @@
 //! The look itself: by the kernel's iterator over descriptors where that may be loaded, else in `/proc`;
 //! and by sock_diag in every network namespace.
 
-use std::{io, sync::mpsc, thread, time::Duration};
+use std::{
+    io,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{
     namespaces,
+    scope::{Reach, Scope},
     table::{Row, Table},
 };
 use crate::{
@@ -13,7 +19,7 @@ use crate::{
         sock_diag::{self, Query},
     },
     errno,
-    event::{Holder, Transport},
+    event::{Holder, TcpState, Transport},
     facts,
     host::namespaces::{Kind, is_initial},
     load, plan, source,
@@ -35,31 +41,30 @@ pub struct Seen {
     pub outside: bool,
     /// Network namespaces that could not be looked into.
     pub closed: usize,
+    /// Network namespaces that were asked for and are not there, by inode.
+    pub absent: Vec<u32>,
     /// Why the iterator was not used: then sockets that are bound and do not listen may be missing.
     pub without_iterator: Option<String>,
     /// sock_diag did not answer.
     pub diag: io::Result<()>,
 }
 
-/// Looks at all sockets, or at those on a local port. Calls `late` with the reason for it, if a search of
-/// all processes takes long.
+/// Looks at the sockets of a scope. Calls `late` with the reason for it, if a search of all processes takes
+/// long.
 #[must_use]
-pub fn look(port: Option<u16>, late: impl FnOnce(&str) + Send) -> Seen {
+pub fn look(scope: &Scope, late: impl FnOnce(&str) + Send) -> Seen {
     let mut table = Table::default();
-    let wanted = |candidate: Option<u16>| port.is_none() || candidate == port;
-    let mut without_iterator = None;
-    if let Err(reason) = by_iterator(&mut table, wanted) {
-        without_iterator = Some(reason);
-    }
+    let without_iterator = by_iterator(&mut table, scope).err();
     let mut diag = Ok(());
-    let closed = namespaces::each(
-        move |netns| in_namespace(netns, port),
+    let queries = queries(scope);
+    let namespaces::Visited { closed, absent } = namespaces::each(
+        &scope.netns,
+        move |netns| in_namespace(netns, &queries),
         |found| match found {
             Ok(sockets) => {
-                for socket in sockets {
-                    // What is not bound has no port to show.
-                    if socket.local.port.is_some() && wanted(socket.local.port) {
-                        table.socket(socket);
+                for (socket, ends) in sockets {
+                    if scope.takes(&socket) {
+                        table.socket(socket, ends);
                     }
                 }
             }
@@ -83,6 +88,7 @@ pub fn look(port: Option<u16>, late: impl FnOnce(&str) + Send) -> Seen {
         missed,
         outside: is_initial(Kind::Pid) != Some(true),
         closed,
+        absent,
         without_iterator,
         diag,
     }
@@ -108,35 +114,49 @@ fn watched<T>(patience: Duration, late: impl FnOnce() + Send, work: impl FnOnce(
 ///
 /// # Errors
 /// Why it cannot be used.
-fn by_iterator(table: &mut Table, wanted: impl Fn(Option<u16>) -> bool) -> Result<(), String> {
+fn by_iterator(table: &mut Table, scope: &Scope) -> Result<(), String> {
     let gathered = facts::prepare().map_err(|error| error.to_string())?;
     let iterator = plan::iterator(&gathered.facts)?;
     let file = load::iterate(&gathered, iterator)
         .map_err(|error| errno::words(&format_args!("{:#}", anyhow::Error::from(error))))?;
     source::descriptors::read(file, |descriptor| {
-        let port = descriptor.socket.local.port.filter(|&port| port != 0);
-        if port.is_some() && wanted(port) {
+        if scope.takes(&descriptor.socket) {
             table.descriptor(descriptor);
         }
     })
     .map_err(|error| errno::words(&error))
 }
 
-/// The TCP and UDP sockets of the namespace that the calling thread is in. Not those of SCTP: asking would
-/// have the kernel load its module.
-fn in_namespace(netns: u32, port: Option<u16>) -> io::Result<Vec<Holder>> {
+/// What to ask sock_diag for. Not for SCTP: asking would have the kernel load its module.
+fn queries(scope: &Scope) -> Vec<Query> {
+    let transports = [Transport::Tcp, Transport::Udp, Transport::UdpLite];
+    let wanted = transports
+        .into_iter()
+        .filter(|&transport| scope.has(transport));
+    let query = |transport| Query {
+        transport,
+        // The kernel passes over the others, which may be very many.
+        states: match scope.reach {
+            Reach::All => sock_diag::every_state(),
+            Reach::Bound | Reach::Listening => sock_diag::bound_states(),
+        },
+        ports: scope.port.map_or(0..=u16::MAX, |port| port..=port),
+        peer_port: None,
+    };
+    wanted.map(query).collect()
+}
+
+/// The sockets of the namespace that the calling thread is in; of those in TIME_WAIT with when that ends.
+fn in_namespace(netns: u32, queries: &[Query]) -> io::Result<Vec<(Holder, Option<Instant>)>> {
     let mut found = Vec::new();
-    for transport in [Transport::Tcp, Transport::Udp, Transport::UdpLite] {
-        let query = Query {
-            transport,
-            states: sock_diag::every_state(),
-            ports: port.map_or(0..=u16::MAX, |port| port..=port),
-            peer_port: None,
-        };
-        let asked = sock_diag::list(&query, None, |listed| {
+    for query in queries {
+        let transport = query.transport;
+        let asked = sock_diag::list(query, None, |listed| {
+            let waits = listed.state == TcpState::TimeWait;
+            let ends = waits.then(|| Instant::now() + listed.expires);
             let mut socket = listed.holder(transport);
             socket.socket.netns = Some(netns);
-            found.push(socket);
+            found.push((socket, ends));
         });
         // Gone in 7.x.
         if transport != Transport::UdpLite {

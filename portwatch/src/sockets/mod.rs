@@ -1,10 +1,12 @@
 //! Who has which socket, at this moment.
 //!
-//! [`look`] asks the kernel and `/proc` for all sockets, [`port`] for those that one bind() may meet,
-//! [`options`] the sockets themselves; [`table`] puts together what they say (pure).
+//! [`look`] asks the kernel and `/proc` for the sockets of a [`scope`], [`port`] for those that one bind()
+//! may meet, [`options`] the sockets themselves; [`table`] puts together what they say. Scope and table are
+//! pure.
 
 pub mod look;
 pub(crate) mod namespaces;
 pub mod options;
 pub mod port;
+pub mod scope;
 pub mod table;

@@ -4,26 +4,43 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
+use super::scope::Netns;
 use crate::enrich::netns;
 
-/// Does something in each network namespace that a way leads into, by inode; in our own first. The value
-/// is how many were there that could not be entered.
+/// How it went.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Visited {
+    /// So many were there that could not be entered.
+    pub(super) closed: usize,
+    /// These were asked for, and no way leads to them.
+    pub(super) absent: Vec<u32>,
+}
+
+/// Does something in each network namespace that a way leads into, by inode, or in these; in our own first.
 pub(super) fn each<T: Send + 'static>(
+    wanted: &[Netns],
     work: impl Fn(u32) -> T + Clone + Send + 'static,
     mut done: impl FnMut(T),
-) -> usize {
-    let own = inode(&PathBuf::from("/proc/self/ns/net"));
-    if let Some(own) = own {
+) -> Visited {
+    let is_wanted =
+        |inode: u32| wanted.is_empty() || wanted.iter().any(|netns| netns.inode == inode);
+    let mut visited = Visited::default();
+    let own = inode(Path::new("/proc/self/ns/net"));
+    if let Some(own) = own.filter(|&own| is_wanted(own)) {
         done(work(own));
     }
-    let mut missed = 0;
-    for (inode, path) in others(own) {
+    let ways = if wanted.iter().all(|netns| Some(netns.inode) == own) && !wanted.is_empty() {
+        BTreeMap::new()
+    } else {
+        others(own, wanted)
+    };
+    for (&inode, path) in ways.iter().filter(|&(&inode, _)| is_wanted(inode)) {
         let work = work.clone();
         // Looked at through the descriptor, so that what is entered is what is meant.
-        let file = File::open(&path).ok();
+        let file = File::open(path).ok();
         let file = file.filter(|file| {
             file.metadata()
                 .is_ok_and(|metadata| metadata.ino() == u64::from(inode))
@@ -31,25 +48,28 @@ pub(super) fn each<T: Send + 'static>(
         match file.and_then(|file| netns::run_inside(file, move || work(inode))) {
             Some(result) => done(result),
             // One that has ended has nothing to show.
-            None if self::inode(&path) == Some(inode) => missed += 1,
+            None if self::inode(path) == Some(inode) => visited.closed += 1,
             None => {}
         }
     }
-    missed
+    let is_there = |inode: &u32| Some(*inode) == own || ways.contains_key(inode);
+    let inodes = wanted.iter().map(|netns| netns.inode);
+    visited.absent = inodes.filter(|inode| !is_there(inode)).collect();
+    visited
 }
 
 /// A way into the network namespace with that inode.
 pub(crate) fn way(wanted: u32) -> Option<PathBuf> {
-    let mut ways = others(None);
+    let mut ways = others(None, &[]);
     ways.remove(&wanted)
 }
 
-fn inode(path: &PathBuf) -> Option<u32> {
+fn inode(path: &Path) -> Option<u32> {
     u32::try_from(fs::metadata(path).ok()?.ino()).ok()
 }
 
-/// A way into each of the others.
-fn others(own: Option<u32>) -> BTreeMap<u32, PathBuf> {
+/// A way into each of the others: those that were named first.
+fn others(own: Option<u32>, wanted: &[Netns]) -> BTreeMap<u32, PathBuf> {
     let entries = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
     let processes = entries("/proc")
         .filter(|entry| {
@@ -61,7 +81,8 @@ fn others(own: Option<u32>) -> BTreeMap<u32, PathBuf> {
         .iter()
         .flat_map(|directory| entries(directory).map(|entry| entry.path()));
     let mut ways = BTreeMap::new();
-    for path in processes.chain(named) {
+    let typed = wanted.iter().filter_map(|netns| netns.path.clone());
+    for path in typed.chain(processes).chain(named) {
         if let Some(inode) = inode(&path).filter(|&inode| Some(inode) != own) {
             ways.entry(inode).or_insert(path);
         }
@@ -71,17 +92,31 @@ fn others(own: Option<u32>) -> BTreeMap<u32, PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::*;
 
     #[test]
     fn our_own_namespace_comes_first_and_none_twice() {
-        let own = inode(&PathBuf::from("/proc/self/ns/net"));
+        let own = inode(Path::new("/proc/self/ns/net"));
         let mut seen = Vec::new();
-        each(|inode| inode, |inode| seen.push(inode));
+        let visited = each(&[], |inode| inode, |inode| seen.push(inode));
         assert_eq!(seen.first().copied(), own);
+        assert_eq!(visited.absent, [0u32; 0]);
         let count = seen.len();
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), count);
+    }
+
+    #[test]
+    fn only_those_that_were_asked_for_and_who_is_not_there_is_told() {
+        let own = inode(Path::new("/proc/self/ns/net")).unwrap();
+        let netns = |inode| Netns { inode, path: None };
+        let mut seen = Vec::new();
+        let wanted = [netns(1), netns(own)];
+        let visited = each(&wanted, |inode| inode, |inode| seen.push(inode));
+        assert_eq!(seen, [own]);
+        assert_eq!(visited.absent, [1]);
     }
 }

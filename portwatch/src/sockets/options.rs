@@ -192,6 +192,7 @@ mod tests {
         Row {
             socket: holder,
             seen,
+            ends: None,
         }
     }
 

@@ -54,7 +54,7 @@ pub fn survey(transport: Transport, ports: &RangeInclusive<u16>) -> io::Result<S
         let mut socket = listed.holder(transport);
         socket.socket.netns = netns;
         if socket.local.port.is_some() {
-            table.socket(socket);
+            table.socket(socket, None);
         }
     })?;
     let sees_all = transport != Transport::Tcp || shows_bound();
@@ -103,7 +103,7 @@ fn add_unseen(
         let own = socket.socket.netns.or(netns);
         if own == netns {
             socket.socket.netns = netns;
-            table.socket(socket);
+            table.socket(socket, None);
         }
     }
     missed

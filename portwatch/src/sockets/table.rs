@@ -1,7 +1,7 @@
 //! Sockets and their processes, from two sides: descriptors, which know processes but no socket without
 //! one, and sock_diag, which knows sockets but no process. Pure.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use crate::{
     enrich::descriptors::Place,
@@ -18,6 +18,8 @@ pub struct Row {
     pub socket: Holder,
     /// Descriptors of it: in order of process, none twice.
     pub seen: Vec<Seen>,
+    /// When it leaves TIME_WAIT.
+    pub ends: Option<Instant>,
 }
 
 /// A descriptor of a socket.
@@ -97,11 +99,12 @@ impl Table {
     }
 
     /// A socket as sock_diag shows it. Of one that is here already, it tells the cookie, and nothing
-    /// else that is not known.
-    pub fn socket(&mut self, socket: Holder) {
+    /// else that is not known. `ends`: when it leaves TIME_WAIT.
+    pub fn socket(&mut self, socket: Holder, ends: Option<Instant>) {
         let cookie = socket.socket.cookie;
         if let Some(row) = self.row(socket) {
             row.socket.socket.cookie = row.socket.socket.cookie.or(cookie);
+            row.ends = ends;
         }
     }
 
@@ -119,6 +122,7 @@ impl Table {
                 self.rows.push(Row {
                     socket,
                     seen: Vec::new(),
+                    ends: None,
                 });
                 place
             }
@@ -213,11 +217,11 @@ mod tests {
     fn what_sock_diag_shows_is_joined_by_inode_and_else_added() {
         let mut table = Table::default();
         table.descriptor(descriptor(10, 3, 7));
-        table.socket(socket(Some(7), Some(70)));
-        table.socket(socket(None, Some(80)));
-        table.socket(socket(None, Some(80)));
-        table.socket(socket(None, None));
-        table.socket(socket(None, None));
+        table.socket(socket(Some(7), Some(70)), None);
+        table.socket(socket(None, Some(80)), None);
+        table.socket(socket(None, Some(80)), None);
+        table.socket(socket(None, None), None);
+        table.socket(socket(None, None), None);
         let (rows, _) = table.finish();
         assert_eq!(rows.len(), 4);
         assert_eq!(rows[0].socket.socket.cookie, Some(70));
@@ -228,7 +232,7 @@ mod tests {
     #[test]
     fn descriptors_without_a_socket_lead_nowhere() {
         let mut table = Table::default();
-        table.socket(socket(Some(7), None));
+        table.socket(socket(Some(7), None), None);
         assert_eq!(table.inodes(), [7]);
         for (inode, fd) in [(7, Some(3)), (9, Some(4)), (7, None)] {
             table.place(Place { inode, pid: 10, fd });

@@ -10,7 +10,9 @@ mod faults;
 mod filters;
 mod fire;
 mod lifecycle;
+mod list;
 mod listen;
+mod looked_up;
 mod older;
 mod policy;
 mod process;
@@ -80,6 +82,7 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         faults::SESSIONS,
         who::ALL,
         check::ALL,
+        list::ALL,
         fire::ALL,
     ]
     .into_iter()

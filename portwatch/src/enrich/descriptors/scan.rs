@@ -56,7 +56,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Entries of what is wanted and of nothing else.
+    /// Entries of what is wanted and of nothing else, to the end: only what the tables of threads show is
+    /// put into the targets.
     pub(super) fn wanted_alone(self) -> Self {
         Self {
             wanted_alone: true,
@@ -139,11 +140,14 @@ impl<'a> Scan<'a> {
                 return (entries, missed.max(Missed::Unread));
             }
             let look = table::sockets(self.proc, &format!("{pid}/fd"), self.limits, |fd, inode| {
-                let is_kept = !self.wanted_alone || self.is_wanted(inode);
-                if is_kept && entries.len() < LIMIT {
+                let is_wanted = self.is_wanted(inode);
+                if (is_wanted || !self.wanted_alone) && entries.len() < LIMIT {
                     entries.push(Entry { inode, pid, fd });
                 }
-                self.see(inode, pid);
+                // Who wants the entries goes through to the end, and counts them then.
+                if is_wanted && !self.wanted_alone {
+                    self.see(inode, pid);
+                }
             });
             let look = match look {
                 // A kernel thread, an ended process, or one whose first thread has ended.
@@ -166,7 +170,9 @@ impl<'a> Scan<'a> {
             return;
         }
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        if targets.hit(inode, pid) && targets.settle(table::distinct) {
+        let is_new = targets.hit(inode, pid);
+        // Looks at all of them: too much for each of thousands.
+        if is_new && !self.wanted_alone && targets.settle(table::distinct) {
             self.limits.stop();
         }
     }

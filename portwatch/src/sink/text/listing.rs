@@ -1,10 +1,23 @@
 //! Sockets that were looked up, in columns: as wide as what stands in them, the last one cut to the
 //! terminal. A socket of several processes takes a line for each.
+//!
+//! On a terminal, cells that would repeat those above them stay empty, and columns without a value are
+//! left out. Elsewhere every line has every column, so that programs which go by columns find them.
 
-use super::command::command;
+mod column;
+mod entry;
+
+use std::borrow::Cow;
+
+use unicode_width::UnicodeWidthStr as _;
+
+pub use column::Column;
+use column::Line;
+
+use super::{Paint, command::command};
 use crate::{
-    event::{Listing, Occupant, TcpState, Transport},
-    sink::{digits, escape::Escape},
+    event::{Listing, Occupant, Time},
+    sink::escape::Escape,
 };
 
 /// How it is to look.
@@ -12,175 +25,170 @@ use crate::{
 pub struct Look {
     /// Columns of the terminal; `None` is no terminal.
     pub width: Option<usize>,
+    /// Use colours.
+    pub color: bool,
     /// With titles above the columns.
     pub header: bool,
     /// With the arguments of processes.
     pub args: bool,
+    /// The moment of the look.
+    pub now: Time,
+    /// What is shown; [`Column::Command`] comes last.
+    pub columns: &'static [Column],
 }
 
-const TITLES: [&str; COLUMNS] = [
-    "PROTO", "STATE", "LOCAL", "PEER", "NETNS", "PID", "UNIT", "",
-];
-const COLUMNS: usize = 8;
-/// What is there only where a socket is in another namespace.
-const NETNS: usize = 4;
-/// What is there only where a socket has one.
-const PEER: usize = 3;
-const UNIT: usize = 6;
 /// Between two columns.
 const GAP: usize = 2;
-const LAST: &str = "COMMAND";
-/// What the last column gets at least, where the others are wide.
+/// What stands where nothing does.
+const NOTHING: &str = "-";
+/// What stands for an owner that could not be seen.
+const UNSEEN: &str = "?";
+/// What the last column is to get, if that takes leaving out others.
+const GOOD_COMMAND: usize = 20;
+/// What it gets at least.
 const MIN_COMMAND: usize = 8;
 
-type Cells = [String; COLUMNS];
+/// The cells of a line but the last, and who that is of.
+struct Row<'a> {
+    cells: Vec<Cow<'a, str>>,
+    occupant: Option<&'a Occupant>,
+    /// An owner could not be seen.
+    unseen: bool,
+}
 
 /// The lines.
 #[must_use]
 pub fn lines(listings: &[Listing], look: Look) -> Vec<u8> {
-    let rows: Vec<(Cells, Option<&Occupant>)> = listings.iter().flat_map(rows).collect();
-    let shown: Vec<usize> = (0..COLUMNS - 1)
-        .filter(|&column| {
-            let optional = [NETNS, PEER, UNIT].contains(&column);
-            !optional || rows.iter().any(|(cells, _)| !cells[column].is_empty())
-        })
+    let columns: Vec<Column> = look
+        .columns
+        .iter()
+        .copied()
+        .filter(|&column| column != Column::Command)
         .collect();
-    let width = |column: usize| {
-        let cells = rows.iter().map(|(cells, _)| cells[column].chars().count());
-        let title = if look.header { TITLES[column].len() } else { 0 };
-        cells.chain([title]).max().unwrap_or_default()
-    };
-    let widths: Vec<(usize, usize)> = shown.iter().map(|&one| (one, width(one))).collect();
-    let before: usize = widths.iter().map(|(_, width)| width + GAP).sum();
+    let entries = entry::entries(listings);
+    let rows: Vec<Row<'_>> = entries
+        .iter()
+        .flat_map(|entry| rows(entry, &columns, look))
+        .collect();
+    let mut shown: Vec<Shown> = columns
+        .iter()
+        .enumerate()
+        .filter_map(|(place, &column)| shown(place, column, &rows, look))
+        .collect();
+    if let Some(width) = look.width {
+        fit(&mut shown, width);
+    }
+    let before: usize = shown.iter().map(|one| one.width + GAP).sum();
     let room = look.width.map_or(usize::MAX, |width| {
         width.saturating_sub(before).max(MIN_COMMAND)
     });
+    let paint = Paint::new(look.color);
     let mut out = Vec::new();
     if look.header {
-        for &(column, width) in &widths {
-            pad(&mut out, TITLES[column], width);
+        for one in &shown {
+            pad(&mut out, one.column.title(), one.width);
         }
-        out.extend_from_slice(LAST.as_bytes());
+        out.extend_from_slice(Column::Command.title().as_bytes());
         out.push(b'\n');
     }
-    for (cells, occupant) in &rows {
-        for &(column, width) in &widths {
-            pad(&mut out, &cells[column], width);
+    for row in &rows {
+        for one in &shown {
+            let cell = row.cells.get(one.place).map_or("", |cell| cell);
+            pad(&mut out, cell, one.width);
         }
-        match occupant {
+        match row.occupant {
             Some(Occupant { task, process }) => {
                 let mut cut = Escape::new(&mut out, room);
                 command(&mut cut, task, process, None, look.args);
             }
-            None => out.push(b'-'),
+            None if row.unseen => {
+                for part in [&paint.warning, UNSEEN, &paint.end] {
+                    out.extend_from_slice(part.as_bytes());
+                }
+            }
+            None => out.extend_from_slice(NOTHING.as_bytes()),
         }
         out.push(b'\n');
     }
     out
 }
 
-fn pad(out: &mut Vec<u8>, text: &str, width: usize) {
-    out.extend_from_slice(text.as_bytes());
-    let missing = width.saturating_sub(text.chars().count()) + GAP;
-    out.resize(out.len() + missing, b' ');
+/// A column that is shown.
+struct Shown {
+    column: Column,
+    /// In the cells of a row.
+    place: usize,
+    width: usize,
 }
 
-fn rows(listing: &Listing) -> impl Iterator<Item = (Cells, Option<&Occupant>)> {
-    let Listing {
-        socket,
-        owner,
-        elsewhere,
-    } = listing;
-    let endpoint = |end| {
-        let mut text = Vec::new();
-        digits::endpoint(&mut text, end);
-        String::from_utf8_lossy(&text).into_owned()
-    };
-    let netns = socket.socket.netns.filter(|_| *elsewhere);
-    let first: Cells = [
-        transport(socket.transport, socket.socket.options.mptcp).to_owned(),
-        state(socket.transport, socket.state).to_owned(),
-        endpoint(&socket.local),
-        socket.peer.as_ref().map(endpoint).unwrap_or_default(),
-        netns.map(|netns| netns.to_string()).unwrap_or_default(),
-        String::new(),
-        escaped(owner.systemd_unit.as_deref().unwrap_or_default()),
-        String::new(),
-    ];
-    let count = owner.processes.len().max(1);
-    (0..count).map(move |at| {
-        let occupant = owner.processes.get(at);
-        let mut cells = if at == 0 {
-            first.clone()
-        } else {
-            Cells::default()
-        };
-        cells[5] = occupant.map_or_else(|| "-".to_owned(), |one| one.task.pid.to_string());
-        (cells, occupant)
+/// How wide a column is; `None` where there is nothing to show in it, on a terminal.
+fn shown(place: usize, column: Column, rows: &[Row<'_>], look: Look) -> Option<Shown> {
+    let cells = rows.iter().filter_map(|row| row.cells.get(place));
+    let width = cells.map(|cell| width(cell)).max().unwrap_or_default();
+    if width == 0 && look.width.is_some() {
+        return None;
+    }
+    let title = if look.header { column.title() } else { "" };
+    Some(Shown {
+        column,
+        place,
+        width: width.max(title.len()),
     })
 }
 
-const fn transport(transport: Transport, mptcp: Option<bool>) -> &'static str {
-    match (transport, mptcp) {
-        (Transport::Tcp, Some(true)) => "mptcp",
-        (transport, _) => transport.as_str(),
+/// Leaves out columns, those that matter least first, until the command has room.
+fn fit(shown: &mut Vec<Shown>, width: usize) {
+    for column in column::DISPENSABLE {
+        let before: usize = shown.iter().map(|one| one.width + GAP).sum();
+        if before + GOOD_COMMAND <= width {
+            return;
+        }
+        shown.retain(|one| one.column != column);
     }
 }
 
-/// UDP has no states; the kernel keeps those of TCP for it, established where it is connected.
-const fn state(transport: Transport, state: TcpState) -> &'static str {
-    match (transport, state) {
-        (Transport::Tcp, TcpState::Closed | TcpState::BoundInactive)
-        | (Transport::Udp | Transport::UdpLite, TcpState::Closed) => "bound",
-        (Transport::Udp | Transport::UdpLite, TcpState::Established) => "connected",
-        (_, state) => state.as_str(),
+/// The lines of an entry: one for each process, at least one.
+fn rows<'a>(entry: &entry::Entry<'a>, columns: &[Column], look: Look) -> Vec<Row<'a>> {
+    let count = entry.occupants.len().max(1);
+    let row = |at: usize| {
+        let line = Line {
+            listing: entry.listing,
+            count: entry.count,
+            occupant: entry.occupants.get(at).copied(),
+            is_first: at == 0,
+            unseen: entry.unseen,
+            now: look.now,
+        };
+        let cell = |&column: &Column| {
+            let repeats = at > 0 && !column.is_of_process();
+            match (look.width, column.cell(&line)) {
+                (Some(_), _) if repeats => Cow::Borrowed(""),
+                (None, cell) if cell.is_empty() => Cow::Borrowed(NOTHING),
+                (_, cell) => cell,
+            }
+        };
+        Row {
+            cells: columns.iter().map(cell).collect(),
+            occupant: line.occupant,
+            unseen: line.unseen,
+        }
+    };
+    (0..count).map(row).collect()
+}
+
+fn width(text: &str) -> usize {
+    if text.is_ascii() {
+        text.len()
+    } else {
+        text.width()
     }
 }
 
-fn escaped(text: &str) -> String {
-    let mut out = Vec::new();
-    Escape::new(&mut out, usize::MAX).push(text);
-    String::from_utf8_lossy(&out).into_owned()
+fn pad(out: &mut Vec<u8>, text: &str, width: usize) {
+    out.extend_from_slice(text.as_bytes());
+    let missing = width.saturating_sub(self::width(text)) + GAP;
+    out.resize(out.len() + missing, b' ');
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests panic")]
-
-    use super::*;
-
-    fn shown(look: Look) -> String {
-        String::from_utf8(lines(&crate::sample::listings(), look)).unwrap()
-    }
-
-    #[test]
-    fn in_columns() {
-        let look = Look {
-            width: None,
-            header: true,
-            args: true,
-        };
-        insta::assert_snapshot!(shown(look));
-    }
-
-    #[test]
-    fn lines_fit_the_terminal_where_they_can() {
-        let look = Look {
-            width: Some(104),
-            header: true,
-            args: true,
-        };
-        let text = shown(look);
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 104),
-            "{text}"
-        );
-        let bare = shown(Look {
-            header: false,
-            args: false,
-            ..look
-        });
-        assert!(!bare.contains("PROTO"));
-        assert!(bare.chars().all(|one| one == '\n' || !one.is_control()));
-    }
-}
+mod tests;

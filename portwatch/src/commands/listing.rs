@@ -1,0 +1,198 @@
+//! What `list` and `who` share: the look, its limits in words, and the output.
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+
+use crate::{
+    cli::{Format, OutputOptions},
+    enrich::{descriptors::Missed, listing::Lister},
+    errno,
+    event::{Listing, Time},
+    failure::{Failure, Kind},
+    sink::{
+        self,
+        text::listing::{Column, Look},
+    },
+    sockets::{
+        look::{Seen, look},
+        options as socket_options,
+        scope::Scope,
+        table::Row,
+    },
+    stderr::say,
+};
+
+/// Sockets that were found.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// With the names of those who have them.
+    pub(super) listings: Vec<Listing>,
+    now: Time,
+    /// What was not seen, in words, for stderr.
+    notes: Vec<String>,
+}
+
+/// Looks for the sockets of a scope that `keep` wants too.
+///
+/// # Errors
+/// When the kernel tells nothing.
+pub(super) fn find(
+    scope: &Scope,
+    keep: impl Fn(&Row) -> bool,
+    options: &OutputOptions,
+) -> Result<Found, Failure> {
+    let late = |reason: &str| {
+        let reason = errno::words(&reason);
+        let text = "looking through the descriptors of all processes, which takes long";
+        note(options, &format!("{text}: {reason}"));
+    };
+    let Seen {
+        rows,
+        left_out,
+        missed,
+        outside,
+        closed,
+        absent,
+        without_iterator,
+        diag,
+    } = look(scope, late);
+    let mut notes = Vec::new();
+    match (diag, &without_iterator) {
+        (Err(error), Some(reason)) => {
+            let error = anyhow::Error::new(error).context("cannot ask the kernel for its sockets");
+            let failure = Failure::new(Kind::Impossible, error);
+            return Err(failure.hint(format!("nor by iterator: {reason}")));
+        }
+        (Err(error), None) => notes.push(format!(
+            "sockets that no process has are missing, such as those in TIME_WAIT: sock_diag: {}",
+            errno::words(&error)
+        )),
+        (Ok(()), _) => {}
+    }
+    let mut rows: Vec<Row> = rows.into_iter().filter(|row| keep(row)).collect();
+    // What is missed stays unknown, and each socket says so.
+    let _: Missed = socket_options::complete(&mut rows, socket_options::PATIENCE);
+    let mut lister = Lister::new(options.numeric).context("cannot read the clocks")?;
+    let now = lister.now().context("cannot read the clocks")?;
+    let listings = lister
+        .list(rows, missed == Missed::Nothing && !outside)
+        .context("cannot read the clocks")?;
+    let hidden = listings.iter().filter(|one| one.is_hidden()).count();
+    if hidden > 0 {
+        notes.push(unknown_owners(hidden, missed));
+    }
+    if closed > 0 {
+        notes.push(format!("{closed} network namespaces cannot be looked into"));
+    }
+    notes.extend(
+        absent
+            .iter()
+            .map(|inode| format!("no way leads to a network namespace {inode}")),
+    );
+    if left_out > 0 {
+        notes.push(format!("{left_out} sockets more than can be held"));
+    }
+    if let Some(reason) = without_iterator.filter(|_| options.verbosity > 0) {
+        notes.push(format!(
+            "sockets that are bound and do not listen may be missing: {}",
+            errno::words(&reason)
+        ));
+    }
+    Ok(Found {
+        listings,
+        now,
+        notes,
+    })
+}
+
+/// How they are to be printed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    pub(super) columns: &'static [Column],
+    pub(super) header: bool,
+}
+
+impl Found {
+    /// Prints them.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub(super) fn print(&self, layout: Layout, options: &OutputOptions) -> Result<(), Failure> {
+        let Layout { columns, header } = layout;
+        write(options, |out| match options.format {
+            Format::Json => sink::json::listing::lines(&self.listings, self.now, true),
+            Format::Text => {
+                let look = Look {
+                    width: sink::width(out),
+                    color: sink::colored(options.color, out),
+                    header: header && !options.quiet && !self.listings.is_empty(),
+                    args: true,
+                    now: self.now,
+                    columns,
+                };
+                sink::text::listing::lines(&self.listings, look)
+            }
+        })
+    }
+
+    /// Says what was not seen, and `nothing` where that is everything. The value is the exit status.
+    pub(super) fn conclude(&self, nothing: &str, options: &OutputOptions) -> u8 {
+        if self.listings.is_empty() {
+            note(options, nothing);
+        }
+        for text in &self.notes {
+            note(options, text);
+        }
+        u8::from(self.listings.is_empty())
+    }
+}
+
+/// Writes what `make` makes of the place it goes to.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn write(
+    options: &OutputOptions,
+    make: impl FnOnce(&std::fs::File) -> Vec<u8>,
+) -> Result<(), Failure> {
+    let mut out = sink::create(&options.destination).map_err(Failure::from_open)?;
+    let text = make(&out);
+    out.write_all(&text)
+        .map_err(|error| Failure::from_write(error, &options.destination))
+}
+
+fn note(options: &OutputOptions, text: &str) {
+    if !options.quiet {
+        say(format_args!("portwatch: {text}"));
+    }
+}
+
+/// Why there are sockets without owners: only what could not be read for want of permission is hidden.
+fn unknown_owners(count: usize, missed: Missed) -> String {
+    let why = match missed {
+        Missed::Hidden => "are hidden from this user",
+        Missed::Unread => "are not known: not every process could be read",
+        // Or nobody has them any more: from inside that cannot be told.
+        Missed::Nothing => "are not known: they may be outside this pid namespace",
+    };
+    format!("the owners of {count} of these sockets {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_is_what_may_not_be_read_and_nothing_else() {
+        for (missed, is_hidden) in [
+            (Missed::Hidden, true),
+            (Missed::Unread, false),
+            (Missed::Nothing, false),
+        ] {
+            let text = unknown_owners(3, missed);
+            assert_eq!(text.contains("hidden"), is_hidden, "{text}");
+            assert!(text.contains("of 3 of these"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! `portwatch list`: what occupies ports, with everybody who has it, and nothing else.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::{
+    Session,
+    looked_up::{
+        LO, Row, Scene, as_nobody, exits, is_new, iterates, lines, portwatch, row, rows, says,
+        sees_bound,
+    },
+    sessions,
+};
+use crate::{
+    bench::Bench,
+    expect::lookup,
+    sys::{
+        netns::Netns,
+        sock::{Kind, Sock},
+        task::Background,
+    },
+};
+
+pub(super) const ALL: &[Session] = sessions![
+    list_what_occupies_ports,
+    list_what_occupies_ports_without_iterator,
+    list_what_is_hidden,
+    list_a_group,
+    list_nothing,
+];
+
+/// All that is to be listed of a scene, beyond what [`Scene::rows`] has: its other socket.
+fn all(scene: &Scene, bound: bool) -> Vec<Row> {
+    let own = std::process::id();
+    let mut rows = scene.rows(bound);
+    if bound {
+        rows.push(row("tcp", "closed", LO, &[own]));
+    }
+    // The ends of the connections that the kernel chose a port for.
+    rows.push(row("tcp", "established", LO, &[own]));
+    rows.sort();
+    rows
+}
+
+fn occupies(bench: &Bench, helper: &[&str], bound: bool) -> Result<()> {
+    let scene = Scene::set()?;
+    let all = all(&scene, bound);
+    let netns = scene.netns.inode.to_string();
+    let waits = |row: &Row| row.1 == "listen" || row.0 == "udp";
+    let cases: [(&[&str], &dyn Fn(&Row) -> bool); 8] = [
+        (&[], &|row| waits(row) || row.1 == "closed"),
+        (&["-l"], &waits),
+        (&["-tulnp"], &waits),
+        (&["-tl"], &|row| waits(row) && row.0 == "tcp"),
+        (&["-un"], &|row| row.0 == "udp"),
+        (&["-a"], &|_| true),
+        (&["-ta", "-4"], &|row| row.0 == "tcp"),
+        (&["-a", "-6"], &|_| false),
+    ];
+    for (args, wanted) in cases {
+        let args = [&["list", "-N", &netns, "-o", "json"], args].concat();
+        let output = portwatch(bench, helper, &args)?;
+        let mut expected = all.clone();
+        expected.retain(wanted);
+        exits(&output, i32::from(expected.is_empty()))?;
+        let lines = lines(&output)?;
+        let found = rows(&lines, scene.netns.inode);
+        ensure!(
+            found == expected,
+            "{args:?}: {found:?} instead of {expected:?}"
+        );
+        ensure!(lines.len() == found.len(), "{args:?}: others: {lines:?}");
+        let ports: Vec<_> = lines.iter().map(port).collect();
+        ensure!(ports.is_sorted(), "{args:?}: {ports:?}");
+    }
+    // Without -N too, among those of the machine.
+    let output = portwatch(bench, helper, &["list", "-a", "-o", "json"])?;
+    let found = rows(&lines(&output)?, scene.netns.inode);
+    ensure!(found == all, "{found:?} instead of {all:?}");
+    text(bench, helper, &scene)
+}
+
+fn port(line: &Value) -> Option<u64> {
+    lookup(line, "network.local.port").and_then(Value::as_u64)
+}
+
+/// In a pipe, each line has all columns, and each process a line.
+fn text(bench: &Bench, helper: &[&str], scene: &Scene) -> Result<()> {
+    let netns = scene.netns.inode.to_string();
+    let output = portwatch(bench, helper, &["list", "-tln", "-N", &netns])?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut lines = text.lines();
+    let titles: Vec<&str> = lines
+        .next()
+        .context("no line")?
+        .split_whitespace()
+        .collect();
+    let place = titles.iter().position(|title| *title == "PID");
+    let place = place.context("no PID")?;
+    let pids: Vec<&str> = lines
+        .filter_map(|line| line.split_whitespace().nth(place))
+        .collect();
+    let mut expected = [std::process::id(), scene.sharer.pid()];
+    expected.sort_unstable();
+    let expected = expected.map(|pid| pid.to_string());
+    ensure!(pids == expected, "{text}");
+    let bare = portwatch(bench, helper, &["list", "-tlnH", "-N", &netns])?;
+    let bare = String::from_utf8_lossy(&bare.stdout).into_owned();
+    ensure!(
+        bare.lines().count() == 2 && !bare.contains("PROTO"),
+        "{bare}"
+    );
+    Ok(())
+}
+
+fn list_what_occupies_ports(bench: &Bench) -> Result<()> {
+    occupies(bench, &[], sees_bound(bench)?)
+}
+
+fn list_what_occupies_ports_without_iterator(bench: &Bench) -> Result<()> {
+    occupies(bench, &["helper", "without-iterator"], is_new()?)
+}
+
+/// Who is not root is told of the sockets all the same, and how many have owners that he may not see.
+fn list_what_is_hidden(bench: &Bench) -> Result<()> {
+    let scene = Scene::set()?;
+    let output = as_nobody(bench, &scene.netns, &["list", "-tul", "-o", "json"])?;
+    exits(&output, 0)?;
+    let lines = lines(&output)?;
+    let expected = [row("tcp", "listen", LO, &[]), row("udp", "closed", LO, &[])];
+    let found = rows(&lines, scene.netns.inode);
+    ensure!(found == expected, "{found:?} instead of {expected:?}");
+    says(&output, "the owners of 2 of these sockets are hidden")
+}
+
+/// Three processes that share a port, and one of another port.
+fn list_a_group(bench: &Bench) -> Result<()> {
+    const SHARED: u16 = 7_500;
+    let home = Netns::current()?;
+    let netns = Netns::new()?;
+    netns.enter()?;
+    let listen = || -> Result<Sock> {
+        let sock = Sock::new(Kind::Tcp4)?.reuseport()?;
+        sock.bind(&(Ipv4Addr::UNSPECIFIED, SHARED).into())?;
+        sock.listen(8)?;
+        Ok(sock)
+    };
+    let members = (0..3)
+        .map(|_| {
+            let sock = listen()?;
+            Background::spawn(|| {
+                let _kept = sock;
+                loop {
+                    std::thread::park();
+                }
+            })
+        })
+        .collect::<Result<Vec<_>>>();
+    home.enter()?;
+    let members = members?;
+    let inode = netns.inode.to_string();
+    let output = portwatch(bench, &[], &["list", "-N", &inode, "-o", "json"])?;
+    let found = lines(&output)?;
+    ensure!(found.len() == 3, "one socket a line: {found:?}");
+    if !iterates(bench)? {
+        return Ok(());
+    }
+    for line in &found {
+        let shares = lookup(line, "socket.reuseport");
+        ensure!(shares == Some(&true.into()), "{line}");
+    }
+    let output = portwatch(bench, &[], &["list", "-H", "-N", &inode])?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let groups: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    ensure!(groups.len() == 3, "a line for each process: {text}");
+    for (line, member) in groups.iter().zip(&members) {
+        let pid = member.pid().to_string();
+        ensure!(line.get(2) == Some(&"3"), "a group of three: {text}");
+        ensure!(line.contains(&pid.as_str()), "{pid}: {text}");
+    }
+    Ok(())
+}
+
+/// A namespace without sockets, one that is not there, and one that cannot be meant.
+fn list_nothing(bench: &Bench) -> Result<()> {
+    let list = |args: &[&str]| portwatch(bench, &[], &[&["list"], args].concat());
+    let netns = Netns::new()?;
+    let inode = netns.inode.to_string();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), netns.fd());
+    for way in [&inode, &path] {
+        let output = list(&["-N", way])?;
+        exits(&output, 1)?;
+        ensure!(output.stdout.is_empty(), "{:?}", output.stdout);
+        says(&output, "nothing listens or is bound")?;
+    }
+    let quiet = list(&["-q", "-N", &path])?;
+    exits(&quiet, 1)?;
+    ensure!(quiet.stderr.is_empty(), "{:?}", quiet.stderr);
+    let absent = list(&["-N", "1"])?;
+    exits(&absent, 1)?;
+    says(&absent, "no way leads to a network namespace 1")?;
+    for wrong in ["/dev/null", "no-such-name", "0"] {
+        exits(&list(&["-N", wrong])?, 2)?;
+    }
+    Ok(())
+}
