@@ -8,6 +8,7 @@
 mod clock;
 mod contender;
 mod drive;
+mod looking;
 mod memory;
 mod naming;
 mod older;
@@ -32,6 +33,8 @@ pub(crate) enum Cost {
     Crowd(older::Options),
     /// Measures the time from a refused bind() to the line with the holder's name.
     Naming(naming::Options),
+    /// Measures the time that a look at all sockets takes.
+    Looking(looking::Options),
     /// Names the programs that portwatch loads, with the instructions that the verifier walked.
     Verifier {
         /// The portwatch to start.
@@ -50,6 +53,7 @@ pub(crate) fn run(cost: Cost) -> Result<ExitCode> {
         Cost::Work(options) => work::run(&options)?,
         Cost::Crowd(options) => older::gather(&options)?,
         Cost::Naming(options) => naming::run(&options)?,
+        Cost::Looking(options) => looking::run(&options)?,
         Cost::Verifier { portwatch, attach } => verifier::run(&portwatch, &attach)?,
     }
     Ok(ExitCode::SUCCESS)

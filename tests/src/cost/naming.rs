@@ -46,21 +46,21 @@ pub(crate) struct Options {
 }
 
 /// The first of as many ports as there are sockets.
-const FIRST_PORT: u16 = 10_000;
+pub(super) const FIRST_PORT: u16 = 10_000;
 /// Between two calls, ms.
 const PAUSE: u64 = 5;
 /// After this a line is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process with a run of ports.
-struct Holder {
+pub(super) struct Holder {
     process: Background,
     first: u16,
     count: u16,
 }
 
 /// Forks processes that listen, and waits until they do. `ports` are shared out among them.
-fn hold(processes: u16, first: u16, count: u16) -> Result<Vec<Holder>> {
+pub(super) fn hold(processes: u16, first: u16, count: u16) -> Result<Vec<Holder>> {
     let (mut ready, tell) = task::pipe()?;
     let each = count / processes;
     let holders: Vec<_> = (0..processes)

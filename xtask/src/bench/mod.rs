@@ -8,6 +8,7 @@ mod budget;
 mod figures;
 mod guest;
 mod libraries;
+mod looking;
 mod naming;
 mod native;
 mod older;
@@ -44,6 +45,7 @@ use crate::{cargo, toolchain};
   cargo xtask bench --peers                     beside bindsnoop, tcpconnect and bpftrace
   cargo xtask bench --older                     starts beside 100,000 sockets; adds to docs/cost.md
   cargo xtask bench --naming                    how long until a holder is named
+  cargo xtask bench --looking                   list and who beside ss
   cargo xtask bench --attach tracing --only bind --quick    one row, quickly; writes nothing")]
 pub(crate) struct Bench {
     /// The kernel (5.10, 6.1, 6.12, 7.x)
@@ -69,6 +71,10 @@ pub(crate) struct Bench {
     /// sockets, here and in the guest
     #[arg(long, conflicts_with_all = ["peers", "quick", "only", "verifier", "older"])]
     naming: bool,
+    /// Nothing but looks at 20,000 sockets, beside ss, here and in the guest; fails where they take more
+    /// than their share of its time
+    #[arg(long, conflicts_with_all = ["peers", "quick", "only", "verifier", "older", "naming"])]
+    looking: bool,
     /// Only operations whose name contains this, and nothing else than operations
     #[arg(long, value_name = "PATTERN")]
     only: Option<String>,
@@ -87,6 +93,7 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         verifier,
         older,
         naming,
+        looking,
         only,
     } = options;
     if verifier {
@@ -118,9 +125,16 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         programs.extend(peers::programs(&root)?);
     }
     let files: Vec<_> = programs.iter().map(|(_, file)| file.clone()).collect();
-    let libraries = libraries::of(&root, &files)?;
+    let mut libraries = libraries::of(&root, &files)?;
     if with_peers {
         programs.extend(peers::scripts()?);
+    }
+    if looking {
+        let (ss, needed) = looking::peer()?;
+        programs.push(ss);
+        libraries.extend(needed);
+        libraries.sort_by(|one, other| one.inside.cmp(&other.inside));
+        libraries.dedup_by(|one, other| one.inside == other.inside);
     }
     let guest = Guest {
         qemu: &qemu,
@@ -139,6 +153,14 @@ pub(crate) fn run(options: Bench) -> Result<()> {
     if older {
         let tests = tests.executable("portwatch-tests")?;
         return bench_older(&guest, &backends, tests, &portwatch);
+    }
+    if looking {
+        let tests = tests.executable("portwatch-tests")?;
+        let places = [
+            looking::Place::native(tests, &portwatch)?,
+            looking::Place::guest(&guest)?,
+        ];
+        return limited(looking::WHAT, looking::table(&places)?);
     }
     if naming {
         let heading = format!(
@@ -218,13 +240,15 @@ fn bench_older(
         older::Place::native(tests, portwatch)?,
         older::Place::guest(guest, backends)?,
     ];
-    let (table, above) = older::table(&places)?;
-    let text = format!(
-        "portwatch {}, {}. {}\n\n{table}",
-        commit(),
-        today()?,
-        older::WHAT
-    );
+    limited(older::WHAT, older::table(&places)?)
+}
+
+/// Keeps a table.
+///
+/// # Errors
+/// Something is above its limit.
+fn limited(what: &str, (table, above): (String, Vec<String>)) -> Result<()> {
+    let text = format!("portwatch {}, {}. {what}\n\n{table}", commit(), today()?);
     keep(&typed(), &text)?;
     if !above.is_empty() {
         bail!("{}", above.join("\n"));
