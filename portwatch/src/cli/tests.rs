@@ -324,3 +324,62 @@ fn options_of_every_verb_with_a_value_are_known() {
         }
     }
 }
+
+fn list(line: &str) -> Result<list::ListOptions, UsageError> {
+    let Cli {
+        verb: Verb::List(args),
+        output,
+    } = parse(&format!("list {line}")).unwrap()
+    else {
+        panic!("not list");
+    };
+    args.resolve(output, &Known)
+}
+
+#[test]
+fn list_takes_the_habits_of_ss() {
+    use crate::sockets::scope::{Netns, Reach, Scope};
+    let options = list("").unwrap();
+    let occupied = Scope {
+        reach: Reach::Bound,
+        ..Scope::default()
+    };
+    assert_eq!((&options.scope, options.header), (&occupied, true));
+    let options = list("-tulnp").unwrap();
+    assert!(options.output.numeric);
+    assert_eq!(
+        options.scope,
+        Scope {
+            transports: vec![Transport::Tcp, Transport::Udp],
+            reach: Reach::Listening,
+            ..Scope::default()
+        }
+    );
+    let options = list("-Ha6 -N blue -N 7 -N /run/netns/blue").unwrap();
+    let netns = |inode, path: Option<&str>| Netns {
+        inode,
+        path: path.map(Into::into),
+    };
+    assert!(!options.header);
+    assert_eq!(
+        options.scope,
+        Scope {
+            families: vec![Family::Ipv6],
+            netns: vec![
+                netns(4_026_532_000, Some("/run/netns/blue")),
+                netns(7, None),
+                netns(4_026_532_000, Some("/run/netns/blue")),
+            ],
+            reach: Reach::All,
+            ..Scope::default()
+        }
+    );
+    // As with ss, the last one counts.
+    assert_eq!(list("-la").unwrap().scope.reach, Reach::All);
+    assert_eq!(list("-al").unwrap().scope.reach, Reach::Listening);
+    let error = list("-N red").unwrap_err().into_clap("list");
+    assert_eq!(error.exit_code(), 2);
+    let text = error.to_string();
+    assert!(text.contains("'red' for '--netns <NETNS>'"), "{text}");
+    assert!(text.contains("Usage: portwatch list"), "{text}");
+}

@@ -54,6 +54,7 @@ pub(super) fn find(
         outside,
         closed,
         absent,
+        images,
         without_iterator,
         diag,
     } = look(scope, late);
@@ -76,7 +77,7 @@ pub(super) fn find(
     let mut lister = Lister::new(options.numeric).context("cannot read the clocks")?;
     let now = lister.now().context("cannot read the clocks")?;
     let listings = lister
-        .list(rows, missed == Missed::Nothing && !outside)
+        .list(rows, &images, missed == Missed::Nothing && !outside)
         .context("cannot read the clocks")?;
     let hidden = listings.iter().filter(|one| one.is_hidden()).count();
     if hidden > 0 {

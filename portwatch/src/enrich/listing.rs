@@ -6,6 +6,7 @@ use super::{
     clock::Clock,
     descriptors::{Entry, OpenTable},
     ephemeral,
+    image::Images,
     netns::{self, Namespaces},
     owners::INIT,
     process::Processes,
@@ -58,16 +59,22 @@ impl Lister {
         self.clock.now()
     }
 
-    /// Names the processes of sockets; `complete`: every process was looked at.
+    /// Names the processes of sockets; `before`: what they ran before the sockets were looked up;
+    /// `complete`: every process was looked at.
     ///
     /// # Errors
     /// A clock that cannot be read.
-    pub fn list(&mut self, rows: Vec<Row>, complete: bool) -> io::Result<Vec<Listing>> {
+    pub fn list(
+        &mut self,
+        rows: Vec<Row>,
+        before: &Images,
+        complete: bool,
+    ) -> io::Result<Vec<Listing>> {
         let now = Now {
             boot: self.now()?.boot,
             instant: Instant::now(),
         };
-        let occupants = self.occupants(&rows);
+        let occupants = self.occupants(&rows, before);
         Ok(rows
             .into_iter()
             .zip(occupants)
@@ -120,14 +127,14 @@ impl Lister {
 
     /// The processes that have each socket still, in order of pid, pid 1 last. Each process is read once:
     /// there may be thousands of sockets of one.
-    fn occupants(&mut self, rows: &[Row]) -> Vec<Vec<Occupant>> {
+    fn occupants(&mut self, rows: &[Row], before: &Images) -> Vec<Vec<Occupant>> {
         let mut occupants = vec![Vec::new(); rows.len()];
         for of_process in by_process(rows).chunk_by(|one, other| one.pid == other.pid) {
             let Some(pid) = of_process.first().map(|place| place.pid) else {
                 continue;
             };
-            // Its pid may become another's, or exec close the descriptor: the table is opened before the
-            // names are read, and read after that.
+            // Its pid may become another's, or exec close the descriptor. So the table is opened before the
+            // names are read, and read after that; unless nothing of the kind has happened.
             let Some(table) = OpenTable::of(pid) else {
                 continue;
             };
@@ -135,12 +142,14 @@ impl Lister {
                 continue;
             };
             let process = self.processes.of(&task, u64::MAX, &self.clock);
+            let is_same = before.still(pid);
             for of_socket in of_process.chunk_by(|one, other| one.row == other.row) {
-                let has_it = of_socket.iter().any(|place| {
-                    place
-                        .fd
-                        .is_none_or(|fd| table.has(fd, place.inode) != Some(false))
-                });
+                let has_it = is_same
+                    || of_socket.iter().any(|place| {
+                        place
+                            .fd
+                            .is_none_or(|fd| table.has(fd, place.inode) != Some(false))
+                    });
                 let row = of_socket
                     .first()
                     .and_then(|place| occupants.get_mut(place.row));
@@ -255,7 +264,7 @@ mod tests {
     }
 
     fn pids(lister: &mut Lister, row: Row) -> Vec<u32> {
-        let listings = lister.list(vec![row], true).unwrap();
+        let listings = lister.list(vec![row], &Images::default(), true).unwrap();
         let processes = &listings[0].owner.processes;
         processes.iter().map(|one| one.task.pid).collect()
     }
@@ -292,7 +301,12 @@ mod tests {
     fn a_socket_whose_owner_may_be_hidden_says_so() {
         let mut lister = Lister::new(true).unwrap();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let mut listing = |row, complete| lister.list(vec![row], complete).unwrap().remove(0);
+        let mut listing = |row, complete| {
+            lister
+                .list(vec![row], &Images::default(), complete)
+                .unwrap()
+                .remove(0)
+        };
         let hidden = listing(row(&socket, vec![]), false);
         assert!(hidden.is_hidden());
         assert_eq!(
@@ -314,7 +328,7 @@ mod tests {
         let now = lister.now().unwrap().boot;
         let mut ended = row(&socket, vec![]);
         ended.ends = Some(Instant::now() + std::time::Duration::from_secs(30));
-        let listings = lister.list(vec![ended], true).unwrap();
+        let listings = lister.list(vec![ended], &Images::default(), true).unwrap();
         let left = listings[0].owner.expires.unwrap().boot - now;
         assert!((29..=31).contains(&(left / 1_000_000_000)), "{left}");
     }

@@ -12,6 +12,7 @@ pub mod container;
 pub mod copied;
 pub mod descriptors;
 mod findings;
+pub mod image;
 pub mod listeners;
 pub mod listing;
 pub mod live;

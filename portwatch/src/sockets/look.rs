@@ -16,6 +16,7 @@ use super::{
 use crate::{
     enrich::{
         descriptors::{Descriptors, Missed},
+        image::Images,
         sock_diag::{self, Query},
     },
     errno,
@@ -43,6 +44,9 @@ pub struct Seen {
     pub closed: usize,
     /// Network namespaces that were asked for and are not there, by inode.
     pub absent: Vec<u32>,
+    /// What processes ran before, where that was looked at: of those that run it still, what was seen of
+    /// their descriptors need not be looked at again.
+    pub images: Images,
     /// Why the iterator was not used: then sockets that are bound and do not listen may be missing.
     pub without_iterator: Option<String>,
     /// sock_diag did not answer.
@@ -54,6 +58,11 @@ pub struct Seen {
 #[must_use]
 pub fn look(scope: &Scope, late: impl FnOnce(&str) + Send) -> Seen {
     let mut table = Table::default();
+    // Of a few sockets, to look at each again costs less.
+    let images = match scope.port {
+        Some(_) => Images::default(),
+        None => Images::now(),
+    };
     let without_iterator = by_iterator(&mut table, scope).err();
     let mut diag = Ok(());
     let queries = queries(scope);
@@ -71,9 +80,13 @@ pub fn look(scope: &Scope, late: impl FnOnce(&str) + Send) -> Seen {
             Err(error) => diag = Err(error),
         },
     );
+    // Whom the iterator does not show may be there all the same, or be hidden: only /proc tells that.
+    let (inodes, reason) = match &without_iterator {
+        Some(reason) => (table.inodes(), reason.as_str()),
+        None => (table.unowned(), "the iterator does not show who has some"),
+    };
     let mut missed = Missed::Nothing;
-    if let Some(reason) = &without_iterator {
-        let inodes = table.inodes();
+    if !inodes.is_empty() {
         let places;
         let search = || Descriptors::new().everywhere(&inodes, false);
         (places, missed) = watched(PATIENCE, || late(reason), search);
@@ -89,6 +102,7 @@ pub fn look(scope: &Scope, late: impl FnOnce(&str) + Send) -> Seen {
         outside: is_initial(Kind::Pid) != Some(true),
         closed,
         absent,
+        images,
         without_iterator,
         diag,
     }

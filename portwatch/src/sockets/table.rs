@@ -141,6 +141,13 @@ impl Table {
         rows.filter_map(|row| row.socket.socket.inode).collect()
     }
 
+    /// Inodes of those that nobody was seen to have.
+    #[must_use]
+    pub fn unowned(&self) -> Vec<u64> {
+        let rows = self.rows.iter().filter(|row| row.seen.is_empty());
+        rows.filter_map(|row| row.socket.socket.inode).collect()
+    }
+
     /// All of it, and how many sockets there was no room for, at least.
     #[must_use]
     pub fn finish(mut self) -> (Vec<Row>, usize) {
@@ -234,9 +241,11 @@ mod tests {
         let mut table = Table::default();
         table.socket(socket(Some(7), None), None);
         assert_eq!(table.inodes(), [7]);
+        assert_eq!(table.unowned(), [7]);
         for (inode, fd) in [(7, Some(3)), (9, Some(4)), (7, None)] {
             table.place(Place { inode, pid: 10, fd });
         }
+        assert_eq!(table.unowned(), [0u64; 0]);
         let (rows, _) = table.finish();
         assert_eq!(rows.len(), 1);
         let of_thread = Seen { pid: 10, fd: None };
