@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::check::place::{self, inside};
 use crate::{
     cli::{Format, OutputOptions, check::CheckRangeArgs},
-    enrich::{descriptors::Missed, listing::Lister, netns::Limits},
+    enrich::{descriptors::Missed, image::Images, listing::Lister, netns::Limits},
     event::{CheckedRange, Time, Transport},
     failure::{Failure, Kind},
     sink,
@@ -26,7 +26,10 @@ pub fn run(args: &CheckRangeArgs, options: &OutputOptions) -> Result<u8, Failure
     let mut out = sink::create(&options.destination).map_err(Failure::from_open)?;
     let text = match options.format {
         Format::Json => sink::json::check_range::line(&checked, time),
-        Format::Text => sink::text::check_range::lines(&checked, sink::width(&out)),
+        Format::Text => {
+            let color = sink::colored(options.color, &out);
+            sink::text::check_range::lines(&checked, time, sink::width(&out), color)
+        }
     };
     out.write_all(&text)
         .map_err(|error| Failure::from_write(error, &options.destination))?;
@@ -59,7 +62,7 @@ fn look(
     let mut lister = Lister::new(options.numeric).context("cannot read the clocks")?;
     let now = lister.now().context("cannot read the clocks")?;
     let mut sockets = lister
-        .list(rows, missed == Missed::Nothing)
+        .list(rows, &Images::default(), missed == Missed::Nothing)
         .context("cannot read the clocks")?;
     sockets.sort_by_key(|one| {
         let socket = &one.socket;

@@ -23,6 +23,7 @@ use crate::{
     enrich::{
         Enricher, Options,
         descriptors::Missed,
+        image::Images,
         listing::{Lister, entries},
     },
     event::{
@@ -148,7 +149,7 @@ fn told(
     } else {
         let mut lister = Lister::new(options.numeric).context("cannot read the clocks")?;
         lister
-            .list(rivals, missed == Missed::Nothing)
+            .list(rivals, &Images::default(), missed == Missed::Nothing)
             .context("cannot read the clocks")?
     };
     let mut missing = sighting.missing;

@@ -2,18 +2,32 @@
 
 use std::fmt::Write as _;
 
-use super::listing::{self, Look};
+use super::listing::{self, Column, Look};
 use crate::{
-    event::{CheckedRange, port_list},
+    event::{CheckedRange, Time, port_list},
     sink::json::check_range::RESERVED,
 };
 
 /// Sockets that are shown.
 const SHOWN: usize = 20;
 
-/// The lines; `width`: columns of the terminal.
+const COLUMNS: &[Column] = &[
+    Column::Transport,
+    Column::State,
+    Column::Count,
+    Column::Local,
+    Column::Peer,
+    Column::Options,
+    Column::Pid,
+    Column::Up,
+    Column::Container,
+    Column::Unit,
+    Column::Command,
+];
+
+/// The lines; `now`: the moment of the look; `width`: columns of the terminal; `color`: use colours.
 #[must_use]
-pub fn lines(checked: &CheckedRange, width: Option<usize>) -> Vec<u8> {
+pub fn lines(checked: &CheckedRange, now: Time, width: Option<usize>, color: bool) -> Vec<u8> {
     let CheckedRange {
         range,
         ephemeral,
@@ -50,8 +64,11 @@ pub fn lines(checked: &CheckedRange, width: Option<usize>) -> Vec<u8> {
     if !shown.is_empty() {
         let look = Look {
             width,
+            color,
             header: true,
             args: true,
+            now,
+            columns: COLUMNS,
         };
         out.extend(listing::lines(shown, look));
     }
@@ -75,7 +92,9 @@ mod tests {
     #[test]
     fn answers_for_people() {
         let ranges = sample::ranges();
-        let text = ranges.iter().flat_map(|one| lines(one, Some(100)));
+        let text = ranges
+            .iter()
+            .flat_map(|one| lines(one, sample::time(), Some(100), false));
         insta::assert_snapshot!(String::from_utf8(text.collect()).unwrap());
     }
 }
