@@ -44,12 +44,15 @@ fn all(scene: &Scene, bound: bool) -> Vec<Row> {
     rows
 }
 
+/// Which rows are to be listed.
+type Wanted<'a> = &'a dyn Fn(&Row) -> bool;
+
 fn occupies(bench: &Bench, helper: &[&str], bound: bool) -> Result<()> {
     let scene = Scene::set()?;
     let all = all(&scene, bound);
     let netns = scene.netns.inode.to_string();
     let waits = |row: &Row| row.1 == "listen" || row.0 == "udp";
-    let cases: [(&[&str], &dyn Fn(&Row) -> bool); 8] = [
+    let cases: [(&[&str], Wanted<'_>); 8] = [
         (&[], &|row| waits(row) || row.1 == "closed"),
         (&["-l"], &waits),
         (&["-tulnp"], &waits),

@@ -269,8 +269,6 @@ fn escaped(text: Option<&str>) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests panic")]
-
     use super::*;
     use crate::sample;
 
