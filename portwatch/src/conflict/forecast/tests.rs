@@ -88,7 +88,10 @@ fn what_depends_on_an_unknown_option_is_not_told() {
     assert_eq!(ask(&new, &[closed_book(&held(TcpState::TimeWait))]), doubt);
     // SO_REUSEADDR does not count against a listener.
     let listener = closed_book(&held(TcpState::Listen));
-    assert_eq!(ask(&new, &[listener.clone()]), Forecast::Taken(vec![0]));
+    assert_eq!(
+        ask(&new, std::slice::from_ref(&listener)),
+        Forecast::Taken(vec![0])
+    );
     let sharer = Claim {
         reuseport: true,
         ..new
@@ -145,7 +148,10 @@ fn a_request_for_a_connection_may_not_have_the_port() {
     });
     request.socket.inode = None;
     let doubt = Forecast::Doubt(Doubt::Options, vec![0]);
-    assert_eq!(ask(&claim("127.0.0.1"), &[request.clone()]), doubt);
+    assert_eq!(
+        ask(&claim("127.0.0.1"), std::slice::from_ref(&request)),
+        doubt
+    );
     assert_eq!(ask(&new, &[request]), doubt);
 }
 
