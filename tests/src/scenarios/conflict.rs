@@ -444,14 +444,20 @@ fn conflict_time_wait(s: &mut Script) -> Result<()> {
 /// Closed on the server's side only. The kernel keeps no more of it than of one in TIME_WAIT, and to its
 /// programs it looks like one; the client may keep it so for long.
 fn conflict_fin_wait(s: &mut Script) -> Result<()> {
-    for (kind, ip) in [(Kind::Tcp4, IpAddr::V4(LO4)), (Kind::Tcp6, IpAddr::V6(LO6))] {
-        let listener = s.listener(kind, (ip, 8080))?;
+    for (kind, ip, port) in [
+        (Kind::Tcp4, IpAddr::V4(LO4), 8080),
+        (Kind::Tcp6, IpAddr::V6(LO6), 8081),
+    ] {
+        let listener = s.listener(kind, (ip, port))?;
         let (client, accepted) = s.connected(&listener)?;
         let local = accepted.local().context("no address")?;
         let peer = accepted.peer().context("no peer")?;
         drop(listener);
         drop(accepted);
         ensure!(client.wait_readable(crate::tracer::PATIENCE), "not closed");
+        // The ACK of a FIN may wait as long (include/net/tcp.h, TCP_DELACK_MAX): until then it is in
+        // FIN_WAIT1.
+        std::thread::sleep(Duration::from_millis(250));
         let closer = match degraded::may_miss(s.ctx.backend, Feature::Closer) {
             Some(_) => Want::Absent,
             None => Want::is(s.me.pid),
