@@ -70,7 +70,8 @@ pub(super) fn describe<F: Memory>(found: &mut FoundRecord, sk: Ptr) -> u32 {
     }
     found.inode = handle.inode::<F, F>();
     set(&mut found.present, present::INODE);
-    if handle.is_of_kernel() {
+    let has_file = !handle.is_of_kernel();
+    if !has_file && !handle.is_released() {
         // One that carries an MPTCP connection is the program's, though it has no file of its own. Only a
         // TCP socket has that mark: a UDP one ends before it, and what lies there is somebody else's.
         let is_tcp = found.protocol == u16::from(IPPROTO_TCP);
@@ -81,7 +82,12 @@ pub(super) fn describe<F: Memory>(found: &mut FoundRecord, sk: Ptr) -> u32 {
         }
         return 0;
     }
-    if let Some(references) = sock::references::<F>(handle.file()) {
+    let references = if has_file {
+        sock::references::<F>(handle.file())
+    } else {
+        Some(0)
+    };
+    if let Some(references) = references {
         found.references = references;
         set(&mut found.present, present::REFERENCES);
     }

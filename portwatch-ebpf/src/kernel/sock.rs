@@ -156,6 +156,8 @@ pub(crate) struct Handle {
     socket: Ptr,
     /// Something of the open file that is 0 when there is none: its inode's number, if wanted.
     file: u64,
+    /// The struct socket has let go of its sock.
+    released: bool,
 }
 
 impl Handle {
@@ -168,6 +170,7 @@ impl Handle {
                 sk,
                 socket,
                 file: 0,
+                released: false,
             };
         }
         let outer = M::load::<Ptr>(socket, offset!(socket_sk));
@@ -175,6 +178,7 @@ impl Handle {
         Self {
             sk: if outer.is_null() { sk } else { outer },
             socket,
+            released: outer.is_null(),
             file: if file.is_null() {
                 0
             } else if M::PLAIN && !detailed(detail::REST) {
@@ -192,6 +196,13 @@ impl Handle {
     #[inline(always)]
     pub(crate) fn is_of_kernel(&self) -> bool {
         self.file == 0
+    }
+
+    /// Whether it is being closed: the socket lets go of the sock before that gives back its port
+    /// (net/ipv4/af_inet.c, `inet_release`), and soon has no file either, though it is not the kernel's.
+    #[inline(always)]
+    pub(crate) fn is_released(&self) -> bool {
+        self.released
     }
 
     /// The open file, for ways in that follow plain addresses; null when there is none.
