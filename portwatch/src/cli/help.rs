@@ -247,7 +247,7 @@ pub const CHECK_RANGE: &[Section] = &[
         body: "  0  nothing overlaps
   1  the kernel gives out ports of the range, or sockets are on them
   2  wrong usage
-  3  not permitted, or not possible on this kernel
+  3  nothing overlaps that can be seen; not permitted, or not possible on this kernel
   4  anything else",
     },
     Section {

@@ -16,7 +16,7 @@ use crate::{
     stderr::say,
 };
 
-/// Prints what overlaps; 0 when nothing does, else 1.
+/// Prints what overlaps; 0 when nothing does, 1 when something does, 3 where that could not be seen.
 ///
 /// # Errors
 /// When the kernel does not say what it gives out, or the output cannot be written.
@@ -36,7 +36,11 @@ pub fn run(args: &CheckRangeArgs, options: &OutputOptions) -> Result<u8, Failure
     if missed != Missed::Nothing && !options.quiet {
         say("portwatch: not every process could be looked at: owners of sockets may be missing");
     }
-    Ok(u8::from(!checked.is_clear()))
+    Ok(match (checked.is_clear(), checked.may_hide) {
+        (false, _) => 1,
+        (true, true) => 3,
+        (true, false) => 0,
+    })
 }
 
 fn look(

@@ -10,6 +10,7 @@ use crate::{
     errno,
     event::{Listing, Time},
     failure::{Failure, Kind},
+    host::kernel,
     sink::{
         self,
         text::listing::{Column, Look},
@@ -94,7 +95,8 @@ pub(super) fn find(
     if left_out > 0 {
         notes.push(format!("{left_out} sockets more than can be held"));
     }
-    if let Some(reason) = without_iterator.filter(|_| options.verbosity > 0) {
+    let is_worth_it = |_: &String| options.verbosity > 0 || !kernel::shows_bound();
+    if let Some(reason) = without_iterator.filter(is_worth_it) {
         notes.push(format!(
             "sockets that are bound and do not listen may be missing: {}",
             errno::words(&reason)
@@ -163,7 +165,8 @@ pub(super) fn write(
         .map_err(|error| Failure::from_write(error, &options.destination))
 }
 
-fn note(options: &OutputOptions, text: &str) {
+/// Says something on stderr, unless that is not wanted.
+pub(super) fn note(options: &OutputOptions, text: &str) {
     if !options.quiet {
         say(format_args!("portwatch: {text}"));
     }

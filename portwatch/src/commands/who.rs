@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     cli::{OutputOptions, target::Target, who::WhoArgs},
+    enrich::owners::INIT,
     event::{Listing, TcpState, Transport},
     failure::Failure,
     sink::text::listing::Column,
@@ -58,7 +59,12 @@ pub fn run(args: &WhoArgs, options: &OutputOptions) -> Result<u8, Failure> {
         }
     }
     if *pids {
-        listing::write(options, |_| process_ids(listings))?;
+        let (text, left_out) = process_ids(listings);
+        listing::write(options, |_| text)?;
+        if left_out > 0 {
+            let text = "in other network namespaces, or pid 1, are left out: without --pids they are shown";
+            listing::note(options, &format!("{left_out} processes {text}"));
+        }
     } else {
         let layout = Layout {
             columns: COLUMNS,
@@ -99,15 +105,21 @@ fn order(listing: &Listing) -> impl Ord + use<> {
     )
 }
 
-/// Each process once, one a line.
-fn process_ids(listings: &[Listing]) -> Vec<u8> {
-    let pids: BTreeSet<u32> = listings
-        .iter()
-        .flat_map(|listing| &listing.owner.processes)
-        .map(|occupant| occupant.task.pid)
-        .collect();
-    let lines = pids.iter().map(|pid| format!("{pid}\n"));
-    lines.collect::<String>().into_bytes()
+/// Each process once, one a line, and how many are left out: they are for `xargs kill`, and whoever asks for
+/// a port means the one of this network namespace, and never pid 1, which may hold it for a unit.
+fn process_ids(listings: &[Listing]) -> (Vec<u8>, usize) {
+    let pids = |wanted: fn(&Listing) -> bool| -> BTreeSet<u32> {
+        let listings = listings.iter().filter(|listing| wanted(listing));
+        listings
+            .flat_map(|listing| &listing.owner.processes)
+            .map(|occupant| occupant.task.pid)
+            .collect()
+    };
+    let mut here = pids(|listing| !listing.elsewhere);
+    here.remove(&INIT);
+    let left_out = pids(|_| true).difference(&here).count();
+    let lines = here.iter().map(|pid| format!("{pid}\n"));
+    (lines.collect::<String>().into_bytes(), left_out)
 }
 
 #[cfg(test)]
@@ -118,6 +130,11 @@ mod tests {
     fn each_process_is_told_once() {
         let mut listings = crate::sample::listings();
         listings.extend(crate::sample::listings());
-        assert_eq!(process_ids(&listings), b"812\n813\n4194304\n");
+        let is_elsewhere = |listing: &Listing| listing.elsewhere;
+        let (text, left_out) = process_ids(&listings);
+        assert!(listings.iter().any(is_elsewhere));
+        assert!(text.starts_with(b"812\n813\n"), "{left_out}");
+        listings.retain(is_elsewhere);
+        assert_eq!(process_ids(&listings), (Vec::new(), left_out));
     }
 }

@@ -10,7 +10,7 @@ use super::{
     },
     sessions,
 };
-use crate::{bench::Bench, expect::lookup};
+use crate::{bench::Bench, expect::lookup, sys::netns::Netns};
 
 pub(super) const ALL: &[Session] = sessions![
     who_has_it,
@@ -37,13 +37,26 @@ fn has_it(bench: &Bench, helper: &[&str], bound: bool) -> Result<()> {
         ensure!(text.contains(&pid.to_string()), "{pid} is not in {text}");
     }
     let narrow = format!("tcp/{LO}:{PORT}");
-    let pids = who(&[&narrow, "--pids"])?;
+    // From outside it may be somebody else's port: nobody is to be ended for it.
+    let outside = who(&[&narrow, "--pids"])?;
+    ensure!(outside.stdout.is_empty(), "{:?}", outside.stdout);
+    says(&outside, "2 processes in other network namespaces")?;
+    let home = Netns::current()?;
+    scene.netns.enter()?;
+    let inside = || -> Result<_> {
+        Ok((
+            who(&[&narrow, "--pids"])?,
+            who(&[&narrow, "--pids", "--first"])?,
+        ))
+    };
+    let seen = inside();
+    home.enter()?;
+    let (pids, first) = seen?;
     let mut expected = both;
     expected.sort_unstable();
     let expected = expected.map(|pid| format!("{pid}\n")).concat();
     let pids = String::from_utf8_lossy(&pids.stdout).into_owned();
     ensure!(pids == expected, "{pids:?} instead of {expected:?}");
-    let first = who(&[&narrow, "--pids", "--first"])?;
     let first = String::from_utf8_lossy(&first.stdout).into_owned();
     ensure!(first.lines().count() == 1, "{first:?}");
     drop(scene);

@@ -55,6 +55,7 @@ pub fn lines(checked: &CheckedRange, now: Time, width: Option<usize>, color: boo
         )
     };
     let _ = match sockets.len() {
+        0 if *may_hide => writeln!(text, "no socket that can be seen is on them now"),
         0 => writeln!(text, "no socket is on them now"),
         1 => writeln!(text, "1 socket is on them now:"),
         count => writeln!(text, "{count} sockets are on them now:"),
