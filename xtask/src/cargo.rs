@@ -57,13 +57,17 @@ impl Built {
     }
 }
 
-/// Builds one package: with that profile, for that target (`None`: this machine).
+/// Builds packages together, which compiles once what they share: with that profile, for that target
+/// (`None`: this machine).
 ///
 /// # Errors
 /// The build fails; cargo has said why on stderr.
-pub(crate) fn build(package: &str, profile: &str, target: Option<&str>) -> Result<Built> {
+pub(crate) fn build(packages: &[&str], profile: &str, target: Option<&str>) -> Result<Built> {
     let mut command = cargo_here("build");
-    command.args(["--package", package, "--bins", "--profile", profile]);
+    command.args(["--bins", "--profile", profile]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
     command.arg("--message-format=json-render-diagnostics");
     if let Some(target) = target {
         command.args(["--target", target]);

@@ -41,7 +41,7 @@ pub(crate) fn run(options: Run) -> Result<()> {
         args.push("trace".to_string());
     }
     toolchain::ensure_ebpf()?;
-    let built = cargo::build("portwatch", "release", None)?;
+    let built = cargo::build(&["portwatch"], "release", None)?;
     let mut command = privilege::as_root(built.executable("portwatch")?)?;
     command.args(args);
     if !privilege::is_root() {

@@ -114,10 +114,10 @@ pub(crate) fn run(options: Bench) -> Result<()> {
     toolchain::ensure_ebpf()?;
     toolchain::ensure_guest_target()?;
     let step = Step::begin("building portwatch (profile release)");
-    let portwatch = cargo::build("portwatch", "release", None)?;
+    let portwatch = cargo::build(&["portwatch"], "release", None)?;
     step.done();
     let step = Step::begin("building the guest's programs (static, profile guest)");
-    let tests = cargo::build("portwatch-tests", "guest", Some(GUEST_TARGET))?;
+    let tests = cargo::build(&["portwatch-tests"], "guest", Some(GUEST_TARGET))?;
     step.done();
     let portwatch = portwatch.executable("portwatch")?.to_path_buf();
     let mut programs = vec![("/bin/portwatch".to_string(), portwatch.clone())];
@@ -280,8 +280,8 @@ fn record_verifier() -> Result<()> {
     toolchain::ensure_ebpf()?;
     toolchain::ensure_guest_target()?;
     let step = Step::begin("building the guest's programs (static, profile guest)");
-    let portwatch = cargo::build("portwatch", "guest", Some(GUEST_TARGET))?;
-    let tests = cargo::build("portwatch-tests", "guest", Some(GUEST_TARGET))?;
+    let portwatch = cargo::build(&["portwatch"], "guest", Some(GUEST_TARGET))?;
+    let tests = cargo::build(&["portwatch-tests"], "guest", Some(GUEST_TARGET))?;
     step.done();
     let programs = [(
         "/bin/portwatch".to_string(),

@@ -25,7 +25,7 @@ pub(crate) fn run(selection: &Selection, portwatch: &Built) -> Vec<Tier> {
             ))
         })];
     }
-    let runner = cargo::build("portwatch-tests", "dev", None)
+    let runner = cargo::build(&["portwatch-tests"], "dev", None)
         .and_then(|built| Ok(built.executable("portwatch-tests")?.to_path_buf()));
     let runner = match runner {
         Ok(runner) => runner,

@@ -74,13 +74,12 @@ pub(crate) fn run(selection: &Selection) -> Vec<Tier> {
 fn programs() -> Result<Programs> {
     toolchain::ensure_guest_target()?;
     let step = Step::begin("building the guest's programs (static, profile guest)");
-    let portwatch = cargo::build("portwatch", "guest", Some(GUEST_TARGET))?;
-    let tests = cargo::build("portwatch-tests", "guest", Some(GUEST_TARGET))?;
+    let built = cargo::build(&["portwatch", "portwatch-tests"], "guest", Some(GUEST_TARGET))?;
     step.done();
     Ok(Programs {
-        init: tests.executable("vm-init")?.to_path_buf(),
-        portwatch: portwatch.executable("portwatch")?.to_path_buf(),
-        runner: tests.executable("portwatch-tests")?.to_path_buf(),
+        init: built.executable("vm-init")?.to_path_buf(),
+        portwatch: built.executable("portwatch")?.to_path_buf(),
+        runner: built.executable("portwatch-tests")?.to_path_buf(),
     })
 }
 

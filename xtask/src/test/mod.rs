@@ -179,7 +179,7 @@ pub(crate) fn run(options: Test) -> Result<ExitCode> {
 fn with_build(selection: &Selection, object: bool, host: bool) -> Vec<Tier> {
     let profile = if host { "release" } else { "dev" };
     let step = Step::begin(format!("building portwatch (profile {profile})"));
-    let built = match cargo::build("portwatch", profile, None) {
+    let built = match cargo::build(&["portwatch"], profile, None) {
         Ok(built) => built,
         Err(error) => return vec![Tier::time("build", || Err(error))],
     };
