@@ -47,6 +47,9 @@ enum Verb {
         /// Only scenarios whose name contains this.
         #[arg(long, default_value = "")]
         filter: String,
+        /// None whose name begins with this.
+        #[arg(long, value_name = "PREFIX")]
+        without: Option<String>,
     },
     /// Names the scenarios.
     List,
@@ -118,11 +121,13 @@ fn run(verb: Verb) -> Result<ExitCode> {
             attach,
             long,
             filter,
+            without,
         } => runner::run(&runner::Options {
             portwatch,
             backend: attach,
             long,
             filter,
+            without,
         }),
         Verb::List => {
             for name in runner::names() {

@@ -27,6 +27,7 @@ pub(crate) struct Options {
     pub(crate) backend: Backend,
     pub(crate) long: bool,
     pub(crate) filter: String,
+    pub(crate) without: Option<String>,
 }
 
 /// How a scenario's process ended.
@@ -246,7 +247,11 @@ fn one_line(text: &str) -> String {
 
 /// `portwatch-tests run`
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let wanted = |name: &str| name.contains(&options.filter);
+    let unwanted = |name: &str| {
+        let prefix = options.without.as_deref();
+        prefix.is_some_and(|prefix| name.starts_with(prefix))
+    };
+    let wanted = |name: &str| name.contains(&options.filter) && !unwanted(name);
     ensure!(
         names().any(wanted),
         "no scenario's name contains {:?}",

@@ -37,10 +37,13 @@ impl Me {
     /// The same, once the process executes this file.
     pub(crate) fn executing(pid: u32, executable: &str) -> Result<Self> {
         for _ in 0..10_000 {
-            let me = Self::of(pid)?;
-            // In the middle of exec() it has no arguments.
-            if me.executable == executable && me.args != [""] {
-                return Ok(me);
+            if Self::of(pid)?.executable == executable {
+                // Read anew: the first look may have had its arguments before exec() and its file
+                // after it. In the middle of exec() it has no arguments.
+                let me = Self::of(pid)?;
+                if me.args != [""] {
+                    return Ok(me);
+                }
             }
             std::thread::sleep(std::time::Duration::from_millis(1));
         }

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::Selection;
+use super::pass::Pass;
 use super::tier::{Counts, Failure, Tier, chain, printable};
 use super::{rules, scenario, side_by_side};
 use crate::cargo;
@@ -36,8 +37,10 @@ pub(crate) fn run(selection: &Selection) -> Vec<Tier> {
     let prepared = Cache::open().and_then(|cache| {
         let qemu = Qemu::find_or_fetch(&cache)?;
         say(format_args!("QEMU {}.{}", qemu.version.0, qemu.version.1));
+        let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
+        let wished = selection.machines.unwrap_or_else(cpus);
         let available = side_by_side::available_memory()?;
-        let at_once = side_by_side::at_once(selection.machines, available, MEMORY.into());
+        let at_once = side_by_side::at_once(wished, available, MEMORY.into());
         Ok((cache, qemu, programs()?, at_once))
     });
     let (cache, qemu, programs, at_once) = match prepared {
@@ -50,31 +53,47 @@ pub(crate) fn run(selection: &Selection) -> Vec<Tier> {
         .filter(|line| selection.wants_kernel(line.tag))
         .map(|line| (line.tag, Kernel::find_or_fetch(&cache, line)))
         .collect();
-    let tiers = side_by_side::each(at_once, kernels, |(tag, kernel)| {
-        say(format_args!("--- vm/{tag}"));
-        let since = Instant::now();
-        let run = kernel.and_then(|kernel| boot(selection, &qemu, &kernel, &programs));
-        let (mut tiers, counts) = run.unwrap_or_else(|error| {
-            say(format_args!("vm/{tag}: {}", chain(&error)));
-            (Vec::new(), Counts::one_failed("boot", chain(&error)))
+    let mut tiers = Vec::new();
+    for (pass, at_once) in Pass::plan(selection, at_once, kernels.len()) {
+        let of_pass = side_by_side::each(at_once, kernels.iter().collect(), |(tag, kernel)| {
+            of_kernel(&pass.label(tag), || {
+                let kernel = kernel
+                    .as_ref()
+                    .map_err(|error| anyhow!("{}", chain(error)))?;
+                boot(selection, pass, &qemu, kernel, &programs)
+            })
         });
-        // The boot itself is a tier too: what belongs to no backend stands there.
-        let tier = Tier {
-            name: format!("vm/{tag}"),
-            elapsed: since.elapsed(),
-            counts,
-        };
-        say(tier.summary());
-        tiers.push(tier);
-        tiers
+        tiers.extend(of_pass.into_iter().flatten());
+    }
+    tiers
+}
+
+/// The tiers of a boot. It is one itself too: what belongs to no backend stands there.
+fn of_kernel(label: &str, boot: impl FnOnce() -> Result<Results>) -> Vec<Tier> {
+    say(format_args!("--- vm/{label}"));
+    let since = Instant::now();
+    let (mut tiers, counts) = boot().unwrap_or_else(|error| {
+        say(format_args!("vm/{label}: {}", chain(&error)));
+        (Vec::new(), Counts::one_failed("boot", chain(&error)))
     });
-    tiers.into_iter().flatten().collect()
+    let tier = Tier {
+        name: format!("vm/{label}"),
+        elapsed: since.elapsed(),
+        counts,
+    };
+    say(tier.summary());
+    tiers.push(tier);
+    tiers
 }
 
 fn programs() -> Result<Programs> {
     toolchain::ensure_guest_target()?;
     let step = Step::begin("building the guest's programs (static, profile guest)");
-    let built = cargo::build(&["portwatch", "portwatch-tests"], "guest", Some(GUEST_TARGET))?;
+    let built = cargo::build(
+        &["portwatch", "portwatch-tests"],
+        "guest",
+        Some(GUEST_TARGET),
+    )?;
     step.done();
     Ok(Programs {
         init: built.executable("vm-init")?.to_path_buf(),
@@ -88,18 +107,20 @@ type Results = (Vec<Tier>, Counts);
 
 fn boot(
     selection: &Selection,
+    pass: Pass,
     qemu: &Qemu,
     kernel: &Kernel,
     programs: &Programs,
 ) -> Result<Results> {
-    let logs = workspace::scratch().join("vm").join(kernel.tag);
+    let label = pass.label(kernel.tag);
+    let logs = workspace::scratch().join("vm").join(&label);
     fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     let initramfs = logs.join("initramfs.cpio");
     let files = [
         ("/bin/portwatch".to_string(), programs.portwatch.clone()),
         ("/bin/portwatch-tests".to_string(), programs.runner.clone()),
     ];
-    let jobs = jobs(selection);
+    let jobs = jobs(selection, pass);
     let contents = Contents {
         init: &programs.init,
         files: &files,
@@ -125,10 +146,10 @@ fn boot(
         icount: None,
         patience,
     };
-    let mut collector = Collector::new(kernel);
+    let mut collector = Collector::new(kernel, label.clone());
     let ending = machine.run(|line| collector.line(line, Instant::now()))?;
     for note in &ending.notes {
-        say(format_args!("vm/{}: {}", kernel.tag, printable(note)));
+        say(format_args!("vm/{label}: {}", printable(note)));
     }
     Ok(collector.finish(
         ending
@@ -139,7 +160,7 @@ fn boot(
 
 /// What PID 1 is to run: the rules of sharing a port, and the scenarios with the backends that were
 /// asked for, else those that the runner lists there.
-fn jobs(selection: &Selection) -> Vec<Job> {
+fn jobs(selection: &Selection, pass: Pass) -> Vec<Job> {
     let words = |words: &[&str]| {
         words
             .iter()
@@ -156,11 +177,14 @@ fn jobs(selection: &Selection) -> Vec<Job> {
             backend,
         ]);
         argv.extend(selection.scenario_options());
+        argv.extend(words(pass.options()));
         argv
     };
     let limit = selection.limit();
     let mut jobs = Vec::new();
-    if let Some(of_rules) = rules::argv(selection) {
+    if pass != Pass::Alone
+        && let Some(of_rules) = rules::argv(selection)
+    {
         let mut argv = words(&["/bin/portwatch-tests"]);
         argv.extend(of_rules);
         jobs.push(Job::Run {
@@ -191,7 +215,7 @@ fn jobs(selection: &Selection) -> Vec<Job> {
         argv: run(backend),
     }));
     // Who asks for one scenario does not ask for this.
-    if selection.filter.is_none() {
+    if selection.filter.is_none() && pass != Pass::Alone {
         jobs.push(Job::Run {
             id: VERIFIER.into(),
             limit,
@@ -204,6 +228,8 @@ fn jobs(selection: &Selection) -> Vec<Job> {
 /// Sorts what a guest says into tiers.
 struct Collector<'a> {
     kernel: &'a Kernel,
+    /// What stands for the kernel in names.
+    label: String,
     tiers: Vec<Tier>,
     rest: Counts,
     job: Option<Running>,
@@ -230,9 +256,10 @@ const VERIFIER: &str = "verifier";
 const KEPT: usize = 20;
 
 impl<'a> Collector<'a> {
-    fn new(kernel: &'a Kernel) -> Collector<'a> {
+    fn new(kernel: &'a Kernel, label: String) -> Collector<'a> {
         Collector {
             kernel,
+            label,
             tiers: Vec::new(),
             rest: Counts::default(),
             job: None,
@@ -241,7 +268,7 @@ impl<'a> Collector<'a> {
     }
 
     fn line(&mut self, line: &Line, now: Instant) {
-        let tag = self.kernel.tag;
+        let tag = &self.label;
         match line {
             Line::Hello => {}
             Line::Kernel(release) => {
@@ -333,7 +360,7 @@ impl<'a> Collector<'a> {
             failure.why.push_str(&said());
         }
         let tier = Tier {
-            name: format!("vm/{}/{id}", self.kernel.tag),
+            name: format!("vm/{}/{id}", self.label),
             elapsed: now - since,
             counts,
         };
@@ -344,7 +371,7 @@ impl<'a> Collector<'a> {
     fn finish(mut self, trouble: Option<String>) -> Results {
         self.end(&End::Other("the end of its machine".into()), Instant::now());
         if let Some(why) = trouble {
-            say(format_args!("vm/{}: {}", self.kernel.tag, printable(&why)));
+            say(format_args!("vm/{}: {}", self.label, printable(&why)));
             self.rest.failures.push(Failure {
                 name: "boot".into(),
                 why,
@@ -396,7 +423,7 @@ mod tests {
 
     fn collect(lines: &[&str], trouble: Option<&str>) -> Results {
         let kernel = kernel();
-        let mut collector = Collector::new(&kernel);
+        let mut collector = Collector::new(&kernel, kernel.tag.into());
         for line in lines {
             collector.line(&Line::parse(line), Instant::now());
         }
@@ -407,13 +434,13 @@ mod tests {
     fn the_rules_run_once_a_kernel() {
         let count = |filter: Option<&str>| {
             let selection = Selection {
-                machines: 1,
+                machines: None,
                 kernels: Vec::new(),
                 attach: vec!["tracing".into(), "kprobe".into()],
                 long: false,
                 filter: filter.map(String::from),
             };
-            let jobs = jobs(&selection);
+            let jobs = jobs(&selection, Pass::Whole);
             let is_rules = |job: &&Job| matches!(job, Job::Run { id, .. } if id == rules::ID);
             (jobs.iter().filter(is_rules).count(), jobs.len())
         };

@@ -4,6 +4,7 @@ mod host;
 mod libtest;
 mod matrix;
 mod object;
+mod pass;
 mod report;
 mod rules;
 mod scenario;
@@ -64,9 +65,9 @@ pub(crate) struct Test {
     /// Only this backend in the scenarios; may be repeated
     #[arg(long, value_name = "BACKEND", value_parser = ["tracing", "kprobe", "raw_tp"])]
     attach: Vec<String>,
-    /// Virtual machines at once, of 2 GB and about one CPU each
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    machines: usize,
+    /// Virtual machines at once, of 2 GB and about one CPU each [default: one a CPU]
+    #[arg(long, value_name = "N")]
+    machines: Option<usize>,
     /// The long versions of random and load tests
     #[arg(long)]
     long: bool,
@@ -85,8 +86,8 @@ pub(crate) fn parse_kernel(text: &str) -> Result<&'static str, String> {
 /// What the scenario tiers need to know of the options.
 #[derive(Debug)]
 struct Selection {
-    /// Virtual machines at once.
-    machines: usize,
+    /// Virtual machines at once; `None`: as many as there are CPUs.
+    machines: Option<usize>,
     kernels: Vec<&'static str>,
     attach: Vec<String>,
     long: bool,
@@ -201,7 +202,7 @@ mod tests {
     #[test]
     fn the_runner_gets_what_was_chosen() {
         let selection = Selection {
-            machines: 1,
+            machines: None,
             kernels: vec!["6.1"],
             attach: Vec::new(),
             long: true,

@@ -61,7 +61,7 @@ mod tests {
 
     fn selection(long: bool, filter: Option<&str>) -> Selection {
         Selection {
-            machines: 1,
+            machines: None,
             kernels: Vec::new(),
             attach: Vec::new(),
             long,

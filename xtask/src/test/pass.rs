@@ -1,0 +1,83 @@
+//! Which scenarios run side by side in several guests, and which have the machine for themselves.
+
+use super::Selection;
+
+/// How the names of scenarios begin that measure a share under load: with half a CPU for its guest a
+/// fight between a thousand processes is another one.
+const ALONE: &str = "fire_";
+
+/// One of the times that a kernel is booted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Pass {
+    /// All that was chosen, in one guest at a time.
+    Whole,
+    /// What does not mind neighbours.
+    Together,
+    /// The rest, one guest after the other.
+    Alone,
+}
+
+impl Pass {
+    /// What to run, in order, where so many guests at once are possible and so many kernels are chosen.
+    pub(super) fn plan(
+        selection: &Selection,
+        at_once: usize,
+        kernels: usize,
+    ) -> Vec<(Pass, usize)> {
+        let filter = selection.filter.as_deref();
+        if at_once.min(kernels) < 2 || filter.is_some_and(|filter| filter.starts_with(ALONE)) {
+            return vec![(Pass::Whole, 1)];
+        }
+        // Who chooses by name gets what bears the name, and may have meant none that is left out.
+        if filter.is_some() {
+            return vec![(Pass::Whole, at_once)];
+        }
+        vec![(Pass::Together, at_once), (Pass::Alone, 1)]
+    }
+
+    /// What stands for the kernel in the names of tiers and logs.
+    pub(super) fn label(self, tag: &str) -> String {
+        match self {
+            Pass::Whole | Pass::Together => tag.to_string(),
+            Pass::Alone => format!("{tag}-alone"),
+        }
+    }
+
+    /// Options that the scenario runner gets for it.
+    pub(super) fn options(self) -> &'static [&'static str] {
+        match self {
+            Pass::Whole => &[],
+            Pass::Together => &["--without", ALONE],
+            Pass::Alone => &["--filter", ALONE],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(filter: Option<&str>, at_once: usize, kernels: usize) -> Vec<(Pass, usize)> {
+        let selection = Selection {
+            machines: None,
+            kernels: Vec::new(),
+            attach: Vec::new(),
+            long: false,
+            filter: filter.map(String::from),
+        };
+        Pass::plan(&selection, at_once, kernels)
+    }
+
+    #[test]
+    fn load_is_measured_alone() {
+        assert_eq!(plan(None, 2, 4), [(Pass::Together, 2), (Pass::Alone, 1)]);
+        assert_eq!(plan(Some("fire_fifty_ports"), 2, 4), [(Pass::Whole, 1)]);
+    }
+
+    #[test]
+    fn one_guest_boots_once() {
+        assert_eq!(plan(None, 1, 4), [(Pass::Whole, 1)]);
+        assert_eq!(plan(None, 2, 1), [(Pass::Whole, 1)]);
+        assert_eq!(plan(Some("bind_v4"), 2, 4), [(Pass::Whole, 2)]);
+    }
+}
