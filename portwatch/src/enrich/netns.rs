@@ -79,6 +79,12 @@ impl Limits {
     }
 }
 
+/// `ip_autobind_reuse` of the namespace that the calling thread is in (since 5.7): whether bind() may take a
+/// port that sockets with SO_REUSEADDR have, when no other is left. `None` where it cannot be read.
+pub(crate) fn reuses_for_bind() -> Option<bool> {
+    Some(sysctl("ip_autobind_reuse")?.trim() != "0")
+}
+
 /// The network namespaces seen so far.
 #[derive(Debug)]
 pub struct Namespaces {

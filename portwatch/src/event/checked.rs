@@ -38,6 +38,8 @@ pub enum Doubt {
     /// Of UDP sockets, some share the port and some do not, and the one that the kernel meets first
     /// decides.
     Order,
+    /// A port that is free is tried or not by where the kernel begins to look, which is by chance.
+    Chance,
     /// Sockets may be there that could not be seen.
     Unseen,
     /// Whether the address can be used.
@@ -54,6 +56,7 @@ impl Doubt {
             Self::Options => "options",
             Self::Group => "group",
             Self::Order => "order",
+            Self::Chance => "chance",
             Self::Unseen => "unseen",
             Self::Address => "address",
             Self::Privilege => "privilege",

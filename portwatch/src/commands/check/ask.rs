@@ -1,7 +1,8 @@
 //! The question, asked of this machine as it is, in the network namespace of the calling thread.
 
-use std::{collections::BTreeMap, io, ops::RangeInclusive};
+use std::io;
 
+use super::automatic;
 use crate::{
     conflict::{
         admission::{Ground, admission},
@@ -9,7 +10,7 @@ use crate::{
         rules::Claim,
     },
     enrich::{local, netns::Limits},
-    event::{Doubt, Errno, Holder, Outlook, Transport},
+    event::{Doubt, Errno, Holder, Outlook},
     host::kernel::Release,
     sockets::port::{Survey, survey},
 };
@@ -41,7 +42,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn early(outlook: Outlook) -> Self {
+    pub(super) fn early(outlook: Outlook) -> Self {
         Self {
             outlook,
             survey: None,
@@ -51,7 +52,7 @@ impl Answer {
     }
 }
 
-const IN_USE: Outlook = Outlook::Refused(Errno(libc::EADDRINUSE.unsigned_abs()));
+pub(super) const IN_USE: Outlook = Outlook::Refused(Errno(libc::EADDRINUSE.unsigned_abs()));
 
 /// Asks it.
 ///
@@ -75,7 +76,7 @@ pub fn ask(question: &Question) -> io::Result<Answer> {
         other => return Ok(Answer::early(other)),
     }
     if *port == 0 {
-        return any(claim, &limits);
+        return automatic::any(claim, &limits);
     }
     let seen = survey(claim.transport, &(*port..=*port))?;
     let holders: Vec<Holder> = seen.rows.iter().map(|row| row.socket.clone()).collect();
@@ -98,73 +99,10 @@ pub fn ask(question: &Question) -> io::Result<Answer> {
 }
 
 /// See [`Peculiar`]: of this kernel. Only ever a reason for doubt.
-fn peculiar() -> Peculiar {
+pub(super) fn peculiar() -> Peculiar {
     let version = Release::read().and_then(|release| release.version);
     Peculiar {
         overlooks_mapped: version == Some((6, 1)),
-    }
-}
-
-/// Whether any automatic port is left.
-fn any(claim: &Claim, limits: &Limits) -> io::Result<Answer> {
-    let Limits {
-        range: Some(range),
-        reserved: Some(reserved),
-        ..
-    } = limits
-    else {
-        return Err(io::Error::other(
-            "the range of automatic ports cannot be read",
-        ));
-    };
-    // Where the kernel chooses, it takes no port that TCP would have to share (net/ipv4/
-    // inet_connection_sock.c, `inet_csk_find_open_port`: neither `relax` nor `reuseport_ok`).
-    let claim = match claim.transport {
-        Transport::Tcp => Claim {
-            reuseaddr: false,
-            reuseport: false,
-            ..*claim
-        },
-        _ => *claim,
-    };
-    let seen = survey(claim.transport, range)?;
-    let mut by_port: BTreeMap<u16, Vec<Holder>> = BTreeMap::new();
-    for socket in seen.rows.iter().map(|row| &row.socket) {
-        if let Some(port) = socket.local.port {
-            by_port.entry(port).or_default().push(socket.clone());
-        }
-    }
-    let kernel = peculiar();
-    let mut doubt = None;
-    for port in given_out(claim.transport, range) {
-        if reserved.iter().any(|list| list.contains(&port)) {
-            continue;
-        }
-        let holders = by_port.get(&port).map_or(&[][..], Vec::as_slice);
-        match forecast(&claim, holders, kernel) {
-            Forecast::Free if seen.may_hide => doubt = doubt.max(Some(Doubt::Unseen)),
-            Forecast::Free => return Ok(Answer::early(Outlook::Free)),
-            Forecast::Taken(_) => {}
-            Forecast::Doubt(why, _) => doubt = doubt.max(Some(why)),
-        }
-    }
-    Ok(Answer {
-        outlook: doubt.map_or(IN_USE, Outlook::Unknown),
-        survey: Some(seen),
-        involved: Vec::new(),
-        rivals: Vec::new(),
-    })
-}
-
-/// The ports of the range that the kernel gives out to bind(). Of TCP an even number: it goes through them
-/// by parity, and leaves out the last one of an odd number (`remaining &= ~1U`).
-fn given_out(transport: Transport, range: &RangeInclusive<u16>) -> RangeInclusive<u16> {
-    let (low, high) = (*range.start(), *range.end());
-    let is_odd = high.saturating_sub(low) % 2 == 0;
-    if transport == Transport::Tcp && is_odd && low < high {
-        low..=high - 1
-    } else {
-        low..=high
     }
 }
 
@@ -175,7 +113,7 @@ mod tests {
     use std::net::{TcpListener, UdpSocket};
 
     use super::*;
-    use crate::event::TcpState;
+    use crate::event::{TcpState, Transport};
 
     fn question(transport: Transport, address: &str, port: u16) -> Question {
         Question {
@@ -234,14 +172,5 @@ mod tests {
             let answer = ask(&question(transport, "127.0.0.1", 0)).unwrap();
             assert_eq!(answer.outlook, Outlook::Free, "{transport:?}");
         }
-    }
-
-    #[test]
-    fn of_an_odd_range_tcp_gets_an_even_number() {
-        let of = |transport, range| given_out(transport, &range);
-        assert_eq!(of(Transport::Tcp, 40_000..=40_002), 40_000..=40_001);
-        assert_eq!(of(Transport::Tcp, 40_000..=40_003), 40_000..=40_003);
-        assert_eq!(of(Transport::Tcp, 40_000..=40_000), 40_000..=40_000);
-        assert_eq!(of(Transport::Udp, 40_000..=40_002), 40_000..=40_002);
     }
 }

@@ -4,6 +4,7 @@
 //! those of the event that it would be.
 
 pub mod ask;
+mod automatic;
 pub(super) mod place;
 mod typed;
 

@@ -24,6 +24,10 @@ pub fn doubt(doubt: Doubt, holders: &[Holder], missed: Missed) -> (String, Optio
             "UDP sockets with and without SO_REUSEPORT are on the port, and the one that the kernel meets first decides".to_owned(),
             None,
         ),
+        Doubt::Chance => (
+            "of the automatic ports only such are free as the kernel tries or leaves out by chance: the first and the last of an odd number".to_owned(),
+            Some("Name a port, or widen net.ipv4.ip_local_port_range by one.".to_owned()),
+        ),
         Doubt::Unseen => (
             "nothing that can be seen is in the way, but sockets that are bound and do not listen are not shown to everybody by this kernel".to_owned(),
             root(),
@@ -75,7 +79,7 @@ mod tests {
     fn what_cannot_be_told_and_what_would_help() {
         let one = |kind| held(kind, "0.0.0.0:8080").culprit.holder;
         let waiting = one(Kind::TimeWait);
-        let cases: [(Doubt, Vec<Holder>, Missed); 9] = [
+        let cases: [(Doubt, Vec<Holder>, Missed); 10] = [
             (Doubt::Options, vec![waiting.clone()], Missed::Nothing),
             (Doubt::Options, vec![waiting.clone(); 3], Missed::Nothing),
             (Doubt::Options, vec![one(Kind::Listener)], Missed::Hidden),
@@ -86,6 +90,7 @@ mod tests {
             ),
             (Doubt::Group, vec![], Missed::Nothing),
             (Doubt::Order, vec![], Missed::Nothing),
+            (Doubt::Chance, vec![], Missed::Nothing),
             (Doubt::Unseen, vec![], Missed::Hidden),
             (Doubt::Address, vec![], Missed::Nothing),
             (Doubt::Privilege, vec![], Missed::Nothing),

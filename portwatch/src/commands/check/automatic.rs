@@ -1,0 +1,285 @@
+//! Port 0: whether the kernel would find a port of its own choice.
+
+use std::{collections::BTreeMap, io, ops::RangeInclusive};
+
+use super::ask::{Answer, IN_USE, peculiar};
+use crate::{
+    conflict::{
+        forecast::{Forecast, Peculiar, forecast},
+        rules::Claim,
+    },
+    enrich::netns::{Limits, reuses_for_bind},
+    event::{Doubt, Holder, Outlook, Transport},
+    sockets::port::survey,
+};
+
+/// Whether any automatic port is left.
+///
+/// # Errors
+/// When the range cannot be read, or the kernel does not show its sockets.
+pub(super) fn any(claim: &Claim, limits: &Limits) -> io::Result<Answer> {
+    let Limits {
+        range: Some(range),
+        reserved: Some(reserved),
+        ..
+    } = limits
+    else {
+        return Err(io::Error::other(
+            "the range of automatic ports cannot be read",
+        ));
+    };
+    let seen = survey(claim.transport, range)?;
+    let mut by_port: BTreeMap<u16, Vec<Holder>> = BTreeMap::new();
+    for socket in seen.rows.iter().map(|row| &row.socket) {
+        if let Some(port) = socket.local.port {
+            by_port.entry(port).or_default().push(socket.clone());
+        }
+    }
+    let kernel = peculiar();
+    let Tried { always, sometimes } = tried(claim, range);
+    let mut doubt = None;
+    for pass in passes(claim, reuses_for_bind()) {
+        let mut at = |port: u16| {
+            let holders = by_port.get(&port).map_or(&[][..], Vec::as_slice);
+            match pass.forecast(holders, kernel) {
+                Forecast::Free if seen.may_hide => doubt = doubt.max(Some(Doubt::Unseen)),
+                Forecast::Free => return true,
+                Forecast::Taken(_) => {}
+                Forecast::Doubt(why, _) => doubt = doubt.max(Some(why)),
+            }
+            false
+        };
+        let is_given = |port: &u16| !reserved.iter().any(|list| list.contains(port));
+        if always
+            .iter()
+            .cloned()
+            .flatten()
+            .filter(is_given)
+            .any(&mut at)
+        {
+            return Ok(Answer::early(Outlook::Free));
+        }
+        if sometimes.iter().copied().filter(is_given).any(&mut at) {
+            doubt = doubt.max(Some(Doubt::Chance));
+        }
+    }
+    Ok(Answer {
+        outlook: doubt.map_or(IN_USE, Outlook::Unknown),
+        survey: Some(seen),
+        involved: Vec::new(),
+        rivals: Vec::new(),
+    })
+}
+
+/// A way to look through the ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pass {
+    /// What the socket claims of a port that others have.
+    claim: Claim,
+    /// Whether it is refused beside others with SO_REUSEPORT that it could share with.
+    avoids_groups: bool,
+}
+
+impl Pass {
+    fn forecast(&self, holders: &[Holder], kernel: Peculiar) -> Forecast {
+        let in_group = |holder: &Holder| holder.socket.options.reuseport != Some(false);
+        match forecast(&self.claim, holders, kernel) {
+            Forecast::Free if self.avoids_groups && holders.iter().any(in_group) => {
+                Forecast::Doubt(Doubt::Options, Vec::new())
+            }
+            found => found,
+        }
+    }
+}
+
+/// How the kernel looks for a port, one time after the other.
+///
+/// Of TCP it takes none that it would have to share (net/ipv4/inet_connection_sock.c,
+/// `inet_csk_find_open_port`: neither `relax` nor `reuseport_ok`), unless `ip_autobind_reuse` has it
+/// look again (`relax`), when sockets with SO_REUSEADDR may meet.
+fn passes(claim: &Claim, reuses: Option<bool>) -> Vec<Pass> {
+    if claim.transport != Transport::Tcp {
+        let claim = *claim;
+        return vec![Pass {
+            claim,
+            avoids_groups: false,
+        }];
+    }
+    let strict = Claim {
+        reuseaddr: false,
+        reuseport: false,
+        ..*claim
+    };
+    let relaxed = Claim {
+        reuseaddr: true,
+        ..strict
+    };
+    let mut passes = vec![Pass {
+        claim: strict,
+        avoids_groups: false,
+    }];
+    if claim.reuseaddr && reuses != Some(false) {
+        passes.push(Pass {
+            claim: relaxed,
+            avoids_groups: claim.reuseport,
+        });
+    }
+    passes
+}
+
+/// Which ports of the range are tried.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tried {
+    /// Whenever it is asked.
+    always: Vec<RangeInclusive<u16>>,
+    /// Only if it begins to look at the right place, which is by chance.
+    sometimes: Vec<u16>,
+}
+
+/// Of UDP all (net/ipv4/udp.c, `udp_lib_get_port`).
+///
+/// Of TCP those with an odd distance from the first, beginning anywhere, then the others; of a range with
+/// an odd number of ports each of the two turns makes as many steps, and by where it began the second one
+/// leaves out the first or the last port. With SO_REUSEADDR the lower half comes first, by itself.
+fn tried(claim: &Claim, range: &RangeInclusive<u16>) -> Tried {
+    let (low, high) = (u32::from(*range.start()), u32::from(*range.end()));
+    let mut tried = Tried::default();
+    if claim.transport != Transport::Tcp {
+        tried.always.push(range.clone());
+        return tried;
+    }
+    let end = high + 1;
+    let count = end.saturating_sub(low);
+    if claim.reuseaddr && count >= 4 {
+        let half = low + ((count >> 2) << 1);
+        by_parity(&mut tried, low, half);
+        by_parity(&mut tried, half, end);
+    } else {
+        by_parity(&mut tried, low, end);
+    }
+    tried
+}
+
+/// The ports from `low` to before `end`, tried as TCP does.
+fn by_parity(tried: &mut Tried, low: u32, end: u32) {
+    let port = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+    let mut always = |from: u32, till: u32| tried.always.push(port(from)..=port(till));
+    match end.saturating_sub(low) {
+        0 => {}
+        // One step a turn.
+        3 => always(low, low + 1),
+        count if count == 1 || count % 2 == 0 => always(low, end - 1),
+        _ => {
+            always(low + 1, end - 2);
+            tried.sometimes.extend([port(low), port(end - 1)]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, net::IpAddr, net::Ipv4Addr};
+
+    use super::*;
+    use crate::event::TcpState;
+
+    fn claim(transport: Transport, reuseaddr: bool) -> Claim {
+        Claim {
+            transport,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            v6only: false,
+            device: None,
+            reuseaddr,
+            reuseport: false,
+            uid: 0,
+            state: TcpState::Closed,
+        }
+    }
+
+    /// `inet_csk_find_open_port` with `offset` for its random number, where no port is free.
+    fn kernel(low: u32, end: u32, reuseaddr: bool, mut offset: u32, tries: &mut BTreeSet<u32>) {
+        let mut half_of = u32::from(reuseaddr && end - low >= 4);
+        loop {
+            let half = low + (((end - low) >> 2) << 1);
+            let (from, till) = match half_of {
+                1 => (low, half),
+                2 => (half, end),
+                _ => (low, end),
+            };
+            let mut remaining = till - from;
+            if remaining > 1 {
+                remaining &= !1;
+            }
+            offset %= remaining;
+            offset |= 1;
+            loop {
+                let mut port = from + offset;
+                let mut step = 0;
+                while step < remaining {
+                    if port >= till {
+                        port -= remaining;
+                    }
+                    tries.insert(port);
+                    step += 2;
+                    port += 2;
+                }
+                offset = offset.wrapping_sub(1);
+                if offset & 1 == 1 {
+                    break;
+                }
+            }
+            if half_of != 1 {
+                return;
+            }
+            half_of = 2;
+        }
+    }
+
+    #[test]
+    fn the_kernels_search_tries_these() {
+        let low = 40_000;
+        for (count, reuseaddr) in (1..24).flat_map(|count| [(count, false), (count, true)]) {
+            let mut always: Option<BTreeSet<u32>> = None;
+            let mut ever = BTreeSet::new();
+            for offset in 0..count {
+                let mut tries = BTreeSet::new();
+                kernel(low, low + count, reuseaddr, offset, &mut tries);
+                always = Some(always.map_or_else(|| tries.clone(), |all| &all & &tries));
+                ever.extend(tries);
+            }
+            let always = always.unwrap_or_default();
+            let high = u16::try_from(low + count - 1).unwrap_or_default();
+            let told = tried(&claim(Transport::Tcp, reuseaddr), &(40_000..=high));
+            let flat: BTreeSet<u32> = told.always.into_iter().flatten().map(u32::from).collect();
+            assert_eq!(flat, always, "{count} ports, reuseaddr {reuseaddr}");
+            let rest: BTreeSet<u32> = told.sometimes.into_iter().map(u32::from).collect();
+            assert_eq!(
+                rest,
+                &ever - &always,
+                "{count} ports, reuseaddr {reuseaddr}"
+            );
+        }
+    }
+
+    #[test]
+    fn udp_and_the_last_port_there_is() {
+        let udp = tried(&claim(Transport::Udp, true), &(40_000..=40_004));
+        assert_eq!(udp.always, [40_000..=40_004]);
+        let tcp = tried(&claim(Transport::Tcp, false), &(65_534..=65_535));
+        assert_eq!(tcp.always, [65_534..=65_535]);
+    }
+
+    #[test]
+    fn a_port_is_shared_only_where_the_system_allows_it() {
+        let reusing = claim(Transport::Tcp, true);
+        assert_eq!(passes(&reusing, Some(false)).len(), 1);
+        assert!(!passes(&reusing, Some(false))[0].claim.reuseaddr);
+        assert!(passes(&reusing, Some(true))[1].claim.reuseaddr);
+        assert_eq!(passes(&claim(Transport::Tcp, false), Some(true)).len(), 1);
+        assert!(
+            passes(&claim(Transport::Udp, true), Some(true))[0]
+                .claim
+                .reuseaddr
+        );
+    }
+}
