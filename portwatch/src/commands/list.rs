@@ -45,7 +45,8 @@ pub fn run(options: &ListOptions) -> Result<u8, Failure> {
         header: *header,
     };
     found.print(layout, output)?;
-    Ok(found.conclude(&nothing(scope), output))
+    let is_found = !found.listings.is_empty();
+    Ok(found.conclude(is_found, &nothing(scope), output))
 }
 
 /// By port, our own network namespace before others.

@@ -10,7 +10,6 @@ use crate::{
     errno,
     event::{Listing, Time},
     failure::{Failure, Kind},
-    host::kernel,
     sink::{
         self,
         text::listing::{Column, Look},
@@ -57,15 +56,20 @@ pub(super) fn find(
         absent,
         images,
         without_iterator,
+        may_hide,
         diag,
     } = look(scope, late);
     let mut notes = Vec::new();
     match (diag, &without_iterator) {
-        (Err(error), Some(reason)) => {
+        (Err(error), Some(reason)) if rows.is_empty() => {
             let error = anyhow::Error::new(error).context("cannot ask the kernel for its sockets");
             let failure = Failure::new(Kind::Impossible, error);
             return Err(failure.hint(format!("nor by iterator: {reason}")));
         }
+        (Err(error), Some(_)) => notes.push(format!(
+            "sockets are missing: sock_diag: {}",
+            errno::words(&error)
+        )),
         (Err(error), None) => notes.push(format!(
             "sockets that no process has are missing, such as those in TIME_WAIT: sock_diag: {}",
             errno::words(&error)
@@ -95,12 +99,17 @@ pub(super) fn find(
     if left_out > 0 {
         notes.push(format!("{left_out} sockets more than can be held"));
     }
-    let is_worth_it = |_: &String| options.verbosity > 0 || !kernel::shows_bound();
-    if let Some(reason) = without_iterator.filter(is_worth_it) {
-        notes.push(format!(
-            "sockets that are bound and do not listen may be missing: {}",
-            errno::words(&reason)
-        ));
+    if let Some(reason) = without_iterator
+        .as_deref()
+        .map(|reason| errno::words(&reason))
+    {
+        if may_hide {
+            notes.push(format!(
+                "sockets that are bound and do not listen may be missing: {reason}"
+            ));
+        } else if options.verbosity > 0 {
+            notes.push(format!("looked without the kernel's iterator: {reason}"));
+        }
     }
     Ok(Found {
         listings,
@@ -139,15 +148,16 @@ impl Found {
         })
     }
 
-    /// Says what was not seen, and `nothing` where that is everything. The value is the exit status.
-    pub(super) fn conclude(&self, nothing: &str, options: &OutputOptions) -> u8 {
-        if self.listings.is_empty() {
+    /// Says `nothing` where what was meant was not found, and what was not seen. The value is the exit
+    /// status.
+    pub(super) fn conclude(&self, is_found: bool, nothing: &str, options: &OutputOptions) -> u8 {
+        if !is_found {
             note(options, nothing);
         }
         for text in &self.notes {
             note(options, text);
         }
-        u8::from(self.listings.is_empty())
+        u8::from(!is_found)
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     namespaces,
     scope::{Reach, Scope},
     table::{Row, Table},
+    unseen,
 };
 use crate::{
     enrich::{
@@ -22,7 +23,10 @@ use crate::{
     errno,
     event::{Holder, TcpState, Transport},
     facts,
-    host::namespaces::{Kind, is_initial},
+    host::{
+        kernel,
+        namespaces::{Kind, is_initial},
+    },
     load, plan, source,
 };
 
@@ -47,9 +51,11 @@ pub struct Seen {
     /// What processes ran before, where that was looked at: of those that run it still, what was seen of
     /// their descriptors need not be looked at again.
     pub images: Images,
-    /// Why the iterator was not used: then sockets that are bound and do not listen may be missing.
+    /// Why the iterator was not used.
     pub without_iterator: Option<String>,
-    /// sock_diag did not answer.
+    /// TCP sockets that are bound and do not listen may be missing.
+    pub may_hide: bool,
+    /// How sock_diag answered; what it told before an error is there.
     pub diag: io::Result<()>,
 }
 
@@ -69,15 +75,15 @@ pub fn look(scope: &Scope, late: impl FnOnce(&str) + Send) -> Seen {
     let namespaces::Visited { closed, absent } = namespaces::each(
         &scope.netns,
         move |netns| in_namespace(netns, &queries),
-        |found| match found {
-            Ok(sockets) => {
-                for (socket, ends) in sockets {
-                    if scope.takes(&socket) {
-                        table.socket(socket, ends);
-                    }
+        |(sockets, asked)| {
+            for (socket, ends) in sockets {
+                if scope.takes(&socket) {
+                    table.socket(socket, ends);
                 }
             }
-            Err(error) => diag = Err(error),
+            if let Err(error) = asked {
+                diag = Err(error);
+            }
         },
     );
     // Whom the iterator does not show may be there all the same, or be hidden: only /proc tells that.
@@ -85,11 +91,22 @@ pub fn look(scope: &Scope, late: impl FnOnce(&str) + Send) -> Seen {
         Some(reason) => (table.inodes(), reason.as_str()),
         None => (table.unowned(), "the iterator does not show who has some"),
     };
+    let outside = is_initial(Kind::Pid) != Some(true);
+    let is_blind = without_iterator.is_some()
+        && scope.has(Transport::Tcp)
+        && scope.reach != Reach::Listening
+        && !kernel::shows_bound();
     let mut missed = Missed::Nothing;
-    if !inodes.is_empty() {
+    let mut may_hide = is_blind && outside;
+    if is_blind || !inodes.is_empty() {
         let places;
-        let search = || Descriptors::new().everywhere(&inodes, false);
+        let search = || Descriptors::new().everywhere(&inodes, is_blind);
         (places, missed) = watched(PATIENCE, || late(reason), search);
+        if is_blind {
+            let take = |socket: Holder| scope.takes(&socket).then_some(socket);
+            let not_asked = unseen::add(&mut table, &places, take);
+            may_hide |= missed.max(not_asked) != Missed::Nothing;
+        }
         for place in places {
             table.place(place);
         }
@@ -99,11 +116,12 @@ pub fn look(scope: &Scope, late: impl FnOnce(&str) + Send) -> Seen {
         rows,
         left_out,
         missed,
-        outside: is_initial(Kind::Pid) != Some(true),
+        outside,
         closed,
         absent,
         images,
         without_iterator,
+        may_hide,
         diag,
     }
 }
@@ -147,22 +165,32 @@ fn queries(scope: &Scope) -> Vec<Query> {
     let wanted = transports
         .into_iter()
         .filter(|&transport| scope.has(transport));
-    let query = |transport| Query {
-        transport,
-        // The kernel passes over the others, which may be very many.
-        states: match scope.reach {
-            Reach::All => sock_diag::every_state(),
-            Reach::Bound | Reach::Listening => sock_diag::bound_states(),
-        },
-        ports: scope.port.map_or(0..=u16::MAX, |port| port..=port),
-        peer_port: None,
+    let query = |transport| {
+        let own = Query {
+            transport,
+            // The kernel passes over the others, which may be very many.
+            states: match scope.reach {
+                Reach::All => sock_diag::every_state(),
+                Reach::Bound | Reach::Listening => sock_diag::bound_states(),
+            },
+            ports: scope.port.map_or(0..=u16::MAX, |port| port..=port),
+            peer_port: None,
+        };
+        let peers = scope.port.filter(|_| scope.peers).map(|port| Query {
+            ports: 0..=u16::MAX,
+            peer_port: Some(port),
+            ..own.clone()
+        });
+        std::iter::once(own).chain(peers)
     };
-    wanted.map(query).collect()
+    wanted.flat_map(query).collect()
 }
 
-/// The sockets of the namespace that the calling thread is in; of those in TIME_WAIT with when that ends.
-fn in_namespace(netns: u32, queries: &[Query]) -> io::Result<Vec<(Holder, Option<Instant>)>> {
+/// The sockets of the namespace that the calling thread is in, of those in TIME_WAIT with when that ends; and
+/// whether these are all.
+fn in_namespace(netns: u32, queries: &[Query]) -> (Vec<(Holder, Option<Instant>)>, io::Result<()>) {
     let mut found = Vec::new();
+    let mut all = Ok(());
     for query in queries {
         let transport = query.transport;
         let asked = sock_diag::list(query, None, |listed| {
@@ -174,10 +202,10 @@ fn in_namespace(netns: u32, queries: &[Query]) -> io::Result<Vec<(Holder, Option
         });
         // Gone in 7.x.
         if transport != Transport::UdpLite {
-            asked?;
+            all = all.and(asked.map(drop));
         }
     }
-    Ok(found)
+    (found, all)
 }
 
 #[cfg(test)]

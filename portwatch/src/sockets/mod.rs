@@ -1,8 +1,8 @@
 //! Who has which socket, at this moment.
 //!
 //! [`look`] asks the kernel and `/proc` for the sockets of a [`scope`], [`port`] for those that one bind()
-//! may meet, [`options`] the sockets themselves; [`table`] puts together what they say. Scope and table are
-//! pure.
+//! may meet, [`options`] the sockets themselves, and [`unseen`] those that the kernel does not show;
+//! [`table`] puts together what they say. Scope and table are pure.
 
 pub mod look;
 pub(crate) mod namespaces;
@@ -10,3 +10,4 @@ pub mod options;
 pub mod port;
 pub mod scope;
 pub mod table;
+mod unseen;

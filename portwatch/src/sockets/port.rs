@@ -1,22 +1,20 @@
 //! The sockets that one bind() may meet: those of its transport on its ports, in the network namespace of
 //! the calling thread, with their options as far as these can be had.
 
-use std::{
-    collections::HashSet, fs, io, ops::RangeInclusive, os::unix::fs::MetadataExt as _,
-    sync::OnceLock,
-};
+use std::{fs, io, ops::RangeInclusive, os::unix::fs::MetadataExt as _, sync::OnceLock};
 
 use super::{
     options,
     table::{Row, Table},
+    unseen,
 };
 use crate::{
     enrich::{
-        descriptors::{Descriptors, Missed, Place},
+        descriptors::{Descriptors, Missed},
         netns,
         sock_diag::{self, Query},
     },
-    event::Transport,
+    event::{Holder, Transport},
     host::{
         kernel,
         namespaces::{Kind, is_initial},
@@ -65,7 +63,14 @@ pub fn survey(transport: Transport, ports: &RangeInclusive<u16>) -> io::Result<S
         let (places, unread) = Descriptors::new().everywhere(&inodes, !sees_all);
         missed = unread;
         if !sees_all {
-            may_hide = add_unseen(&mut table, &inodes, &places, ports, netns) != Missed::Nothing
+            let own = |mut socket: Holder| {
+                // Where the kernel does not say in which namespace it is, it may be in this one.
+                socket.socket.netns = socket.socket.netns.or(netns);
+                let is_asked_for = socket.socket.netns == netns
+                    && socket.local.port.is_some_and(|port| ports.contains(&port));
+                is_asked_for.then_some(socket)
+            };
+            may_hide = unseen::add(&mut table, &places, own) != Missed::Nothing
                 || unread != Missed::Nothing
                 || is_initial(Kind::Pid) != Some(true);
         }
@@ -81,32 +86,6 @@ pub fn survey(transport: Transport, ports: &RangeInclusive<u16>) -> io::Result<S
         may_hide: may_hide || left_out > 0,
         netns,
     })
-}
-
-/// Adds the sockets of this namespace that sock_diag does not show.
-fn add_unseen(
-    table: &mut Table,
-    known: &[u64],
-    places: &[Place],
-    ports: &RangeInclusive<u16>,
-    netns: Option<u32>,
-) -> Missed {
-    let known: HashSet<u64> = known.iter().copied().collect();
-    let others: Vec<Place> = places
-        .iter()
-        .copied()
-        .filter(|place| !known.contains(&place.inode))
-        .collect();
-    let (found, missed) = options::unseen(&others, |port| ports.contains(&port), options::PATIENCE);
-    for mut socket in found {
-        // Where the kernel does not say in which namespace it is, it may be in this one.
-        let own = socket.socket.netns.or(netns);
-        if own == netns {
-            socket.socket.netns = netns;
-            table.socket(socket, None);
-        }
-    }
-    missed
 }
 
 /// Asked once: it does not change.

@@ -9,6 +9,8 @@ use crate::event::{Family, Holder, TcpState, Transport};
 pub struct Scope {
     /// On this local port.
     pub port: Option<u16>,
+    /// And connected to that port.
+    pub peers: bool,
     /// Of these transports.
     pub transports: Vec<Transport>,
     /// Of these families.
@@ -54,11 +56,12 @@ impl Reach {
 }
 
 impl Scope {
-    /// Everything on a port.
+    /// Everything on a port, and what is connected to one of that number.
     #[must_use]
     pub fn of_port(port: Option<u16>) -> Self {
         Self {
             port,
+            peers: true,
             ..Self::default()
         }
     }
@@ -74,6 +77,7 @@ impl Scope {
     pub fn takes(&self, socket: &Holder) -> bool {
         let Self {
             port,
+            peers,
             transports: _,
             families,
             netns,
@@ -81,12 +85,17 @@ impl Scope {
         } = self;
         let own = socket.local.port.filter(|&port| port != 0);
         own.is_some()
-            && (port.is_none() || own == *port)
+            && (port.is_none() || own == *port || (*peers && is_peer(socket, *port)))
             && self.has(socket.transport)
             && any(families, |one| *one == socket.family)
             && any(netns, |one| Some(one.inode) == socket.socket.netns)
             && reach.takes(socket.transport, socket.state)
     }
+}
+
+/// Whether a socket is connected to the port. What is left in TIME_WAIT is its client's business alone.
+fn is_peer(socket: &Holder, port: Option<u16>) -> bool {
+    socket.state != TcpState::TimeWait && socket.peer.is_some_and(|peer| peer.port == port)
 }
 
 fn any<T>(wanted: &[T], is_it: impl Fn(&T) -> bool) -> bool {
@@ -96,7 +105,10 @@ fn any<T>(wanted: &[T], is_it: impl Fn(&T) -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{event::Kind, sample};
+    use crate::{
+        event::{Endpoint, Kind},
+        sample,
+    };
 
     fn socket(transport: Transport, state: TcpState) -> Holder {
         let held = sample::conflict::held(Kind::Bound, "127.0.0.1:8080");
@@ -139,6 +151,24 @@ mod tests {
     }
 
     #[test]
+    fn who_is_connected_to_a_port_is_on_it_too_where_that_is_asked() {
+        let mut client = socket(Transport::Tcp, TcpState::Established);
+        client.peer = Some(Endpoint {
+            address: client.local.address,
+            port: Some(443),
+        });
+        let scope = Scope::of_port(Some(443));
+        assert!(scope.takes(&client));
+        let alone = Scope {
+            peers: false,
+            ..scope.clone()
+        };
+        assert!(!alone.takes(&client));
+        client.state = TcpState::TimeWait;
+        assert!(!scope.takes(&client));
+    }
+
+    #[test]
     fn kinds_are_joined_by_and_and_values_by_or() {
         let held = socket(Transport::Tcp, TcpState::Listen);
         let here = Netns {
@@ -151,6 +181,7 @@ mod tests {
         };
         let scope = Scope {
             port: Some(8080),
+            peers: false,
             transports: vec![Transport::Udp, Transport::Tcp],
             families: vec![Family::Ipv4],
             netns: vec![there.clone(), here],

@@ -7,10 +7,7 @@ use serde_json::Value;
 
 use super::{
     Session,
-    looked_up::{
-        LO, Row, Scene, as_nobody, exits, is_new, iterates, lines, portwatch, row, rows, says,
-        sees_bound,
-    },
+    looked_up::{LO, Row, Scene, as_nobody, exits, lines, portwatch, row, rows, says},
     sessions,
 };
 use crate::{
@@ -32,14 +29,10 @@ pub(super) const ALL: &[Session] = sessions![
 ];
 
 /// All that is to be listed of a scene, beyond what [`Scene::rows`] has: its other socket.
-fn all(scene: &Scene, bound: bool) -> Vec<Row> {
+fn all(scene: &Scene) -> Vec<Row> {
     let own = std::process::id();
-    let mut rows = scene.rows(bound);
-    if bound {
-        rows.push(row("tcp", "closed", LO, &[own]));
-    }
-    // The ends of the connections that the kernel chose a port for.
-    rows.push(row("tcp", "established", LO, &[own]));
+    let mut rows = scene.rows(true);
+    rows.push(row("tcp", "closed", LO, &[own]));
     rows.sort();
     rows
 }
@@ -47,9 +40,9 @@ fn all(scene: &Scene, bound: bool) -> Vec<Row> {
 /// Which rows are to be listed.
 type Wanted<'a> = &'a dyn Fn(&Row) -> bool;
 
-fn occupies(bench: &Bench, helper: &[&str], bound: bool) -> Result<()> {
+fn occupies(bench: &Bench, helper: &[&str]) -> Result<()> {
     let scene = Scene::set()?;
-    let all = all(&scene, bound);
+    let all = all(&scene);
     let netns = scene.netns.inode.to_string();
     let waits = |row: &Row| row.1 == "listen" || row.0 == "udp";
     let cases: [(&[&str], Wanted<'_>); 8] = [
@@ -119,11 +112,11 @@ fn text(bench: &Bench, helper: &[&str], scene: &Scene) -> Result<()> {
 }
 
 fn list_what_occupies_ports(bench: &Bench) -> Result<()> {
-    occupies(bench, &[], sees_bound(bench)?)
+    occupies(bench, &[])
 }
 
 fn list_what_occupies_ports_without_iterator(bench: &Bench) -> Result<()> {
-    occupies(bench, &["helper", "without-iterator"], is_new()?)
+    occupies(bench, &["helper", "without-iterator"])
 }
 
 /// Who is not root is told of the sockets all the same, and how many have owners that he may not see.
@@ -167,9 +160,6 @@ fn list_a_group(bench: &Bench) -> Result<()> {
     let output = portwatch(bench, &[], &["list", "-N", &inode, "-o", "json"])?;
     let found = lines(&output)?;
     ensure!(found.len() == 3, "one socket a line: {found:?}");
-    if !iterates(bench)? {
-        return Ok(());
-    }
     for line in &found {
         let shares = lookup(line, "socket.reuseport");
         ensure!(shares == Some(&true.into()), "{line}");
