@@ -169,12 +169,15 @@ bound and do not listen, connections whose local port it is, and what is left of
 process has. With an address, also sockets of the wildcard, which take what comes to that address. With \
 a name, the ports of that name in /etc/services.
 
+After those, connections to a port of that number, here or on another machine: their PEER has it. They do \
+not count for --pids, --first and the exit status.
+
 Without root only what this user may see; a note says how many sockets have hidden owners.",
     },
     Section {
         title: "EXIT STATUS",
-        body: "  0  there is such a socket
-  1  there is none
+        body: "  0  a socket has the port
+  1  none has
   2  wrong usage
   3  not permitted, or not possible on this kernel
   4  anything else",

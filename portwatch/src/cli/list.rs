@@ -88,6 +88,7 @@ impl ListArgs {
         } = self;
         let scope = Scope {
             port: None,
+            peers: false,
             transports: chosen([(tcp, Transport::Tcp), (udp, Transport::Udp)]),
             families: chosen([(ipv4, Family::Ipv4), (ipv6, Family::Ipv6)]),
             netns: netns

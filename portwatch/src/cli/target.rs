@@ -28,14 +28,19 @@ impl Target {
     /// Whether a socket on the port is asked about.
     #[must_use]
     pub fn takes(&self, socket: &Holder) -> bool {
-        let transport = self.transport.is_none_or(|one| one == socket.transport);
         let address = self.address.is_none_or(|wanted| {
             socket
                 .local
                 .address
                 .is_none_or(|own| covers(own, socket.socket.options.v6only, wanted))
         });
-        transport && address
+        self.has(socket) && address
+    }
+
+    /// Whether a socket is of the transport that is asked about.
+    #[must_use]
+    pub fn has(&self, socket: &Holder) -> bool {
+        self.transport.is_none_or(|one| one == socket.transport)
     }
 }
 
@@ -94,7 +99,9 @@ fn parsed(text: &str, number: fn(&str) -> Result<u16, String>) -> Result<Target,
             }
         }
     };
-    let port = if port.bytes().all(|byte| byte.is_ascii_digit()) {
+    // A number that is none is not looked up like a name.
+    let is_number = port.parse::<i64>().is_ok() || port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = if is_number {
         Port::Number(number(port)?)
     } else {
         Port::Name(port.to_owned())
@@ -162,6 +169,7 @@ mod tests {
             ("0", "port 0 only asks"),
             ("127.0.0.1:0", "port 0 only asks"),
             ("65536", "too large"),
+            ("127.0.0.1:-1", "not a"),
             ("icmp/1", "not a transport"),
             ("::1:80", "in brackets"),
             ("[::g]:80", "not an address"),

@@ -1,4 +1,5 @@
-//! `portwatch who`: every socket on a port, in any state, and who has it.
+//! `portwatch who`: every socket on a port, in any state, and who has it; after them, who is connected to a
+//! port of that number, here or elsewhere.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use super::{
 use crate::{
     cli::{OutputOptions, target::Target, who::WhoArgs},
     enrich::owners::INIT,
-    event::{Listing, TcpState, Transport},
+    event::{Endpoint, Holder, Listing, TcpState, Transport},
     failure::Failure,
     sink::text::listing::Column,
     sockets::{scope::Scope, table::Row},
@@ -48,10 +49,15 @@ pub fn run(args: &WhoArgs, options: &OutputOptions) -> Result<u8, Failure> {
         [(_, port), rest @ ..] if rest.iter().all(|(_, other)| other == port) => Some(*port),
         _ => None,
     };
-    let wanted = |row: &Row| is_wanted(target, &ports, row);
+    let has_it = |socket: &Holder| is_on(target, &ports, socket);
+    let wanted = |row: &Row| has_it(&row.socket) || leads_to(target, &ports, &row.socket);
     let mut found = listing::find(&Scope::of_port(only), wanted, options)?;
     let listings = &mut found.listings;
-    listings.sort_by_key(order);
+    listings.sort_by_key(|listing| (!has_it(&listing.socket), order(listing)));
+    let owners = listings.partition_point(|listing| has_it(&listing.socket));
+    if *first || *pids {
+        listings.truncate(owners);
+    }
     if *first {
         listings.truncate(1);
         for listing in listings.iter_mut() {
@@ -72,14 +78,29 @@ pub fn run(args: &WhoArgs, options: &OutputOptions) -> Result<u8, Failure> {
         };
         found.print(layout, options)?;
     }
-    Ok(found.conclude("nobody has it, in any state", options))
+    Ok(found.conclude(owners > 0, "nobody has it, in any state", options))
 }
 
-fn is_wanted(target: &Target, ports: &[(Option<Transport>, u16)], row: &Row) -> bool {
-    let socket = &row.socket;
-    ports.iter().any(|(transport, port)| {
-        socket.local.port == Some(*port) && transport.is_none_or(|one| one == socket.transport)
-    }) && target.takes(socket)
+/// Whether a socket has the port that is asked about.
+fn is_on(target: &Target, ports: &[(Option<Transport>, u16)], socket: &Holder) -> bool {
+    names(ports, socket.transport, socket.local.port) && target.takes(socket)
+}
+
+/// Whether it is connected to it.
+fn leads_to(target: &Target, ports: &[(Option<Transport>, u16)], socket: &Holder) -> bool {
+    let is_it = |peer: Endpoint| {
+        names(ports, socket.transport, peer.port)
+            && target
+                .address
+                .is_none_or(|wanted| peer.address == Some(wanted))
+    };
+    socket.state != TcpState::TimeWait && socket.peer.is_some_and(is_it) && target.has(socket)
+}
+
+fn names(ports: &[(Option<Transport>, u16)], of: Transport, number: Option<u16>) -> bool {
+    ports
+        .iter()
+        .any(|(transport, port)| number == Some(*port) && transport.is_none_or(|one| one == of))
 }
 
 /// Those that wait for others first, then connections, then what is left of them; our own network

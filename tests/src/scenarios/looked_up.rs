@@ -99,6 +99,8 @@ impl Scene {
         let own = std::process::id();
         let mut rows = vec![
             row("tcp", "listen", LO, &[own, self.sharer.pid()]),
+            // Both ends: one has the port, the other is connected to it.
+            row("tcp", "established", LO, &[own]),
             row("tcp", "established", LO, &[own]),
             row("tcp", "time_wait", LO, &[]),
             row("udp", "closed", LO, &[own]),
@@ -204,18 +206,8 @@ pub(super) fn says(output: &Output, note: &str) -> Result<()> {
     Ok(())
 }
 
-/// The iterator sees sockets that are bound and do not listen, sock_diag does since 6.8 or so.
-pub(super) fn sees_bound(bench: &Bench) -> Result<bool> {
-    Ok(is_new()? || iterates(bench)?)
-}
-
+/// Since 6.8 sock_diag shows sockets that are bound and do not listen to everybody.
 pub(super) fn is_new() -> Result<bool> {
     let release = proc::kernel_release()?;
     Ok(proc::version_of(&release).context("no version")? >= (6, 8))
-}
-
-/// Whether the iterator is used here: asked of `who` itself, with a socket that only it can see.
-pub(super) fn iterates(bench: &Bench) -> Result<bool> {
-    let output = portwatch(bench, &[], &["who", "1", "-v"])?;
-    Ok(!String::from_utf8_lossy(&output.stderr).contains("may be missing"))
 }

@@ -5,9 +5,7 @@ use serde_json::Value;
 
 use super::{
     Session,
-    looked_up::{
-        LO, PORT, Row, Scene, as_nobody, exits, is_new, lines, portwatch, rows, says, sees_bound,
-    },
+    looked_up::{LO, PORT, Row, Scene, as_nobody, exits, is_new, lines, portwatch, rows, says},
     sessions,
 };
 use crate::{bench::Bench, expect::lookup, sys::netns::Netns};
@@ -20,14 +18,14 @@ pub(super) const ALL: &[Session] = sessions![
     who_is_about_to_leave,
 ];
 
-fn has_it(bench: &Bench, helper: &[&str], bound: bool) -> Result<()> {
+fn has_it(bench: &Bench, helper: &[&str]) -> Result<()> {
     let scene = Scene::set()?;
     let port = PORT.to_string();
     let who = |args: &[&str]| portwatch(bench, helper, &[&["who"], args].concat());
     let output = who(&[&port, "-o", "json"])?;
     exits(&output, 0)?;
     let found = rows(&lines(&output)?, scene.netns.inode);
-    let expected = scene.rows(bound);
+    let expected = scene.rows(true);
     ensure!(found == expected, "{found:?} instead of {expected:?}");
     let own = std::process::id();
     let both = [own, scene.sharer.pid()];
@@ -64,11 +62,11 @@ fn has_it(bench: &Bench, helper: &[&str], bound: bool) -> Result<()> {
 }
 
 fn who_has_it(bench: &Bench) -> Result<()> {
-    has_it(bench, &[], sees_bound(bench)?)
+    has_it(bench, &[])
 }
 
 fn who_has_it_without_iterator(bench: &Bench) -> Result<()> {
-    has_it(bench, &["helper", "without-iterator"], is_new()?)
+    has_it(bench, &["helper", "without-iterator"])
 }
 
 /// Somebody who is not root sees sockets in his own network namespace, and is told that others have
