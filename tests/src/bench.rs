@@ -27,6 +27,8 @@ pub(crate) struct Bench {
     pub(crate) portwatch: PathBuf,
     pub(crate) backend: Backend,
     pub(crate) long: bool,
+    /// Root of the file system with ss, netstat and lsof, if there is one.
+    pub(crate) neighbours: Option<PathBuf>,
     scratch: PathBuf,
 }
 
@@ -42,6 +44,7 @@ impl Bench {
             portwatch: portwatch.to_owned(),
             backend,
             long,
+            neighbours: None,
             scratch,
         })
     }

@@ -41,15 +41,21 @@ enum Verb {
         /// The backend it has to use.
         #[arg(long)]
         attach: Backend,
+        /// Root of the file system that has ss, netstat and lsof, to compare with.
+        #[arg(long, value_name = "DIR")]
+        neighbours: Option<PathBuf>,
         /// Load tests at full length.
         #[arg(long)]
         long: bool,
         /// Only scenarios whose name contains this.
         #[arg(long, default_value = "")]
         filter: String,
-        /// None whose name begins with this.
+        /// Only those whose name begins with one of these.
         #[arg(long, value_name = "PREFIX")]
-        without: Option<String>,
+        only: Vec<String>,
+        /// None of those whose name begins with one of these.
+        #[arg(long, value_name = "PREFIX")]
+        without: Vec<String>,
     },
     /// Names the scenarios.
     List,
@@ -119,14 +125,18 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Run {
             portwatch,
             attach,
+            neighbours,
             long,
             filter,
+            only,
             without,
         } => runner::run(&runner::Options {
             portwatch,
             backend: attach,
+            neighbours,
             long,
             filter,
+            only,
             without,
         }),
         Verb::List => {

@@ -25,9 +25,14 @@ use crate::{
 pub(crate) struct Options {
     pub(crate) portwatch: PathBuf,
     pub(crate) backend: Backend,
+    /// Root of the file system with ss, netstat and lsof.
+    pub(crate) neighbours: Option<PathBuf>,
     pub(crate) long: bool,
     pub(crate) filter: String,
-    pub(crate) without: Option<String>,
+    /// Beginnings of names; without any, all.
+    pub(crate) only: Vec<String>,
+    /// Beginnings of names that are left out.
+    pub(crate) without: Vec<String>,
 }
 
 /// How a scenario's process ended.
@@ -247,14 +252,15 @@ fn one_line(text: &str) -> String {
 
 /// `portwatch-tests run`
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let unwanted = |name: &str| {
-        let prefix = options.without.as_deref();
-        prefix.is_some_and(|prefix| name.starts_with(prefix))
+    let begins = |name: &str, with: &[String]| with.iter().any(|prefix| name.starts_with(prefix));
+    let wanted = |name: &str| {
+        name.contains(&options.filter)
+            && (options.only.is_empty() || begins(name, &options.only))
+            && !begins(name, &options.without)
     };
-    let wanted = |name: &str| name.contains(&options.filter) && !unwanted(name);
     ensure!(
         names().any(wanted),
-        "no scenario's name contains {:?}",
+        "no scenario of that name ({:?})",
         options.filter
     );
     let mut score = Score::default();
@@ -275,7 +281,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let verdict = ends_whole(tracer, &seen).map_or_else(verdict_of, |()| Verdict::Passed);
         score.note(WHOLE, verdict, started.elapsed());
     }
-    let bench = Bench::new(&options.portwatch, options.backend, options.long)?;
+    let mut bench = Bench::new(&options.portwatch, options.backend, options.long)?;
+    bench.neighbours.clone_from(&options.neighbours);
     for session in scenarios::all_sessions().filter(|session| wanted(session.name)) {
         let started = Instant::now();
         let verdict = (session.run)(&bench).map_or_else(verdict_of, |()| Verdict::Passed);

@@ -14,6 +14,7 @@ mod list;
 mod listen;
 mod looked_up;
 mod older;
+mod parity;
 mod policy;
 mod process;
 pub(crate) mod puzzles;
@@ -83,6 +84,7 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         who::ALL,
         check::ALL,
         list::ALL,
+        parity::ALL,
         fire::ALL,
     ]
     .into_iter()

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::figures::Figures;
-use super::libraries::Library;
 use crate::say::say;
 use crate::vm::console::{End, Line, Patience};
 use crate::vm::initramfs::{self, Contents, Job};
 use crate::vm::kernel::Kernel;
+use crate::vm::libraries::Library;
 use crate::vm::machine::Machine;
 use crate::vm::qemu::Qemu;
 use crate::workspace;

@@ -2,24 +2,21 @@
 //! descriptors, and in the guest, with it.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use super::figures::Figures;
 use super::guest::{Clock, Guest};
-use super::libraries::Library;
-use super::{libraries, report};
+use super::report;
 use crate::exec::output;
 use crate::privilege;
 use crate::say::say;
+use crate::vm::neighbours::Neighbours;
 
 /// What the section is about.
 pub(super) const WHAT: &str = "A look at 20,000 listeners in 100 processes, output into a pipe, medians of 11 \
      runs that take turns; the share is of the time that ss takes on the same machine.";
-
-/// ss, where Debian has it.
-const SS: &str = "/usr/bin/ss";
 
 /// A look of ours, the one it is compared with, and the share of its time that it may take: natively, and by
 /// iterator.
@@ -62,15 +59,14 @@ impl Place {
     ///
     /// # Errors
     /// It cannot be measured.
-    pub(super) fn native(tests: &Path, portwatch: &Path) -> Result<Place> {
-        ss()?;
+    pub(super) fn native(tests: &Path, portwatch: &Path, neighbours: &Neighbours) -> Result<Place> {
         let own = format!(
             "{} helper without-iterator {}",
             tests.display(),
             portwatch.display()
         );
         let mut command = privilege::as_root(tests)?;
-        command.args(args(&own));
+        command.args(args(&own, &neighbours.command("ss")?));
         let mut figures = Figures::default();
         for line in output(&mut command)?.lines() {
             take(&mut figures, line);
@@ -91,7 +87,7 @@ impl Place {
     /// The guest does not come to its end.
     pub(super) fn guest(guest: &Guest<'_>) -> Result<Place> {
         let mut figures = Figures::default();
-        guest.run(Clock::Wall, args("/bin/portwatch"), |line| {
+        guest.run(Clock::Wall, args("/bin/portwatch", "/usr/bin/ss"), |line| {
             take(&mut figures, line);
         })?;
         Ok(Place {
@@ -109,28 +105,13 @@ fn take(figures: &mut Figures, line: &str) {
     }
 }
 
-/// This machine's ss, and what it needs, for the guest.
-///
-/// # Errors
-/// It is not installed.
-pub(super) fn peer() -> Result<((String, PathBuf), Vec<Library>)> {
-    let file = ss()?;
-    let libraries = libraries::of(Path::new("/"), std::slice::from_ref(&file))?;
-    Ok(((SS.to_string(), file), libraries))
-}
-
-fn ss() -> Result<PathBuf> {
-    let file = Path::new(SS).canonicalize();
-    file.with_context(|| format!("no {SS}: install Debian's iproute2"))
-}
-
-/// The driver's command line, with the portwatch that is to be started.
-fn args(portwatch: &str) -> Vec<String> {
+/// The driver's command line, with the portwatch and the ss that are to be started.
+fn args(portwatch: &str, ss: &str) -> Vec<String> {
     let mut args = ["cost", "looking"].map(String::from).to_vec();
     for pair in &PAIRS {
         for contender in [
             format!("{}={portwatch} {}", pair.label, pair.own),
-            format!("{}={SS} {}", pair.peer, pair.peer_args),
+            format!("{}={ss} {}", pair.peer, pair.peer_args),
         ] {
             args.extend(["--contender".to_string(), contender]);
         }

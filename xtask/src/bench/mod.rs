@@ -7,7 +7,6 @@
 mod budget;
 mod figures;
 mod guest;
-mod libraries;
 mod looking;
 mod naming;
 mod native;
@@ -31,6 +30,8 @@ use crate::say::{Step, say};
 use crate::toolchain::GUEST_TARGET;
 use crate::verifier::{self, Record};
 use crate::vm::kernel::{self, Kernel};
+use crate::vm::libraries;
+use crate::vm::neighbours::Neighbours;
 use crate::vm::qemu::Qemu;
 use crate::workspace::{self, Cache};
 use crate::{cargo, toolchain};
@@ -100,7 +101,7 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         return record_verifier();
     }
     let line = kernel::find(tag).context("not in the matrix")?;
-    let (qemu, kernel, root) = {
+    let (qemu, kernel, root, neighbours) = {
         // Only for as long as something may have to be fetched: measuring takes minutes.
         let cache = Cache::open()?;
         let root = if with_peers {
@@ -109,7 +110,10 @@ pub(crate) fn run(options: Bench) -> Result<()> {
             "/".into()
         };
         let qemu = Qemu::find_or_fetch(&cache)?;
-        (qemu, Kernel::find_or_fetch(&cache, line)?, root)
+        let neighbours = looking
+            .then(|| Neighbours::find_or_fetch(&cache))
+            .transpose()?;
+        (qemu, Kernel::find_or_fetch(&cache, line)?, root, neighbours)
     };
     toolchain::ensure_ebpf()?;
     toolchain::ensure_guest_target()?;
@@ -125,16 +129,12 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         programs.extend(peers::programs(&root)?);
     }
     let files: Vec<_> = programs.iter().map(|(_, file)| file.clone()).collect();
-    let mut libraries = libraries::of(&root, &files)?;
+    let libraries = libraries::of(&root, &files)?;
     if with_peers {
         programs.extend(peers::scripts()?);
     }
-    if looking {
-        let (ss, needed) = looking::peer()?;
-        programs.push(ss);
-        libraries.extend(needed);
-        libraries.sort_by(|one, other| one.inside.cmp(&other.inside));
-        libraries.dedup_by(|one, other| one.inside == other.inside);
+    if let Some(neighbours) = &neighbours {
+        programs.extend(neighbours.files()?);
     }
     let guest = Guest {
         qemu: &qemu,
@@ -154,10 +154,10 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         let tests = tests.executable("portwatch-tests")?;
         return bench_older(&guest, &backends, tests, &portwatch);
     }
-    if looking {
+    if let Some(neighbours) = &neighbours {
         let tests = tests.executable("portwatch-tests")?;
         let places = [
-            looking::Place::native(tests, &portwatch)?,
+            looking::Place::native(tests, &portwatch, neighbours)?,
             looking::Place::guest(&guest)?,
         ];
         return limited(looking::WHAT, looking::table(&places)?);

@@ -8,12 +8,15 @@ use std::process::{Command, ExitStatus, Stdio};
 use anyhow::{Context, Result};
 
 use super::Selection;
-use super::tier::{Counts, Tier};
+use super::tier::{Counts, Tier, chain};
 use super::{rules, scenario};
 use crate::cargo::{self, Built};
 use crate::exec::{output, shown};
 use crate::privilege;
+use crate::say::say;
 use crate::vm::console::End;
+use crate::vm::neighbours::Neighbours;
+use crate::workspace::Cache;
 
 /// Runs all scenarios for each backend that this kernel offers.
 pub(crate) fn run(selection: &Selection, portwatch: &Built) -> Vec<Tier> {
@@ -47,12 +50,15 @@ fn of_backends(selection: &Selection, runner: &Path, portwatch: &Built) -> Vec<T
     let listed = portwatch
         .executable("portwatch")
         .and_then(|portwatch| backends(selection, runner, portwatch));
+    let neighbours = Cache::open().and_then(|cache| Neighbours::find_or_fetch(&cache));
+    // What is compared with them is skipped then, which is told.
+    let neighbours = neighbours.map_err(|error| say(chain(&error))).ok();
     match listed {
         Ok(backends) => backends
             .iter()
             .map(|backend| {
                 Tier::time(&format!("host/{backend}"), || {
-                    scenarios(selection, runner, portwatch, backend)
+                    scenarios(selection, runner, portwatch, neighbours.as_ref(), backend)
                 })
             })
             .collect(),
@@ -79,6 +85,7 @@ fn scenarios(
     selection: &Selection,
     runner: &Path,
     portwatch: &Built,
+    neighbours: Option<&Neighbours>,
     backend: &str,
 ) -> Result<Counts> {
     let mut command = privilege::as_root(runner)?;
@@ -87,6 +94,9 @@ fn scenarios(
         .arg("--portwatch")
         .arg(portwatch.executable("portwatch")?)
         .args(["--attach", backend]);
+    if let Some(neighbours) = neighbours {
+        command.arg("--neighbours").arg(neighbours.root());
+    }
     run_runner(command.args(selection.scenario_options()))
 }
 

@@ -19,6 +19,7 @@ use crate::vm::console::{End, Line, Patience};
 use crate::vm::initramfs::{self, Contents, Job, NETWORK_MODULES};
 use crate::vm::kernel::{self, Kernel};
 use crate::vm::machine::Machine;
+use crate::vm::neighbours::Neighbours;
 use crate::vm::qemu::Qemu;
 use crate::workspace::{self, Cache};
 
@@ -30,6 +31,8 @@ struct Programs {
     init: PathBuf,
     portwatch: PathBuf,
     runner: PathBuf,
+    /// Path in the guest, and the file here.
+    neighbours: Vec<(String, PathBuf)>,
 }
 
 /// Runs the chosen kernels, as many at once as this machine has room for.
@@ -41,7 +44,8 @@ pub(crate) fn run(selection: &Selection) -> Vec<Tier> {
         let wished = selection.machines.unwrap_or_else(cpus);
         let available = side_by_side::available_memory()?;
         let at_once = side_by_side::at_once(wished, available, MEMORY.into());
-        Ok((cache, qemu, programs()?, at_once))
+        let neighbours = Neighbours::find_or_fetch(&cache)?.files()?;
+        Ok((cache, qemu, programs(neighbours)?, at_once))
     });
     let (cache, qemu, programs, at_once) = match prepared {
         Ok(prepared) => prepared,
@@ -86,7 +90,7 @@ fn of_kernel(label: &str, boot: impl FnOnce() -> Result<Results>) -> Vec<Tier> {
     tiers
 }
 
-fn programs() -> Result<Programs> {
+fn programs(neighbours: Vec<(String, PathBuf)>) -> Result<Programs> {
     toolchain::ensure_guest_target()?;
     let step = Step::begin("building the guest's programs (static, profile guest)");
     let built = cargo::build(
@@ -99,6 +103,7 @@ fn programs() -> Result<Programs> {
         init: built.executable("vm-init")?.to_path_buf(),
         portwatch: built.executable("portwatch")?.to_path_buf(),
         runner: built.executable("portwatch-tests")?.to_path_buf(),
+        neighbours,
     })
 }
 
@@ -116,10 +121,11 @@ fn boot(
     let logs = workspace::scratch().join("vm").join(&label);
     fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     let initramfs = logs.join("initramfs.cpio");
-    let files = [
+    let mut files = vec![
         ("/bin/portwatch".to_string(), programs.portwatch.clone()),
         ("/bin/portwatch-tests".to_string(), programs.runner.clone()),
     ];
+    files.extend(programs.neighbours.iter().cloned());
     let jobs = jobs(selection, pass);
     let contents = Contents {
         init: &programs.init,
@@ -173,11 +179,13 @@ fn jobs(selection: &Selection, pass: Pass) -> Vec<Job> {
             "run",
             "--portwatch",
             "/bin/portwatch",
+            "--neighbours",
+            "/",
             "--attach",
             backend,
         ]);
         argv.extend(selection.scenario_options());
-        argv.extend(words(pass.options()));
+        argv.extend(words(&pass.options()));
         argv
     };
     let limit = selection.limit();

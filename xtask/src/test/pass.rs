@@ -2,9 +2,9 @@
 
 use super::Selection;
 
-/// How the names of scenarios begin that measure a share under load: with half a CPU for its guest a
-/// fight between a thousand processes is another one.
-const ALONE: &str = "fire_";
+/// How the names of scenarios begin that depend on time: a fight between a thousand processes, of which a
+/// share has to be told in time, and a search through ten thousand descriptors, which lasts a second at most.
+const ALONE: &[&str] = &["fire_", "fault_ten_thousand_"];
 
 /// One of the times that a kernel is booted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,7 +25,7 @@ impl Pass {
         kernels: usize,
     ) -> Vec<(Pass, usize)> {
         let filter = selection.filter.as_deref();
-        if at_once.min(kernels) < 2 || filter.is_some_and(|filter| filter.starts_with(ALONE)) {
+        if at_once.min(kernels) < 2 || filter.is_some_and(is_alone) {
             return vec![(Pass::Whole, 1)];
         }
         // Who chooses by name gets what bears the name, and may have meant none that is left out.
@@ -44,13 +44,18 @@ impl Pass {
     }
 
     /// Options that the scenario runner gets for it.
-    pub(super) fn options(self) -> &'static [&'static str] {
-        match self {
-            Pass::Whole => &[],
-            Pass::Together => &["--without", ALONE],
-            Pass::Alone => &["--filter", ALONE],
-        }
+    pub(super) fn options(self) -> Vec<&'static str> {
+        let option = match self {
+            Pass::Whole => return Vec::new(),
+            Pass::Together => "--without",
+            Pass::Alone => "--only",
+        };
+        ALONE.iter().flat_map(|prefix| [option, *prefix]).collect()
     }
+}
+
+fn is_alone(name: &str) -> bool {
+    ALONE.iter().any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]

@@ -25,22 +25,13 @@ pub(crate) struct Library {
 /// # Errors
 /// The loader of that root does not run, or a library is missing.
 pub(crate) fn of(root: &Path, programs: &[PathBuf]) -> Result<Vec<Library>> {
-    let folders = [root.join("usr").join(FOLDER), root.join(FOLDER)];
-    let loader = folders
-        .iter()
-        .map(|folder| folder.join(LOADER))
-        .find(|path| path.exists())
-        .unwrap_or_else(|| root.join("lib64").join(LOADER));
-    let search: Vec<String> = folders
-        .iter()
-        .map(|folder| folder.display().to_string())
-        .collect();
+    let (loader, search) = loader(root);
     let mut found = BTreeMap::new();
     for program in programs {
         let listed = output(
             Command::new(&loader)
                 .arg("--library-path")
-                .arg(search.join(":"))
+                .arg(&search)
                 .arg("--list")
                 .arg(program),
         )?;
@@ -59,6 +50,18 @@ pub(crate) fn of(root: &Path, programs: &[PathBuf]) -> Result<Vec<Library>> {
         file: loader,
     });
     Ok(libraries)
+}
+
+/// The dynamic loader of a root, and where it is to search, as its `--library-path`.
+pub(crate) fn loader(root: &Path) -> (PathBuf, String) {
+    let folders = [root.join("usr").join(FOLDER), root.join(FOLDER)];
+    let loader = folders
+        .iter()
+        .map(|folder| folder.join(LOADER))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| root.join("lib64").join(LOADER));
+    let search = folders.map(|folder| folder.display().to_string());
+    (loader, search.join(":"))
 }
 
 /// `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f...)`
