@@ -73,6 +73,14 @@ fn parsed(text: &str, number: fn(&str) -> Result<u16, String>) -> Result<Target,
         None => (None, text),
         Some((name, rest)) => (Some(transport(name)?), rest),
     };
+    // The library takes the number of an interface along with an address, and no name.
+    if let Some((address, device)) = rest.split_once('%') {
+        let address = address.trim_start_matches('[');
+        let device = device.split([']', ':']).next().unwrap_or(device);
+        return Err(format!(
+            "write {address} without %{device}: check takes --device {device}"
+        ));
+    }
     if let Ok(address) = rest.parse::<SocketAddr>() {
         return Ok(Target {
             transport,
@@ -173,6 +181,9 @@ mod tests {
             ("icmp/1", "not a transport"),
             ("::1:80", "in brackets"),
             ("[::g]:80", "not an address"),
+            ("[fe80::1%eth0]:80", "--device eth0"),
+            ("[fe80::1%2]:80", "--device 2"),
+            ("127.0.0.1%lo:80", "--device lo"),
             ("example.org:80", "not an address"),
         ] {
             let refusal = target(text).unwrap_err();

@@ -22,7 +22,9 @@ use crate::{
 /// When the kernel does not say what it gives out, or the output cannot be written.
 pub fn run(args: &CheckRangeArgs, options: &OutputOptions) -> Result<u8, Failure> {
     let namespace = place::open(args.netns.as_ref())?;
-    let (checked, missed, time) = inside(namespace, || look(&args.range, options))??;
+    let elsewhere = namespace.is_some();
+    let (mut checked, missed, time) = inside(namespace, || look(&args.range, options))??;
+    checked.elsewhere = elsewhere;
     let mut out = sink::create(&options.destination).map_err(Failure::from_open)?;
     let text = match options.format {
         Format::Json => sink::json::check_range::line(&checked, time),
@@ -82,6 +84,7 @@ fn look(
         reserved,
         sockets,
         netns: place::netns(),
+        elsewhere: false,
         may_hide,
     };
     Ok((checked, missed, now))

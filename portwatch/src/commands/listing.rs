@@ -53,6 +53,7 @@ pub(super) fn find(
         missed,
         outside,
         closed,
+        hidden: may_be_elsewhere,
         absent,
         images,
         without_iterator,
@@ -90,6 +91,9 @@ pub(super) fn find(
     }
     if closed > 0 {
         notes.push(format!("{closed} network namespaces cannot be looked into"));
+    }
+    if may_be_elsewhere {
+        notes.push("network namespaces of other users' processes may be missing".to_owned());
     }
     notes.extend(
         absent

@@ -85,7 +85,8 @@ pub struct Checked {
     pub explanation: Option<Explanation>,
     /// The owners of the port were looked at.
     pub sought: bool,
-    /// Sockets that have the port too and do not listen yet: if one does first, listen() fails.
+    /// Where it would work, sockets that have the port too and do not listen yet: if one does first,
+    /// listen() fails. Where that cannot be told, those that may be in the way, the first of them.
     pub rivals: Vec<Listing>,
     /// Paths of what should be there and is not known.
     pub missing: Vec<&'static str>,
@@ -104,6 +105,8 @@ pub struct CheckedRange {
     pub sockets: Vec<Listing>,
     /// The network namespace.
     pub netns: Option<u32>,
+    /// It is not the one that this process is in.
+    pub elsewhere: bool,
     /// Sockets may be there that are bound and do not listen, and could not be seen.
     pub may_hide: bool,
 }
@@ -181,6 +184,7 @@ mod tests {
             reserved,
             sockets: Vec::new(),
             netns: None,
+            elsewhere: false,
             may_hide: false,
         }
     }

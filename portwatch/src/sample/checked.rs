@@ -51,6 +51,7 @@ pub(crate) fn checked() -> Vec<Checked> {
             message,
             hint,
         }),
+        rivals: vec![listings().remove(0)],
         ..of("127.0.0.1:8080")
     };
     let mut any = of("[::]:8080");
@@ -72,6 +73,7 @@ pub(crate) fn ranges() -> Vec<CheckedRange> {
         reserved: vec![8080..=8080, 33_000..=33_009],
         sockets: Vec::new(),
         netns: Some(4_026_531_840),
+        elsewhere: false,
         may_hide: false,
     };
     let used = CheckedRange {

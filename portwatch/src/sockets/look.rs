@@ -46,6 +46,8 @@ pub struct Seen {
     pub outside: bool,
     /// Network namespaces that could not be looked into.
     pub closed: usize,
+    /// There may be others: some processes do not show theirs.
+    pub hidden: bool,
     /// Network namespaces that were asked for and are not there, by inode.
     pub absent: Vec<u32>,
     /// What processes ran before, where that was looked at: of those that run it still, what was seen of
@@ -72,7 +74,11 @@ pub fn look(scope: &Scope, late: impl FnOnce(&str) + Send) -> Seen {
     let without_iterator = by_iterator(&mut table, scope).err();
     let mut diag = Ok(());
     let queries = queries(scope);
-    let namespaces::Visited { closed, absent } = namespaces::each(
+    let namespaces::Visited {
+        closed,
+        absent,
+        hidden,
+    } = namespaces::each(
         &scope.netns,
         move |netns| in_namespace(netns, &queries),
         |(sockets, asked)| {
@@ -118,6 +124,7 @@ pub fn look(scope: &Scope, late: impl FnOnce(&str) + Send) -> Seen {
         missed,
         outside,
         closed,
+        hidden,
         absent,
         images,
         without_iterator,

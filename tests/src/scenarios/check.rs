@@ -23,13 +23,13 @@ use crate::{
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    check_is_what_bind_does,
-    check_before_other_sockets,
-    check_what_cannot_be_seen,
-    check_any_port,
-    check_in_another_namespace,
-    check_wrong_usage,
-    check_range_overlaps,
+    check_is_what_bind_does: once,
+    check_before_other_sockets: once,
+    check_what_cannot_be_seen: once,
+    check_any_port: once,
+    check_in_another_namespace: once,
+    check_wrong_usage: once,
+    check_range_overlaps: once,
 ];
 
 const PORT: u16 = 18_080;

@@ -21,17 +21,17 @@ use crate::{
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    command_exit_status,
-    command_killed,
-    command_not_found,
-    command_not_executable,
-    command_not_run_after_usage_error,
+    command_exit_status: once,
+    command_killed: once,
+    command_not_found: once,
+    command_not_executable: once,
+    command_not_run_after_usage_error: once,
     command_starts_when_attached,
     command_family,
-    command_keeps_its_streams,
-    command_lines_on_stderr,
-    command_runs_as_caller_of_sudo,
-    command_gets_sigterm,
+    command_keeps_its_streams: once,
+    command_lines_on_stderr: once,
+    command_runs_as_caller_of_sudo: once,
+    command_gets_sigterm: once,
 ];
 
 /// `trace -o json -w FILE -- COMMAND…`, not started yet.

@@ -21,11 +21,11 @@ use crate::{
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    list_what_occupies_ports,
-    list_what_occupies_ports_without_iterator,
-    list_what_is_hidden,
-    list_a_group,
-    list_nothing,
+    list_what_occupies_ports: once,
+    list_what_occupies_ports_without_iterator: once,
+    list_what_is_hidden: once,
+    list_a_group: once,
+    list_nothing: once,
 ];
 
 /// All that is to be listed of a scene, beyond what [`Scene::rows`] has: its other socket.
@@ -128,7 +128,11 @@ fn list_what_is_hidden(bench: &Bench) -> Result<()> {
     let expected = [row("tcp", "listen", LO, &[]), row("udp", "closed", LO, &[])];
     let found = rows(&lines, scene.netns.inode);
     ensure!(found == expected, "{found:?} instead of {expected:?}");
-    says(&output, "the owners of 2 of these sockets are hidden")
+    says(&output, "the owners of 2 of these sockets are hidden")?;
+    says(
+        &output,
+        "network namespaces of other users' processes may be missing",
+    )
 }
 
 /// Three processes that share a port, and one of another port.

@@ -62,12 +62,20 @@ pub(crate) struct Session {
     pub(crate) name: &'static str,
     /// What to do, and to check.
     pub(crate) run: fn(&Bench) -> Result<()>,
+    /// No hook has to do with it: once on each kernel is enough.
+    pub(crate) once: bool,
 }
 
-/// A table of sessions, each named as its function.
+/// A table of sessions, each named as its function; `: once` where the backend makes no difference.
 macro_rules! sessions {
-    ($($name:ident),* $(,)?) => {
-        &[$($crate::scenarios::Session { name: stringify!($name), run: $name }),*]
+    (@once) => { false };
+    (@once once) => { true };
+    ($($name:ident $(: $once:ident)?),* $(,)?) => {
+        &[$($crate::scenarios::Session {
+            name: stringify!($name),
+            run: $name,
+            once: $crate::scenarios::sessions!(@once $($once)?),
+        }),*]
     };
 }
 use sessions;

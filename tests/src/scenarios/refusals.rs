@@ -13,12 +13,12 @@ use crate::{
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    refusal_usage,
-    refusal_without_root,
-    refusal_without_btf,
+    refusal_usage: once,
+    refusal_without_root: once,
+    refusal_without_btf: once,
     refusal_impossible_attach,
-    refusal_unwritable_file,
-    refusal_doctor_works_without_root,
+    refusal_unwritable_file: once,
+    refusal_doctor_works_without_root: once,
 ];
 
 /// This exit code, nothing on stdout, and words on stderr that hold one of these.

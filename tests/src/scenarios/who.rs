@@ -11,11 +11,11 @@ use super::{
 use crate::{bench::Bench, expect::lookup, sys::netns::Netns};
 
 pub(super) const ALL: &[Session] = sessions![
-    who_has_it,
-    who_has_it_without_iterator,
-    who_is_hidden,
-    who_is_nobody,
-    who_is_about_to_leave,
+    who_has_it: once,
+    who_has_it_without_iterator: once,
+    who_is_hidden: once,
+    who_is_nobody: once,
+    who_is_about_to_leave: once,
 ];
 
 fn has_it(bench: &Bench, helper: &[&str]) -> Result<()> {

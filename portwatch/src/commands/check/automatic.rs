@@ -196,8 +196,10 @@ mod tests {
         }
     }
 
-    /// `inet_csk_find_open_port` with `offset` for its random number, where no port is free.
-    fn kernel(low: u32, end: u32, reuseaddr: bool, mut offset: u32, tries: &mut BTreeSet<u32>) {
+    /// `inet_csk_find_open_port` with these random numbers, where no port is free: what it tries.
+    fn kernel(low: u32, end: u32, reuseaddr: bool, random: [u32; 2]) -> BTreeSet<u32> {
+        let mut tries = BTreeSet::new();
+        let mut random = random.into_iter();
         let mut half_of = u32::from(reuseaddr && end - low >= 4);
         loop {
             let half = low + (((end - low) >> 2) << 1);
@@ -210,7 +212,7 @@ mod tests {
             if remaining > 1 {
                 remaining &= !1;
             }
-            offset %= remaining;
+            let mut offset = random.next().unwrap_or_default() % remaining;
             offset |= 1;
             loop {
                 let mut port = from + offset;
@@ -229,7 +231,7 @@ mod tests {
                 }
             }
             if half_of != 1 {
-                return;
+                return tries;
             }
             half_of = 2;
         }
@@ -241,9 +243,9 @@ mod tests {
         for (count, reuseaddr) in (1..24).flat_map(|count| [(count, false), (count, true)]) {
             let mut always: Option<BTreeSet<u32>> = None;
             let mut ever = BTreeSet::new();
-            for offset in 0..count {
-                let mut tries = BTreeSet::new();
-                kernel(low, low + count, reuseaddr, offset, &mut tries);
+            for random in 0..count * count {
+                let random = [random % count, random / count];
+                let tries = kernel(low, low + count, reuseaddr, random);
                 always = Some(always.map_or_else(|| tries.clone(), |all| &all & &tries));
                 ever.extend(tries);
             }

@@ -141,8 +141,13 @@ fn told(
         Outlook::Refused(_) => sighting.explanation.map(|explanation| *explanation),
         Outlook::Unknown(why) => Some(doubtful(why, &rows, &involved, missed)),
     };
+    let rivals = match outlook {
+        Outlook::Unknown(_) => &involved,
+        Outlook::Free | Outlook::Refused(_) => &rivals,
+    };
     let rivals: Vec<Row> = rivals
         .iter()
+        .take(NAMED)
         .filter_map(|&at| rows.get(at).cloned())
         .collect();
     let rivals = if rivals.is_empty() {

@@ -34,6 +34,12 @@ impl Typed {
                 "leave it out, or write an IPv6 address, as in [::]:8080",
             ));
         }
+        if address.is_ipv6() && !has_ipv6() {
+            let error = anyhow::anyhow!("there is no IPv6 here: socket() fails with EAFNOSUPPORT");
+            let hint =
+                "ask about an IPv4 address; ipv6.disable=1 on the kernel's command line does this";
+            return Err(Failure::new(Kind::Impossible, error).hint(hint));
+        }
         let found = ports(&args.target)?;
         let port = found.iter().find_map(|(of, port)| {
             let is_one = of.is_none_or(|of| of == transport);

@@ -22,6 +22,7 @@ pub fn line(checked: &CheckedRange, time: Time) -> Vec<u8> {
         reserved,
         sockets,
         netns,
+        elsewhere: _, // told by netns
         may_hide,
     } = checked;
     let (mut clock, mut creation) = (Clock::new(TimeZone::UTC), Clock::new(TimeZone::UTC));

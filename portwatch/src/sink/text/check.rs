@@ -55,11 +55,16 @@ pub fn lines(checked: &Checked) -> Vec<u8> {
         out.push(b'\n');
     }
     if !rivals.is_empty() {
-        out.extend_from_slice(b"Bound by ");
+        let (before, after) = match outlook {
+            Outlook::Unknown(_) => ("May be in the way: ", ".\n"),
+            Outlook::Free | Outlook::Refused(_) => (
+                "Bound by ",
+                " too, which does not listen yet: only one of them can, the other's listen() fails.\n",
+            ),
+        };
+        out.extend_from_slice(before.as_bytes());
         Escape::new(&mut out, usize::MAX).push(&names(rivals));
-        out.extend_from_slice(
-            b" too, which does not listen yet: only one of them can, the other's listen() fails.\n",
-        );
+        out.extend_from_slice(after.as_bytes());
     }
     out
 }

@@ -34,11 +34,17 @@ pub fn lines(checked: &CheckedRange, now: Time, width: Option<usize>, color: boo
         reserved: _, // in the line to type
         sockets,
         netns: _, // as it was typed
+        elsewhere,
         may_hide,
     } = checked;
     let asked = port_list(std::slice::from_ref(range));
     let automatic = port_list(std::slice::from_ref(ephemeral));
     let given_out = checked.given_out();
+    let there = if *elsewhere {
+        ", in that network namespace"
+    } else {
+        ""
+    };
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = if given_out.is_empty() {
@@ -49,7 +55,7 @@ pub fn lines(checked: &CheckedRange, now: Time, width: Option<usize>, color: boo
     } else {
         writeln!(
             text,
-            "{asked}: the kernel gives {} to clients (its range is {automatic})\nto keep it from that:\n  sysctl -w {RESERVED}={}",
+            "{asked}: the kernel gives {} to clients (its range is {automatic})\nto keep it from that{there}:\n  sysctl -w {RESERVED}={}",
             port_list(&given_out),
             port_list(&checked.remedy())
         )
