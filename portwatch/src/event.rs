@@ -7,6 +7,7 @@ mod checked;
 mod conflict;
 mod descriptor;
 mod listing;
+mod missed;
 mod name;
 mod warning;
 
@@ -16,6 +17,7 @@ pub use checked::*;
 pub use conflict::*;
 pub use descriptor::Descriptor;
 pub use listing::Listing;
+pub use missed::Missed;
 pub use name::name;
 pub use warning::*;
 

@@ -8,11 +8,11 @@ use anyhow::Context as _;
 use super::check::place::{self, inside};
 use crate::{
     cli::{Format, OutputOptions, check::CheckRangeArgs},
-    enrich::{descriptors::Missed, image::Images, listing::Lister, netns::Limits},
-    event::{CheckedRange, Time, Transport},
+    enrich::{image::Images, netns::Limits},
+    event::{CheckedRange, Missed, Time, Transport},
     failure::{Failure, Kind},
     sink,
-    sockets::port::survey,
+    sockets::{listing::Lister, port::survey},
     stderr::say,
 };
 

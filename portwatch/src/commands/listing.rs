@@ -6,15 +6,15 @@ use anyhow::Context as _;
 
 use crate::{
     cli::{Format, OutputOptions},
-    enrich::{descriptors::Missed, listing::Lister},
     errno,
-    event::{Listing, Time},
+    event::{Listing, Missed, Time},
     failure::{Failure, Kind},
     sink::{
         self,
         text::listing::{Column, Look},
     },
     sockets::{
+        listing::Lister,
         look::{Seen, look},
         options as socket_options,
         scope::Scope,

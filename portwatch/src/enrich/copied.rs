@@ -17,8 +17,7 @@ use rustix::{
     process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
 };
 
-use super::descriptors::Missed;
-use crate::event::{Endpoint, Family, Holder, Socket, SocketOptions, TcpState, Transport};
+use crate::event::{Endpoint, Family, Holder, Missed, Socket, SocketOptions, TcpState, Transport};
 
 nix::ioctl_none_bad!(
     /// A descriptor of the socket's network namespace (net/socket.c, `sock_ioctl`); needs CAP_NET_ADMIN

@@ -37,11 +37,13 @@ pub use memory::{Entry, LIMIT};
 pub use opened::OpenTable;
 use rustix::fs::{CWD, Mode, openat};
 use scan::Scan;
-pub use table::Missed;
 use table::{Limits, Look};
 use targets::Targets;
 
-use crate::host::namespaces::{Kind, is_initial};
+use crate::{
+    event::Missed,
+    host::namespaces::{Kind, is_initial},
+};
 
 /// After this a search ends unfinished: nobody waits longer for the line, and events pile up
 /// meanwhile. At 3 µs a descriptor, enough for 300,000 of them on one CPU.

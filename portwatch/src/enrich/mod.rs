@@ -14,7 +14,6 @@ pub mod descriptors;
 mod findings;
 pub mod image;
 pub mod listeners;
-pub mod listing;
 pub mod live;
 pub mod local;
 pub mod missing;
@@ -379,7 +378,7 @@ fn began(event: &Event) -> u64 {
 }
 
 /// Whether a port is one of those that the kernel gives out; 0 is no port.
-fn ephemeral(port: Option<u16>, range: Option<RangeInclusive<u16>>) -> Option<bool> {
+pub(crate) fn ephemeral(port: Option<u16>, range: Option<RangeInclusive<u16>>) -> Option<bool> {
     let (port, range) = port.filter(|&port| port != 0).zip(range)?;
     Some(range.contains(&port))
 }

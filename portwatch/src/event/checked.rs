@@ -161,6 +161,11 @@ fn range(from: u32, before: u32) -> Option<RangeInclusive<u16>> {
     (from <= last).then_some(u16::try_from(from).ok()?..=u16::try_from(last).ok()?)
 }
 
+/// The list that keeps the kernel from giving ports out. The kernel takes a comma at the end of what is
+/// written there, but not at its beginning, so that what is there is appended, be it nothing
+/// (kernel/sysctl.c, `proc_do_large_bitmap`).
+pub const RESERVED_PORTS: &str = "net.ipv4.ip_local_reserved_ports";
+
 /// A list of ports as the kernel writes it: `8080,9000-9100`.
 #[must_use]
 pub fn port_list(ranges: &[RangeInclusive<u16>]) -> String {

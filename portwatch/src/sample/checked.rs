@@ -1,7 +1,7 @@
 //! Answers of `check`.
 
 use super::*;
-use crate::{conflict::words, enrich::descriptors::Missed};
+use crate::{conflict::words, event::Missed};
 
 /// Free, held, in doubt, any port, and one beside a socket that may listen first, with a name that would
 /// harm a terminal.

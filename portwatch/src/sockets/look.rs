@@ -16,12 +16,12 @@ use super::{
 };
 use crate::{
     enrich::{
-        descriptors::{Descriptors, Missed},
+        descriptors::Descriptors,
         image::Images,
         sock_diag::{self, Query},
     },
     errno,
-    event::{Holder, TcpState, Transport},
+    event::{Holder, Missed, TcpState, Transport},
     facts,
     host::{
         kernel,

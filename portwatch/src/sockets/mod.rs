@@ -2,8 +2,9 @@
 //!
 //! [`look`] asks the kernel and `/proc` for the sockets of a [`scope`], [`port`] for those that one bind()
 //! may meet, [`options`] the sockets themselves, and [`unseen`] those that the kernel does not show;
-//! [`table`] puts together what they say. Scope and table are pure.
+//! [`table`] puts together what they say, and [`listing`] gives it names. Scope and table are pure.
 
+pub mod listing;
 pub mod look;
 pub(crate) mod namespaces;
 pub mod options;

@@ -7,8 +7,8 @@ use std::{
 
 use super::table::Row;
 use crate::{
-    enrich::{copied::Lender, descriptors::Missed},
-    event::Holder,
+    enrich::copied::Lender,
+    event::{Holder, Missed},
 };
 
 /// Longest look: copying a descriptor and reading its options takes 4 µs, so that this is enough for

@@ -10,11 +10,11 @@ use super::{
 };
 use crate::{
     enrich::{
-        descriptors::{Descriptors, Missed},
+        descriptors::Descriptors,
         netns,
         sock_diag::{self, Query},
     },
-    event::{Holder, Transport},
+    event::{Holder, Missed, Transport},
     host::{
         kernel,
         namespaces::{Kind, is_initial},

@@ -10,9 +10,9 @@ use super::table::Table;
 use crate::{
     enrich::{
         copied::Lender,
-        descriptors::{Descriptors, Missed, Place},
+        descriptors::{Descriptors, Place},
     },
-    event::Holder,
+    event::{Holder, Missed},
 };
 
 /// Longest look: what tells a socket of another kind takes 2 µs, a copy of a TCP socket some more.

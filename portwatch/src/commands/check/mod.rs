@@ -21,19 +21,18 @@ use self::{
 use crate::{
     cli::{Format, OutputOptions, check::CheckArgs},
     conflict::{rules::Claim, words},
-    enrich::{
-        Enricher, Options,
-        descriptors::Missed,
-        image::Images,
-        listing::{Lister, entries},
-    },
+    enrich::{Enricher, Options, image::Images},
     event::{
         Backend, Checked, Conflict, Doubt, Endpoint, Event, Explanation, Family, Findings, Holder,
-        Kind, Op, Outcome, Outlook, Socket, SocketOptions, Task, TcpState, Time, Verdict,
+        Kind, Missed, Op, Outcome, Outlook, Socket, SocketOptions, Task, TcpState, Time, Verdict,
     },
     failure::{self, Failure},
     sink,
-    sockets::{port::Survey, table::Row},
+    sockets::{
+        listing::{Lister, entries},
+        port::Survey,
+        table::Row,
+    },
 };
 
 /// Holders that are named; of more the rest is counted.

@@ -1,10 +1,7 @@
 //! Why it cannot be told whether a bind() would work.
 
 use super::phrase::harmless;
-use crate::{
-    enrich::descriptors::Missed,
-    event::{Doubt, Holder, TcpState, Transport},
-};
+use crate::event::{Doubt, Holder, Missed, TcpState, Transport};
 
 /// What cannot be told, and what would help. `holders`: the sockets that may be in the way; `missed`: what
 /// kept their options from being read.

@@ -12,7 +12,7 @@ use super::{
     refused::scopeless,
     sharing,
 };
-use crate::event::{Kind, Op, Overlap, Owner, Reason, Scope, TcpState, Transport};
+use crate::event::{Kind, Op, Overlap, Owner, RESERVED_PORTS, Reason, Scope, TcpState, Transport};
 
 /// What the user can do, where that is known.
 #[must_use]
@@ -183,10 +183,6 @@ fn only_ipv6(case: &Case<'_>) -> Option<String> {
     Some(format!("have {} set IPV6_V6ONLY", called(first)))
 }
 
-/// A list. The kernel takes a comma at its end, but not at its beginning, so that what is there is
-/// appended, be it nothing (kernel/sysctl.c, `proc_do_large_bitmap`).
-const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";
-
 /// A port that the kernel gave to an outgoing connection.
 fn client(case: &Case<'_>) -> Vec<String> {
     let mut choices = vec!["try again when that is closed".to_owned()];
@@ -200,7 +196,7 @@ fn client(case: &Case<'_>) -> Vec<String> {
         && let Some(port) = picked(culprit, owner)
     {
         sentences.push(format!(
-            "to keep the kernel from picking {port}, add it to the reserved ports (sysctl -w {RESERVED}={port},$(sysctl -n {RESERVED}))"
+            "to keep the kernel from picking {port}, add it to the reserved ports (sysctl -w {RESERVED_PORTS}={port},$(sysctl -n {RESERVED_PORTS}))"
         ));
     }
     sentences

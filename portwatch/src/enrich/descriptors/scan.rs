@@ -12,10 +12,11 @@ use std::{
 
 use super::{
     memory::{Entry, LIMIT},
-    table::{self, Limits, Look, Missed},
+    table::{self, Limits, Look},
     targets::Targets,
     threads,
 };
+use crate::event::Missed;
 
 /// Processes per thread: starting a thread costs as much as looking at some ten of the usual ones.
 const SHARE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);

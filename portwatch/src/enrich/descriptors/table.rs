@@ -13,6 +13,7 @@ use rustix::{
 };
 
 use super::link;
+use crate::event::Missed;
 
 /// How directories are opened.
 pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
@@ -61,18 +62,6 @@ impl Limits {
         self.deadline
             .is_some_and(|deadline| Instant::now() >= deadline)
     }
-}
-
-/// What a search of processes missed, at worst.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Missed {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// Something could not be read, or there was no time for it.
-    Unread,
-    /// Something is closed to this user or hidden from him (EACCES; `hidepid`, proc(5)).
-    Hidden,
 }
 
 /// How far a look into a directory got.

@@ -6,9 +6,10 @@ use std::os::fd::BorrowedFd;
 
 use super::{
     scan,
-    table::{self, Limits, Look, Missed},
+    table::{self, Limits, Look},
     targets::Targets,
 };
+use crate::event::Missed;
 
 /// Looks at the tables of a process that are not that of its first thread; returns how far it got.
 pub(super) fn sockets(

@@ -9,7 +9,7 @@ use super::{
     object::{Key, Object, key},
 };
 use crate::{
-    event::{CheckedRange, Listing, Time, port_list},
+    event::{CheckedRange, Listing, RESERVED_PORTS, Time, port_list},
     sink::{clock::Clock, digits},
 };
 
@@ -49,7 +49,7 @@ pub fn line(checked: &CheckedRange, time: Time) -> Vec<u8> {
         });
         if !given_out.is_empty() {
             line.object(key!("sysctl"), |part| {
-                part.word(key!("name"), RESERVED);
+                part.word(key!("name"), RESERVED_PORTS);
                 part.text(key!("value"), port_list(&checked.remedy()).as_str());
             });
         }
@@ -58,9 +58,6 @@ pub fn line(checked: &CheckedRange, time: Time) -> Vec<u8> {
     out.push(b'\n');
     out
 }
-
-/// The list that keeps the kernel from giving ports out.
-pub(in crate::sink) const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";
 
 fn ends(line: &mut Object<'_>, key: Key, range: &RangeInclusive<u16>) {
     line.list(key, [*range.start(), *range.end()], digits::number);

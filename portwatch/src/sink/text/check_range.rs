@@ -3,10 +3,7 @@
 use std::fmt::Write as _;
 
 use super::listing::{self, Column, Look};
-use crate::{
-    event::{CheckedRange, Time, port_list},
-    sink::json::check_range::RESERVED,
-};
+use crate::event::{CheckedRange, RESERVED_PORTS, Time, port_list};
 
 /// Sockets that are shown.
 const SHOWN: usize = 20;
@@ -55,7 +52,7 @@ pub fn lines(checked: &CheckedRange, now: Time, width: Option<usize>, color: boo
     } else {
         writeln!(
             text,
-            "{asked}: the kernel gives {} to clients (its range is {automatic})\nto keep it from that{there}:\n  sysctl -w {RESERVED}={}",
+            "{asked}: the kernel gives {} to clients (its range is {automatic})\nto keep it from that{there}:\n  sysctl -w {RESERVED_PORTS}={}",
             port_list(&given_out),
             port_list(&checked.remedy())
         )

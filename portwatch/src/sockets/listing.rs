@@ -2,22 +2,22 @@
 
 use std::{io, time::Instant};
 
-use super::{
-    clock::Clock,
-    descriptors::{Entry, OpenTable},
-    ephemeral,
-    image::Images,
-    netns::{self, Namespaces},
-    owners::INIT,
-    process::Processes,
-    service::Services,
-    socket_unit::SocketUnits,
-    task,
-};
+use super::table::Row;
 use crate::{
+    enrich::{
+        clock::Clock,
+        descriptors::{Entry, OpenTable},
+        ephemeral,
+        image::Images,
+        netns::{self, Namespaces},
+        owners::INIT,
+        process::Processes,
+        service::Services,
+        socket_unit::SocketUnits,
+        task,
+    },
     event::{Listing, Occupant, Owner, PortFacts, Task, Time},
     host::namespaces::{self, Kind},
-    sockets::table::Row,
 };
 
 /// Joins them.
