@@ -57,29 +57,38 @@ fn covers(own: IpAddr, v6only: Option<bool>, wanted: IpAddr) -> bool {
 
 /// `443`, `:443`, `https`, `udp/53`, `127.0.0.1:8080`, `[::1]:80`.
 pub(super) fn target(text: &str) -> Result<Target, String> {
-    parsed(text, super::parse::port)
+    parsed(text, super::parse::port, |_| {
+        "the interface is not asked about".to_owned()
+    })
 }
 
 /// The same, and port 0, by which bind() asks for any.
 pub(super) fn target_or_any(text: &str) -> Result<Target, String> {
-    parsed(text, |text| match text.parse() {
+    let number = |text: &str| match text.parse() {
         Ok(0) => Ok(0),
         _ => super::parse::port(text),
+    };
+    parsed(text, number, |device| {
+        format!("it is for --device {device}")
     })
 }
 
-fn parsed(text: &str, number: fn(&str) -> Result<u16, String>) -> Result<Target, String> {
+/// `device`: what to do with the name of an interface.
+fn parsed(
+    text: &str,
+    number: fn(&str) -> Result<u16, String>,
+    device: fn(&str) -> String,
+) -> Result<Target, String> {
     let (transport, rest) = match text.split_once('/') {
         None => (None, text),
         Some((name, rest)) => (Some(transport(name)?), rest),
     };
     // The library takes the number of an interface along with an address, and no name.
-    if let Some((address, device)) = rest.split_once('%') {
-        let address = address.trim_start_matches('[');
-        let device = device.split([']', ':']).next().unwrap_or(device);
-        return Err(format!(
-            "write {address} without %{device}: check takes --device {device}"
-        ));
+    if let Some((before, after)) = rest.split_once('%') {
+        let end = after.find([']', ':']).unwrap_or(after.len());
+        let (name, after) = after.split_at(end);
+        let what_for = device(name);
+        return Err(format!("write {before}{after} without %{name}: {what_for}"));
     }
     if let Ok(address) = rest.parse::<SocketAddr>() {
         return Ok(Target {
@@ -181,9 +190,9 @@ mod tests {
             ("icmp/1", "not a transport"),
             ("::1:80", "in brackets"),
             ("[::g]:80", "not an address"),
-            ("[fe80::1%eth0]:80", "--device eth0"),
-            ("[fe80::1%2]:80", "--device 2"),
-            ("127.0.0.1%lo:80", "--device lo"),
+            ("[fe80::1%eth0]:80", "write [fe80::1]:80 without %eth0"),
+            ("[fe80::1%2]:80", "not asked about"),
+            ("127.0.0.1%lo:80", "write 127.0.0.1:80 without %lo"),
             ("example.org:80", "not an address"),
         ] {
             let refusal = target(text).unwrap_err();

@@ -46,7 +46,7 @@ pub fn run(options: &ListOptions) -> Result<u8, Failure> {
     };
     found.print(layout, output)?;
     let is_found = !found.listings.is_empty();
-    Ok(found.conclude(is_found, &nothing(scope), output))
+    found.conclude(is_found, &nothing(scope), output)
 }
 
 /// By port, our own network namespace before others.

@@ -31,12 +31,14 @@ pub(super) struct Found {
     now: Time,
     /// What was not seen, in words, for stderr.
     notes: Vec<String>,
+    /// Why nothing can be said where nothing was found.
+    blind: Option<Failure>,
 }
 
 /// Looks for the sockets of a scope that `keep` wants too.
 ///
 /// # Errors
-/// When the kernel tells nothing.
+/// When the clocks cannot be read.
 pub(super) fn find(
     scope: &Scope,
     keep: impl Fn(&Row) -> bool,
@@ -61,16 +63,15 @@ pub(super) fn find(
         diag,
     } = look(scope, late);
     let mut notes = Vec::new();
+    let mut blind = None;
     match (diag, &without_iterator) {
-        (Err(error), Some(reason)) if rows.is_empty() => {
+        (Err(error), Some(reason)) => {
+            let words = errno::words(&error);
+            notes.push(format!("sockets are missing: sock_diag: {words}"));
             let error = anyhow::Error::new(error).context("cannot ask the kernel for its sockets");
             let failure = Failure::new(Kind::Impossible, error);
-            return Err(failure.hint(format!("nor by iterator: {reason}")));
+            blind = Some(failure.hint(format!("nor by iterator: {reason}")));
         }
-        (Err(error), Some(_)) => notes.push(format!(
-            "sockets are missing: sock_diag: {}",
-            errno::words(&error)
-        )),
         (Err(error), None) => notes.push(format!(
             "sockets that no process has are missing, such as those in TIME_WAIT: sock_diag: {}",
             errno::words(&error)
@@ -119,6 +120,7 @@ pub(super) fn find(
         listings,
         now,
         notes,
+        blind,
     })
 }
 
@@ -154,14 +156,25 @@ impl Found {
 
     /// Says `nothing` where what was meant was not found, and what was not seen. The value is the exit
     /// status.
-    pub(super) fn conclude(&self, is_found: bool, nothing: &str, options: &OutputOptions) -> u8 {
+    ///
+    /// # Errors
+    /// When nothing was found because the kernel tells nothing.
+    pub(super) fn conclude(
+        self,
+        is_found: bool,
+        nothing: &str,
+        options: &OutputOptions,
+    ) -> Result<u8, Failure> {
+        if let Some(blind) = self.blind.filter(|_| !is_found) {
+            return Err(blind);
+        }
         if !is_found {
             note(options, nothing);
         }
         for text in &self.notes {
             note(options, text);
         }
-        u8::from(!is_found)
+        Ok(u8::from(!is_found))
     }
 }
 

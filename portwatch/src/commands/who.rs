@@ -33,7 +33,7 @@ const COLUMNS: &[Column] = &[
     Column::Command,
 ];
 
-/// Prints them; 0 when there is one, else 1.
+/// Prints them; 0 when a socket has the port, else 1.
 ///
 /// # Errors
 /// When the port is not known by that name, the kernel tells nothing, or the output cannot be written.
@@ -50,14 +50,18 @@ pub fn run(args: &WhoArgs, options: &OutputOptions) -> Result<u8, Failure> {
         _ => None,
     };
     let has_it = |socket: &Holder| is_on(target, &ports, socket);
-    let wanted = |row: &Row| has_it(&row.socket) || leads_to(target, &ports, &row.socket);
-    let mut found = listing::find(&Scope::of_port(only), wanted, options)?;
+    let few = *first || *pids;
+    let wanted = |row: &Row| has_it(&row.socket) || (!few && leads_to(target, &ports, &row.socket));
+    let scope = Scope {
+        port: only,
+        peers: !few,
+        transports: transports(target, &ports),
+        ..Scope::default()
+    };
+    let mut found = listing::find(&scope, wanted, options)?;
     let listings = &mut found.listings;
     listings.sort_by_key(|listing| (!has_it(&listing.socket), order(listing)));
     let owners = listings.partition_point(|listing| has_it(&listing.socket));
-    if *first || *pids {
-        listings.truncate(owners);
-    }
     if *first {
         listings.truncate(1);
         for listing in listings.iter_mut() {
@@ -78,7 +82,16 @@ pub fn run(args: &WhoArgs, options: &OutputOptions) -> Result<u8, Failure> {
         };
         found.print(layout, options)?;
     }
-    Ok(found.conclude(owners > 0, "nobody has it, in any state", options))
+    found.conclude(owners > 0, "nobody has it, in any state", options)
+}
+
+/// Of which transports; none for any.
+fn transports(target: &Target, ports: &[(Option<Transport>, u16)]) -> Vec<Transport> {
+    if let Some(one) = target.transport {
+        return vec![one];
+    }
+    let named: Option<Vec<Transport>> = ports.iter().map(|(transport, _)| *transport).collect();
+    named.unwrap_or_default()
 }
 
 /// Whether a socket has the port that is asked about.
@@ -90,9 +103,9 @@ fn is_on(target: &Target, ports: &[(Option<Transport>, u16)], socket: &Holder) -
 fn leads_to(target: &Target, ports: &[(Option<Transport>, u16)], socket: &Holder) -> bool {
     let is_it = |peer: Endpoint| {
         names(ports, socket.transport, peer.port)
-            && target
-                .address
-                .is_none_or(|wanted| peer.address == Some(wanted))
+            && target.address.is_none_or(|wanted| {
+                peer.address.map(|address| address.to_canonical()) == Some(wanted.to_canonical())
+            })
     };
     socket.state != TcpState::TimeWait && socket.peer.is_some_and(is_it) && target.has(socket)
 }
@@ -145,7 +158,46 @@ fn process_ids(listings: &[Listing]) -> (Vec<u8>, usize) {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+
     use super::*;
+
+    #[test]
+    fn a_client_is_one_whatever_family_its_socket_has() {
+        let ports = [(None, 443)];
+        let target = |address: &str| Target {
+            transport: None,
+            address: Some(address.parse().unwrap()),
+            port: crate::cli::target::Port::Number(443),
+        };
+        let mut client = crate::sample::listings().remove(0).socket;
+        client.state = TcpState::Established;
+        client.peer = Some(Endpoint {
+            address: Some("::ffff:127.0.0.1".parse().unwrap()),
+            port: Some(443),
+        });
+        assert!(leads_to(&target("127.0.0.1"), &ports, &client));
+        assert!(!leads_to(&target("127.0.0.2"), &ports, &client));
+        client.state = TcpState::TimeWait;
+        assert!(!leads_to(&target("127.0.0.1"), &ports, &client));
+    }
+
+    #[test]
+    fn only_what_was_named_is_looked_for() {
+        let target = |transport| Target {
+            transport,
+            address: None,
+            port: crate::cli::target::Port::Number(53),
+        };
+        let (tcp, udp) = (Some(Transport::Tcp), Some(Transport::Udp));
+        assert_eq!(transports(&target(udp), &[(None, 53)]), [Transport::Udp]);
+        assert_eq!(transports(&target(None), &[(None, 53)]), []);
+        let both = [(tcp, 53), (udp, 53)];
+        assert_eq!(
+            transports(&target(None), &both),
+            [Transport::Tcp, Transport::Udp]
+        );
+    }
 
     #[test]
     fn each_process_is_told_once() {

@@ -125,27 +125,34 @@ impl Copy {
     }
 
     /// The whole of a TCP socket; `None` where it is something else or has no port.
-    pub fn tcp(&self) -> Option<Holder> {
+    ///
+    /// # Errors
+    /// What it is cannot be read.
+    pub fn tcp(&self) -> Result<Option<Holder>, Missed> {
         let socket = self.socket.as_fd();
-        let family = match sockopt::socket_domain(socket).ok()? {
+        let family = match sockopt::socket_domain(socket).map_err(unread)? {
             AddressFamily::INET => Family::Ipv4,
             AddressFamily::INET6 => Family::Ipv6,
-            _ => return None,
+            _ => return Ok(None),
         };
-        let protocol = number(socket, libc::SOL_SOCKET, libc::SO_PROTOCOL).ok()?;
+        let protocol = number(socket, libc::SOL_SOCKET, libc::SO_PROTOCOL).map_err(unread)?;
         let is_tcp = protocol == libc::IPPROTO_TCP || protocol == libc::IPPROTO_MPTCP;
         if !is_tcp || sockopt::socket_type(socket) != Ok(SocketType::STREAM) {
-            return None;
+            return Ok(None);
         }
-        let local = endpoint(&getsockname(socket).ok()?)?;
-        local.port?;
+        let local = getsockname(socket).map_err(unread)?;
+        let local = endpoint(&local).ok_or(Missed::Unread)?;
+        if local.port.is_none() {
+            return Ok(None);
+        }
         let peer = getpeername(socket)
             .ok()
             .flatten()
             .and_then(|peer| endpoint(&peer))
             .filter(|peer| peer.port.is_some());
+        let state = state(socket).ok_or(Missed::Unread)?;
         let (options, device) = self.options();
-        Some(Holder {
+        Ok(Some(Holder {
             peer,
             socket: Socket {
                 cookie: sockopt::socket_cookie(socket).ok(),
@@ -155,9 +162,14 @@ impl Copy {
                 uid: Some(self.uid),
                 options,
             },
-            ..Holder::new(Transport::Tcp, family, state(socket)?, local)
-        })
+            ..Holder::new(Transport::Tcp, family, state, local)
+        }))
     }
+}
+
+/// It is there, and does not say what it is.
+fn unread<E>(_: E) -> Missed {
+    Missed::Unread
 }
 
 fn endpoint(address: &SocketAddrAny) -> Option<Endpoint> {
@@ -272,14 +284,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let local = listener.local_addr().unwrap();
         let client = TcpStream::connect(local).unwrap();
-        let seen = copy(&listener).unwrap().tcp().unwrap();
+        let seen = copy(&listener).unwrap().tcp().unwrap().unwrap();
         assert_eq!(seen.state, TcpState::Listen);
         assert_eq!(seen.local.port, Some(local.port()));
         assert_eq!(seen.peer, None);
         assert_eq!(seen.socket.options.reuseaddr, Some(true));
         assert_eq!(seen.socket.uid, Some(nix::unistd::getuid().as_raw()));
         assert!(seen.socket.cookie.is_some());
-        let seen = copy(&client).unwrap().tcp().unwrap();
+        let seen = copy(&client).unwrap().tcp().unwrap().unwrap();
         assert_eq!(seen.state, TcpState::Established);
         assert_eq!(seen.peer.unwrap().port, Some(local.port()));
     }
@@ -287,12 +299,12 @@ mod tests {
     #[test]
     fn other_sockets_are_none_of_it() {
         let (one, _other) = UnixStream::pair().unwrap();
-        assert_eq!(copy(&one).unwrap().tcp(), None);
+        assert_eq!(copy(&one).unwrap().tcp(), Ok(None));
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert_eq!(copy(&udp).unwrap().tcp(), None);
+        assert_eq!(copy(&udp).unwrap().tcp(), Ok(None));
         // Not bound.
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-        assert_eq!(copy(&socket).unwrap().tcp(), None);
+        assert_eq!(copy(&socket).unwrap().tcp(), Ok(None));
     }
 
     #[test]

@@ -85,8 +85,7 @@ pub struct Checked {
     pub explanation: Option<Explanation>,
     /// The owners of the port were looked at.
     pub sought: bool,
-    /// Where it would work, sockets that have the port too and do not listen yet: if one does first,
-    /// listen() fails. Where that cannot be told, those that may be in the way, the first of them.
+    /// Sockets that have the port too and do not listen yet: if one does first, listen() fails.
     pub rivals: Vec<Listing>,
     /// Paths of what should be there and is not known.
     pub missing: Vec<&'static str>,

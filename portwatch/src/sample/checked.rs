@@ -32,8 +32,9 @@ pub(crate) fn checked() -> Vec<Checked> {
         explanation: in_use.explanation.map(|explanation| *explanation),
         ..of("0.0.0.0:8080")
     };
-    let waiting = held(Kind::TimeWait, "127.0.0.1:8080").culprit.holder;
-    let (message, hint) = words::doubt(Doubt::Options, &[waiting], Missed::Nothing);
+    let Held { culprit, owner, .. } = held(Kind::TimeWait, "127.0.0.1:8080");
+    let waiting = std::slice::from_ref(&culprit.holder);
+    let (message, hint) = words::doubt(Doubt::Options, waiting, Missed::Nothing);
     let doubted = Checked {
         outlook: Outlook::Unknown(Doubt::Options),
         explanation: Some(Explanation {
@@ -42,16 +43,15 @@ pub(crate) fn checked() -> Vec<Checked> {
                 overlap: None,
                 reason: None,
                 device: None,
-                culprits: Vec::new(),
-                total: 1,
-                truncated: false,
+                culprits: vec![culprit],
+                total: 3,
+                truncated: true,
             },
-            owners: Vec::new(),
+            owners: vec![owner],
             findings: Findings::default(),
             message,
             hint,
         }),
-        rivals: vec![listings().remove(0)],
         ..of("127.0.0.1:8080")
     };
     let mut any = of("[::]:8080");

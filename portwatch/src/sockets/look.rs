@@ -2,6 +2,7 @@
 //! and by sock_diag in every network namespace.
 
 use std::{
+    cell::Cell,
     io,
     sync::mpsc,
     thread,
@@ -109,9 +110,15 @@ pub fn look(scope: &Scope, late: impl FnOnce(&str) + Send) -> Seen {
         let search = || Descriptors::new().everywhere(&inodes, is_blind);
         (places, missed) = watched(PATIENCE, || late(reason), search);
         if is_blind {
-            let take = |socket: Holder| scope.takes(&socket).then_some(socket);
+            // Only who may administer a namespace is told that a socket is in it (SIOCGSKNS).
+            let nowhere = Cell::new(false);
+            let take = |socket: Holder| {
+                nowhere.set(nowhere.get() || socket.socket.netns.is_none());
+                scope.takes(&socket).then_some(socket)
+            };
             let not_asked = unseen::add(&mut table, &places, take);
             may_hide |= missed.max(not_asked) != Missed::Nothing;
+            may_hide |= nowhere.get() && !scope.netns.is_empty();
         }
         for place in places {
             table.place(place);

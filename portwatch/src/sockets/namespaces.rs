@@ -57,6 +57,8 @@ pub(super) fn each<T: Send + 'static>(
     let is_there = |inode: &u32| Some(*inode) == own || ways.contains_key(inode);
     let inodes = wanted.iter().map(|netns| netns.inode);
     visited.absent = inodes.filter(|inode| !is_there(inode)).collect();
+    // Who was asked for and found is not hidden.
+    visited.hidden &= wanted.is_empty() || !visited.absent.is_empty();
     visited
 }
 
@@ -92,7 +94,8 @@ fn others(own: Option<u32>, wanted: &[Netns]) -> (BTreeMap<u32, PathBuf>, bool) 
         .flat_map(|directory| entries(directory).map(|entry| entry.path()))
         .filter(|path| is_namespace(path));
     let mut ways = BTreeMap::new();
-    let mut hidden = false;
+    // There is always one: without it `/proc` hides the processes of others (`hidepid`, proc(5)).
+    let mut hidden = !Path::new("/proc/1").exists();
     let typed = wanted.iter().filter_map(|netns| netns.path.clone());
     for path in typed.chain(processes).chain(named) {
         match fs::metadata(&path) {

@@ -56,16 +56,6 @@ impl Reach {
 }
 
 impl Scope {
-    /// Everything on a port, and what is connected to one of that number.
-    #[must_use]
-    pub fn of_port(port: Option<u16>) -> Self {
-        Self {
-            port,
-            peers: true,
-            ..Self::default()
-        }
-    }
-
     /// Whether sockets of a transport are asked for.
     #[must_use]
     pub fn has(&self, transport: Transport) -> bool {
@@ -157,7 +147,11 @@ mod tests {
             address: client.local.address,
             port: Some(443),
         });
-        let scope = Scope::of_port(Some(443));
+        let scope = Scope {
+            port: Some(443),
+            peers: true,
+            ..Scope::default()
+        };
         assert!(scope.takes(&client));
         let alone = Scope {
             peers: false,

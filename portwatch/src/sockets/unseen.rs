@@ -103,10 +103,13 @@ fn look<'a>(places: impl Iterator<Item = &'a Place>, deadline: Option<Instant>) 
             None => continue,
         };
         match copy {
-            Ok(copy) => {
-                looked.settled.insert(inode);
-                looked.sockets.extend(copy.tcp());
-            }
+            Ok(copy) => match copy.tcp() {
+                Ok(socket) => {
+                    looked.settled.insert(inode);
+                    looked.sockets.extend(socket);
+                }
+                Err(why) => looked.missed = looked.missed.max(why),
+            },
             Err(Missed::Nothing) => {
                 looked.lost.insert(inode);
             }

@@ -1,6 +1,10 @@
 //! Port 0: whether the kernel would find a port of its own choice.
 
-use std::{collections::BTreeMap, io, ops::RangeInclusive};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    ops::RangeInclusive,
+};
 
 use super::ask::{Answer, IN_USE, peculiar};
 use crate::{
@@ -9,7 +13,7 @@ use crate::{
         rules::Claim,
     },
     enrich::netns::{Limits, reuses_for_bind},
-    event::{Doubt, Holder, Outlook, Transport},
+    event::{Doubt, Holder, Outlook, TcpState, Transport},
     sockets::port::survey,
 };
 
@@ -29,46 +33,59 @@ pub(super) fn any(claim: &Claim, limits: &Limits) -> io::Result<Answer> {
         ));
     };
     let seen = survey(claim.transport, range)?;
-    let mut by_port: BTreeMap<u16, Vec<Holder>> = BTreeMap::new();
-    for socket in seen.rows.iter().map(|row| &row.socket) {
-        if let Some(port) = socket.local.port {
-            by_port.entry(port).or_default().push(socket.clone());
+    let mut by_port: BTreeMap<u16, Owners> = BTreeMap::new();
+    for (place, row) in seen.rows.iter().enumerate() {
+        if let Some(port) = row.socket.local.port {
+            let owners = by_port.entry(port).or_default();
+            owners.sockets.push(row.socket.clone());
+            owners.places.push(place);
         }
     }
     let kernel = peculiar();
-    let Tried { always, sometimes } = tried(claim, range);
+    let Tried { always, either } = tried(claim, range);
     let mut doubt = None;
+    let mut involved = BTreeSet::new();
     for pass in passes(claim, reuses_for_bind()) {
-        let mut at = |port: u16| {
-            let holders = by_port.get(&port).map_or(&[][..], Vec::as_slice);
-            match pass.forecast(holders, kernel) {
+        let mut is_free = |port: u16| {
+            if reserved.iter().any(|list| list.contains(&port)) {
+                return false;
+            }
+            let none = Owners::default();
+            let owners = by_port.get(&port).unwrap_or(&none);
+            match pass.forecast(&owners.sockets, kernel) {
                 Forecast::Free if seen.may_hide => doubt = doubt.max(Some(Doubt::Unseen)),
                 Forecast::Free => return true,
                 Forecast::Taken(_) => {}
-                Forecast::Doubt(why, _) => doubt = doubt.max(Some(why)),
+                Forecast::Doubt(why, among) => {
+                    let places = among.iter().filter_map(|&at| owners.places.get(at));
+                    involved.extend(places.copied());
+                    doubt = doubt.max(Some(why));
+                }
             }
             false
         };
-        let is_given = |port: &u16| !reserved.iter().any(|list| list.contains(port));
-        if always
-            .iter()
-            .cloned()
-            .flatten()
-            .filter(is_given)
-            .any(&mut at)
-        {
+        // Of two that are free, it tries one.
+        let [one, other] = either.map_or([false, false], |ports| ports.map(&mut is_free));
+        if (one && other) || always.iter().cloned().flatten().any(&mut is_free) {
             return Ok(Answer::early(Outlook::Free));
         }
-        if sometimes.iter().copied().filter(is_given).any(&mut at) {
+        if one || other {
             doubt = doubt.max(Some(Doubt::Chance));
         }
     }
     Ok(Answer {
         outlook: doubt.map_or(IN_USE, Outlook::Unknown),
         survey: Some(seen),
-        involved: Vec::new(),
+        involved: involved.into_iter().collect(),
         rivals: Vec::new(),
     })
+}
+
+/// Who has a port, and the places of these sockets in what was seen.
+#[derive(Debug, Default)]
+struct Owners {
+    sockets: Vec<Holder>,
+    places: Vec<usize>,
 }
 
 /// A way to look through the ports.
@@ -76,18 +93,33 @@ pub(super) fn any(claim: &Claim, limits: &Limits) -> io::Result<Answer> {
 struct Pass {
     /// What the socket claims of a port that others have.
     claim: Claim,
-    /// Whether it is refused beside others with SO_REUSEPORT that it could share with.
-    avoids_groups: bool,
+    /// Beside what it is refused too if the other has SO_REUSEPORT and the same user.
+    group: Option<Claim>,
 }
 
 impl Pass {
     fn forecast(&self, holders: &[Holder], kernel: Peculiar) -> Forecast {
-        let in_group = |holder: &Holder| holder.socket.options.reuseport != Some(false);
-        match forecast(&self.claim, holders, kernel) {
-            Forecast::Free if self.avoids_groups && holders.iter().any(in_group) => {
-                Forecast::Doubt(Doubt::Options, Vec::new())
+        let found = forecast(&self.claim, holders, kernel);
+        let Some(group) = self.group.filter(|_| found == Forecast::Free) else {
+            return found;
+        };
+        let meets = |holder: &Holder| forecast(&group, std::slice::from_ref(holder), kernel);
+        let mut doubtful = Vec::new();
+        for (at, holder) in holders.iter().enumerate() {
+            let is_own = holder.state == TcpState::TimeWait
+                || holder.socket.uid.is_none_or(|uid| uid == group.uid);
+            let reuseport = holder.socket.options.reuseport;
+            if reuseport == Some(false) || !is_own || meets(holder) == Forecast::Free {
+                continue;
             }
-            found => found,
+            if reuseport == Some(true) && holder.socket.uid.is_some() {
+                return Forecast::Taken(vec![at]);
+            }
+            doubtful.push(at);
+        }
+        match doubtful.is_empty() {
+            true => found,
+            false => Forecast::Doubt(Doubt::Options, doubtful),
         }
     }
 }
@@ -98,30 +130,23 @@ impl Pass {
 /// `inet_csk_find_open_port`: neither `relax` nor `reuseport_ok`), unless `ip_autobind_reuse` has it
 /// look again (`relax`), when sockets with SO_REUSEADDR may meet.
 fn passes(claim: &Claim, reuses: Option<bool>) -> Vec<Pass> {
+    let alone = |claim| Pass { claim, group: None };
     if claim.transport != Transport::Tcp {
-        let claim = *claim;
-        return vec![Pass {
-            claim,
-            avoids_groups: false,
-        }];
+        return vec![alone(*claim)];
     }
     let strict = Claim {
         reuseaddr: false,
         reuseport: false,
         ..*claim
     };
-    let relaxed = Claim {
-        reuseaddr: true,
-        ..strict
-    };
-    let mut passes = vec![Pass {
-        claim: strict,
-        avoids_groups: false,
-    }];
+    let mut passes = vec![alone(strict)];
     if claim.reuseaddr && reuses != Some(false) {
         passes.push(Pass {
-            claim: relaxed,
-            avoids_groups: claim.reuseport,
+            claim: Claim {
+                reuseaddr: true,
+                ..strict
+            },
+            group: claim.reuseport.then_some(strict),
         });
     }
     passes
@@ -132,8 +157,8 @@ fn passes(claim: &Claim, reuses: Option<bool>) -> Vec<Pass> {
 struct Tried {
     /// Whenever it is asked.
     always: Vec<RangeInclusive<u16>>,
-    /// Only if it begins to look at the right place, which is by chance.
-    sometimes: Vec<u16>,
+    /// One of these, by where it begins to look, which is by chance.
+    either: Option<[u16; 2]>,
 }
 
 /// Of UDP all (net/ipv4/udp.c, `udp_lib_get_port`).
@@ -171,17 +196,17 @@ fn by_parity(tried: &mut Tried, low: u32, end: u32) {
         count if count == 1 || count % 2 == 0 => always(low, end - 1),
         _ => {
             always(low + 1, end - 2);
-            tried.sometimes.extend([port(low), port(end - 1)]);
+            tried.either = Some([port(low), port(end - 1)]);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, net::IpAddr, net::Ipv4Addr};
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
-    use crate::event::TcpState;
+    use crate::event::Kind;
 
     fn claim(transport: Transport, reuseaddr: bool) -> Claim {
         Claim {
@@ -242,24 +267,24 @@ mod tests {
         let low = 40_000;
         for (count, reuseaddr) in (1..24).flat_map(|count| [(count, false), (count, true)]) {
             let mut always: Option<BTreeSet<u32>> = None;
-            let mut ever = BTreeSet::new();
+            let mut runs = Vec::new();
             for random in 0..count * count {
                 let random = [random % count, random / count];
                 let tries = kernel(low, low + count, reuseaddr, random);
                 always = Some(always.map_or_else(|| tries.clone(), |all| &all & &tries));
-                ever.extend(tries);
+                runs.push(tries);
             }
             let always = always.unwrap_or_default();
             let high = u16::try_from(low + count - 1).unwrap_or_default();
             let told = tried(&claim(Transport::Tcp, reuseaddr), &(40_000..=high));
             let flat: BTreeSet<u32> = told.always.into_iter().flatten().map(u32::from).collect();
             assert_eq!(flat, always, "{count} ports, reuseaddr {reuseaddr}");
-            let rest: BTreeSet<u32> = told.sometimes.into_iter().map(u32::from).collect();
-            assert_eq!(
-                rest,
-                &ever - &always,
-                "{count} ports, reuseaddr {reuseaddr}"
-            );
+            let either: BTreeSet<u32> = told.either.into_iter().flatten().map(u32::from).collect();
+            for tries in runs {
+                let rest = &tries - &always;
+                assert!(rest.is_subset(&either), "{count} ports: {rest:?}");
+                assert_eq!(rest.len(), either.len() / 2, "{count} ports: {rest:?}");
+            }
         }
     }
 
@@ -283,5 +308,35 @@ mod tests {
                 .claim
                 .reuseaddr
         );
+    }
+
+    #[test]
+    fn who_reuses_addresses_does_not_join_a_group_of_the_same_user() {
+        let grouped = Claim {
+            reuseport: true,
+            ..claim(Transport::Tcp, true)
+        };
+        let again = passes(&grouped, Some(true))[1];
+        let held = crate::sample::held(Kind::Bound, "127.0.0.1:8080");
+        let mut holder = held.culprit.holder;
+        holder.socket.options.reuseaddr = Some(true);
+        let mut with = |reuseport, uid| {
+            holder.socket.options.reuseport = reuseport;
+            holder.socket.uid = Some(uid);
+            again.forecast(std::slice::from_ref(&holder), Peculiar::default())
+        };
+        assert_eq!(with(Some(true), 33), Forecast::Free);
+        assert_eq!(with(Some(false), 0), Forecast::Free);
+        assert_eq!(with(None, 0), Forecast::Doubt(Doubt::Options, vec![0]));
+        assert_eq!(with(Some(true), 0), Forecast::Taken(vec![0]));
+        let elsewhere = Pass {
+            group: again.group.map(|group| Claim {
+                address: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)),
+                ..group
+            }),
+            ..again
+        };
+        let found = elsewhere.forecast(&[holder], Peculiar::default());
+        assert_eq!(found, Forecast::Free);
     }
 }

@@ -20,11 +20,12 @@ use self::{
 };
 use crate::{
     cli::{Format, OutputOptions, check::CheckArgs},
-    conflict::{rules::Claim, words},
+    conflict::{rules::Claim, verdict::kind_of, words},
     enrich::{Enricher, Options, image::Images},
     event::{
-        Backend, Checked, Conflict, Doubt, Endpoint, Event, Explanation, Family, Findings, Holder,
-        Kind, Missed, Op, Outcome, Outlook, Socket, SocketOptions, Task, TcpState, Time, Verdict,
+        Backend, Checked, Conflict, Culprit, Doubt, Endpoint, Event, Explanation, Family, Findings,
+        Holder, Kind, Listing, Missed, Op, Outcome, Outlook, Owner, Socket, SocketOptions, Task,
+        TcpState, Time, Verdict,
     },
     failure::{self, Failure},
     sink,
@@ -138,25 +139,14 @@ fn told(
     let explanation = match outlook {
         Outlook::Free => None,
         Outlook::Refused(_) => sighting.explanation.map(|explanation| *explanation),
-        Outlook::Unknown(why) => Some(doubtful(why, &rows, &involved, missed)),
+        Outlook::Unknown(why) => {
+            let all = of(&rows, &involved);
+            let first: Vec<Row> = all.iter().take(NAMED).cloned().collect();
+            let suspects = named(first, missed, options)?;
+            Some(doubtful(why, &all, suspects, missed))
+        }
     };
-    let rivals = match outlook {
-        Outlook::Unknown(_) => &involved,
-        Outlook::Free | Outlook::Refused(_) => &rivals,
-    };
-    let rivals: Vec<Row> = rivals
-        .iter()
-        .take(NAMED)
-        .filter_map(|&at| rows.get(at).cloned())
-        .collect();
-    let rivals = if rivals.is_empty() {
-        Vec::new()
-    } else {
-        let mut lister = Lister::new(options.numeric).context("cannot read the clocks")?;
-        lister
-            .list(rivals, &Images::default(), missed == Missed::Nothing)
-            .context("cannot read the clocks")?
-    };
+    let rivals = named(of(&rows, &rivals), missed, options)?;
     let mut missing = sighting.missing;
     // The rest is of a call that was made, and of its process.
     missing.retain(|path| path.starts_with("conflict.") || path.starts_with("network."));
@@ -173,6 +163,22 @@ fn told(
         rivals,
         missing,
     })
+}
+
+/// The rows at these places.
+fn of(rows: &[Row], places: &[usize]) -> Vec<Row> {
+    let rows = places.iter().filter_map(|&at| rows.get(at));
+    rows.cloned().collect()
+}
+
+/// Rows with the names of those who have them.
+fn named(rows: Vec<Row>, missed: Missed, options: &OutputOptions) -> Result<Vec<Listing>, Failure> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut lister = Lister::new(options.numeric).context("cannot read the clocks")?;
+    let named = lister.list(rows, &Images::default(), missed == Missed::Nothing);
+    Ok(named.context("cannot read the clocks")?)
 }
 
 /// The event that it would be.
@@ -252,25 +258,36 @@ fn conflict(rows: &[Row], involved: &[usize]) -> Conflict {
     }
 }
 
-fn doubtful(why: Doubt, rows: &[Row], involved: &[usize], missed: Missed) -> Explanation {
-    let holders: Vec<Holder> = involved
-        .iter()
-        .filter_map(|&at| Some(rows.get(at)?.socket.clone()))
-        .collect();
+fn doubtful(why: Doubt, all: &[Row], suspects: Vec<Listing>, missed: Missed) -> Explanation {
+    let holders: Vec<Holder> = all.iter().map(|row| row.socket.clone()).collect();
     let (message, hint) = words::doubt(why, &holders, missed);
+    let truncated = suspects.len() < all.len();
+    let (culprits, owners) = suspects.into_iter().map(suspect).unzip();
     Explanation {
         verdict: Verdict {
             kind: Kind::Unknown,
             overlap: None,
             reason: None,
             device: None,
-            culprits: Vec::new(),
-            total: u32::try_from(rows.len()).unwrap_or(u32::MAX),
-            truncated: false,
+            culprits,
+            total: u32::try_from(all.len()).unwrap_or(u32::MAX),
+            truncated,
         },
-        owners: Vec::new(),
+        owners,
         findings: Findings::default(),
         message,
         hint,
     }
+}
+
+/// A socket that may be in the way.
+fn suspect(listing: Listing) -> (Culprit, Owner) {
+    let Listing { socket, owner, .. } = listing;
+    let culprit = Culprit {
+        kind: kind_of(&socket, false),
+        holder: socket,
+        overlap: None,
+        reason: None,
+    };
+    (culprit, owner)
 }

@@ -8,8 +8,7 @@ use super::{
     socket::{identity, network, options, side},
 };
 use crate::{
-    conflict::verdict::kind_of,
-    event::{Checked, Listing, Outlook, Time},
+    event::{Checked, Kind, Listing, Outlook, Time},
     sink::clock::Clock,
 };
 
@@ -64,7 +63,7 @@ pub fn line(checked: &Checked, time: Time) -> Vec<u8> {
             line.list(key!("rivals"), rivals, |out, rival| {
                 let Listing { socket, owner, .. } = rival;
                 Object::write(out, |part| {
-                    part.word(key!("kind"), kind_of(socket, false).as_str());
+                    part.word(key!("kind"), Kind::Bound.as_str());
                     conflict::held(part, socket, owner, true, &mut creation);
                 });
             });

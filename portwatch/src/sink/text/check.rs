@@ -2,7 +2,7 @@
 
 use crate::{
     errno,
-    event::{Checked, Endpoint, Listing, Outlook},
+    event::{Checked, Endpoint, Explanation, Outlook, Owner},
     sink::{digits, escape::Escape},
 };
 
@@ -35,6 +35,7 @@ pub fn lines(checked: &Checked) -> Vec<u8> {
     if let Some(device) = interface {
         text.push_all(&[" on ", device]);
     }
+    let is_unknown = matches!(outlook, Outlook::Unknown(_));
     match outlook {
         Outlook::Free if local.port.is_none() => text.push(": a port is free"),
         Outlook::Free => text.push(" is free"),
@@ -54,34 +55,38 @@ pub fn lines(checked: &Checked) -> Vec<u8> {
     } else {
         out.push(b'\n');
     }
-    if !rivals.is_empty() {
-        let (before, after) = match outlook {
-            Outlook::Unknown(_) => ("May be in the way: ", ".\n"),
-            Outlook::Free | Outlook::Refused(_) => (
-                "Bound by ",
-                " too, which does not listen yet: only one of them can, the other's listen() fails.\n",
-            ),
-        };
-        out.extend_from_slice(before.as_bytes());
-        Escape::new(&mut out, usize::MAX).push(&names(rivals));
-        out.extend_from_slice(after.as_bytes());
+    if let Some(explanation) = explanation.as_ref().filter(|_| is_unknown) {
+        let Explanation {
+            verdict, owners, ..
+        } = explanation;
+        let total = usize::try_from(verdict.total).unwrap_or(usize::MAX);
+        if total > 0 {
+            out.extend_from_slice(b"May be in the way: ");
+            Escape::new(&mut out, usize::MAX).push(&names(owners.first(), total));
+            out.extend_from_slice(b".\n");
+        }
+    }
+    if let Some(rival) = rivals.first() {
+        out.extend_from_slice(b"Bound by ");
+        Escape::new(&mut out, usize::MAX).push(&names(Some(&rival.owner), rivals.len()));
+        out.extend_from_slice(
+            b" too, which does not listen yet: only one of them can, the other's listen() fails.\n",
+        );
     }
     out
 }
 
-/// Who has the first of them, and how many more there are.
-fn names(rivals: &[Listing]) -> String {
-    let first = rivals
-        .first()
-        .and_then(|rival| rival.owner.processes.first());
+/// Who has the first of so many sockets, and how many more there are.
+fn names(first: Option<&Owner>, count: usize) -> String {
+    let first = first.and_then(|owner| owner.processes.first());
     let first = first.map_or_else(
-        || "another socket".to_owned(),
+        || "a socket that no process is known to have".to_owned(),
         |one| {
             let name = one.name().unwrap_or("a process");
             format!("{name} (pid {})", one.task.pid)
         },
     );
-    match rivals.len() {
+    match count {
         0 | 1 => first,
         2 => format!("{first} and 1 other socket"),
         more => format!("{first} and {} other sockets", more - 1),
