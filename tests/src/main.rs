@@ -41,6 +41,9 @@ enum Verb {
         /// The backend it has to use.
         #[arg(long)]
         attach: Backend,
+        /// Which of the backends of this run it is, from 0: what has to do with no hook runs with the first.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        place: usize,
         /// Root of the file system that has ss, netstat and lsof, to compare with.
         #[arg(long, value_name = "DIR")]
         neighbours: Option<PathBuf>,
@@ -125,6 +128,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Run {
             portwatch,
             attach,
+            place,
             neighbours,
             long,
             filter,
@@ -133,6 +137,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         } => runner::run(&runner::Options {
             portwatch,
             backend: attach,
+            place,
             neighbours,
             long,
             filter,

@@ -25,6 +25,8 @@ use crate::{
 pub(crate) struct Options {
     pub(crate) portwatch: PathBuf,
     pub(crate) backend: Backend,
+    /// Which of the backends of a run it is: what has to do with no hook runs with the first, 0.
+    pub(crate) place: usize,
     /// Root of the file system with ss, netstat and lsof.
     pub(crate) neighbours: Option<PathBuf>,
     pub(crate) long: bool,
@@ -283,15 +285,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let mut bench = Bench::new(&options.portwatch, options.backend, options.long)?;
     bench.neighbours.clone_from(&options.neighbours);
-    let left_to = left_to(options)?;
+    // Who asks by name gets what bears it.
+    let once = options.place == 0 || !options.filter.is_empty();
     let sessions = || scenarios::all_sessions().filter(|session| wanted(session.name));
-    if let Some(chosen) = &left_to {
-        let count = sessions().filter(|session| session.once).count();
-        if count > 0 {
-            println!("note: {count} scenarios that have to do with no hook run with {chosen} only");
-        }
+    let left_out = sessions().filter(|session| session.once && !once).count();
+    if left_out > 0 {
+        println!(
+            "note: {left_out} scenarios that have to do with no hook run with the first backend"
+        );
     }
-    for session in sessions().filter(|session| left_to.is_none() || !session.once) {
+    for session in sessions().filter(|session| once || !session.once) {
         let started = Instant::now();
         let verdict = (session.run)(&bench).map_or_else(verdict_of, |()| Verdict::Passed);
         score.note(session.name, verdict, started.elapsed());
@@ -307,24 +310,6 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// The backend that the sessions of all backends are left to; `None` to run them here, as when they are asked
-/// for by name.
-fn left_to(options: &Options) -> Result<Option<String>> {
-    if !options.filter.is_empty() {
-        return Ok(None);
-    }
-    let output = Command::new(&options.portwatch)
-        .args(["doctor", "-o", "json"])
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start {}", options.portwatch.display()))?;
-    let told: serde_json::Value =
-        serde_json::from_slice(&output.stdout).context("doctor does not answer")?;
-    let chosen = lookup(&told, "backend.chosen").and_then(serde_json::Value::as_str);
-    let chosen = chosen.context("doctor chooses no backend")?;
-    Ok((chosen != options.backend.as_str()).then(|| chosen.to_owned()))
 }
 
 /// After all those scenarios: a clean end, right totals, nothing lost, and no attempt of theirs that

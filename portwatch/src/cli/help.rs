@@ -127,7 +127,8 @@ A ? under PID is an owner that cannot be seen, a - is none. On a terminal, colum
 stands are left out, and of the others those that do not fit, CLASS first. Elsewhere every column is \
 there, in every line, with - where nothing stands.
 
-Without root only what this user may see; a note says how many sockets have hidden owners. JSON has one \
+Without root only what this user may see; notes say how many sockets have hidden owners, and whether \
+network namespaces of others may be missing. JSON has one \
 socket a line, groups included.",
     },
     Section {
@@ -172,7 +173,8 @@ a name, the ports of that name in /etc/services.
 After those, connections to a port of that number, here or on another machine: their PEER has it. They do \
 not count for --pids, --first and the exit status.
 
-Without root only what this user may see; a note says how many sockets have hidden owners.",
+Without root only what this user may see; notes say how many sockets have hidden owners, and whether \
+network namespaces of others may be missing.",
     },
     Section {
         title: "EXIT STATUS",

@@ -22,6 +22,7 @@
 //! run ID SECONDS PROGRAM ARG…              run it, at most that long
 //! each SECONDS PROGRAM ARG… ; PROGRAM ARG… run the first; for each line it prints, as ID, run the
 //!                                          second with `{}` replaced by that line
+//!                                          and `{n}` by its number, from 0
 //! ```
 
 use std::collections::BTreeMap;
@@ -142,9 +143,10 @@ fn serve(host: &mut Host) -> Result<()> {
                 run(host, &id, limit, &argv);
             }
             Job::Each { limit, list, argv } => {
-                for item in run(host, "list", limit, &list) {
-                    let argv: Vec<String> =
-                        argv.iter().map(|arg| arg.replace("{}", &item)).collect();
+                for (place, item) in run(host, "list", limit, &list).into_iter().enumerate() {
+                    let place = place.to_string();
+                    let fill = |arg: &String| arg.replace("{}", &item).replace("{n}", &place);
+                    let argv: Vec<String> = argv.iter().map(fill).collect();
                     run(host, &item, limit, &argv);
                 }
             }

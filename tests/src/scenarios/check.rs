@@ -348,6 +348,40 @@ fn check_any_port(bench: &Bench) -> Result<()> {
         agrees(bench, "127.0.0.2:0", &[], &[])?;
         agrees(bench, "udp/0.0.0.0:0", &[], &[])?;
         Ok(())
+    })?;
+    in_new_namespace(|_| {
+        // Of five it tries the three in the middle, and either the first or the last.
+        sysctl("ipv4/ip_local_port_range", "40000 40004")?;
+        let _middle = [40_001, 40_002, 40_003].map(|port| tcp(LO, port));
+        for _ in 0..8 {
+            agrees(bench, "127.0.0.1:0", &[], &[])?;
+        }
+        let first = tcp(LO, 40_000)?;
+        let by_chance = [("check.doubt", "chance")];
+        expect(bench, &["check", "127.0.0.1:0"], 3, &by_chance)?;
+        let _last = tcp(LO, 40_004)?;
+        drop(first);
+        expect(bench, &["check", "127.0.0.1:0"], 3, &by_chance)?;
+        Ok(())
+    })?;
+    in_new_namespace(|_| {
+        sysctl("ipv4/ip_local_port_range", "40000 40003")?;
+        let taken = (40_000..=40_003).map(|port| -> Result<Sock> {
+            let sock = Sock::new(Kind::Tcp4)?.reuseaddr()?;
+            sock.bind(&(LO, port).into())?;
+            Ok(sock)
+        });
+        let _taken = taken.collect::<Result<Vec<_>>>()?;
+        agrees(
+            bench,
+            "127.0.0.1:0",
+            &["--reuseaddr"],
+            &[("error.type", "EADDRINUSE")],
+        )?;
+        sysctl("ipv4/ip_autobind_reuse", "1")?;
+        agrees(bench, "127.0.0.1:0", &["--reuseaddr"], &[])?;
+        agrees(bench, "127.0.0.1:0", &[], &[("error.type", "EADDRINUSE")])?;
+        Ok(())
     })
 }
 

@@ -43,7 +43,7 @@ type Count = BTreeMap<Seen, usize>;
 fn parity_with_ss_and_netstat_of_listeners(bench: &Bench) -> Result<()> {
     let scene = Scene::set(bench)?;
     let own = scene.own(&["list", "-tlnp"])?;
-    scene.shows(
+    scene.equals(
         &own,
         "ss -tlnpH",
         &ss("tcp", &scene.neighbour("ss", &["-tlnpH"])?)?,
@@ -55,7 +55,7 @@ fn parity_with_ss_and_netstat_of_listeners(bench: &Bench) -> Result<()> {
 fn parity_with_ss_and_netstat_of_udp(bench: &Bench) -> Result<()> {
     let scene = Scene::set(bench)?;
     let own = scene.own(&["list", "-ulnp"])?;
-    scene.shows(
+    scene.equals(
         &own,
         "ss -ulnpH",
         &ss("udp", &scene.neighbour("ss", &["-ulnpH"])?)?,
@@ -78,7 +78,7 @@ struct Scene<'a> {
     bench: &'a Bench,
     neighbours: &'a Path,
     netns: Netns,
-    _processes: (Crowd, Vec<Background>),
+    _processes: Processes,
     _kept: Vec<Sock>,
 }
 
@@ -164,6 +164,17 @@ impl<'a> Scene<'a> {
         Ok(count)
     }
 
+    /// Whether `own` is what ss showed, no more and no less.
+    fn equals(&self, own: &Count, neighbour: &str, found: &Count) -> Result<()> {
+        self.shows(own, neighbour, found)?;
+        let more: Vec<_> = own
+            .iter()
+            .filter(|(seen, times)| found.get(seen) != Some(times))
+            .collect();
+        ensure!(more.is_empty(), "not in {neighbour}: {more:?}");
+        Ok(())
+    }
+
     /// Whether `own` has all that a neighbour showed, which must be something.
     fn shows(&self, own: &Count, neighbour: &str, found: &Count) -> Result<()> {
         let number: usize = found.values().sum();
@@ -179,8 +190,11 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Sockets in the namespace of the calling thread.
-fn sockets() -> Result<((Crowd, Vec<Background>), Vec<Sock>)> {
+/// Processes that have sockets, until they are dropped.
+type Processes = (Crowd, Vec<Background>);
+
+/// Sockets in the namespace of the calling thread: of other processes, and our own.
+fn sockets() -> Result<(Processes, Vec<Sock>)> {
     const ANY4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     const LO4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

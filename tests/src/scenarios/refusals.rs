@@ -14,8 +14,8 @@ use crate::{
 
 pub(super) const ALL: &[Session] = sessions![
     refusal_usage: once,
-    refusal_without_root: once,
-    refusal_without_btf: once,
+    refusal_without_root,
+    refusal_without_btf,
     refusal_impossible_attach,
     refusal_unwritable_file: once,
     refusal_doctor_works_without_root: once,

@@ -104,6 +104,8 @@ impl Guest<'_> {
             cpus,
             memory: 4096,
             icount,
+            // As users have it.
+            expedited: false,
             patience: Patience {
                 boot: Duration::from_secs(300),
                 silence: Duration::from_secs(LIMIT + 60),

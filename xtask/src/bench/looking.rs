@@ -87,9 +87,13 @@ impl Place {
     /// The guest does not come to its end.
     pub(super) fn guest(guest: &Guest<'_>) -> Result<Place> {
         let mut figures = Figures::default();
-        guest.run(Clock::Wall, args("/bin/portwatch", "/usr/bin/ss"), |line| {
-            take(&mut figures, line);
-        })?;
+        guest.run(
+            Clock::Wall,
+            args("/bin/portwatch", &Neighbours::guest_command("ss")),
+            |line| {
+                take(&mut figures, line);
+            },
+        )?;
         Ok(Place {
             name: format!("emulated, {}", guest.kernel.release),
             limit: 1,

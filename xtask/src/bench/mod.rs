@@ -111,7 +111,7 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         };
         let qemu = Qemu::find_or_fetch(&cache)?;
         let neighbours = looking
-            .then(|| Neighbours::find_or_fetch(&cache))
+            .then(|| Neighbours::own().map_or_else(|| Neighbours::fetched(&cache), Ok))
             .transpose()?;
         (qemu, Kernel::find_or_fetch(&cache, line)?, root, neighbours)
     };

@@ -50,15 +50,23 @@ fn of_backends(selection: &Selection, runner: &Path, portwatch: &Built) -> Vec<T
     let listed = portwatch
         .executable("portwatch")
         .and_then(|portwatch| backends(selection, runner, portwatch));
-    let neighbours = Cache::open().and_then(|cache| Neighbours::find_or_fetch(&cache));
+    let fetched = || Cache::open().and_then(|cache| Neighbours::fetched(&cache));
+    let neighbours = Neighbours::own().map_or_else(fetched, Ok);
     // What is compared with them is skipped then, which is told.
     let neighbours = neighbours.map_err(|error| say(chain(&error))).ok();
     match listed {
         Ok(backends) => backends
             .iter()
-            .map(|backend| {
+            .enumerate()
+            .map(|(place, backend)| {
                 Tier::time(&format!("host/{backend}"), || {
-                    scenarios(selection, runner, portwatch, neighbours.as_ref(), backend)
+                    scenarios(
+                        selection,
+                        runner,
+                        portwatch,
+                        neighbours.as_ref(),
+                        (backend, place),
+                    )
                 })
             })
             .collect(),
@@ -86,14 +94,14 @@ fn scenarios(
     runner: &Path,
     portwatch: &Built,
     neighbours: Option<&Neighbours>,
-    backend: &str,
+    (backend, place): (&str, usize),
 ) -> Result<Counts> {
     let mut command = privilege::as_root(runner)?;
     command
         .arg("run")
         .arg("--portwatch")
         .arg(portwatch.executable("portwatch")?)
-        .args(["--attach", backend]);
+        .args(["--attach", backend, "--place", &place.to_string()]);
     if let Some(neighbours) = neighbours {
         command.arg("--neighbours").arg(neighbours.root());
     }

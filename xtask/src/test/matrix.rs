@@ -1,5 +1,5 @@
-//! The scenarios on Debian's kernels, in virtual machines: one boot a kernel, all its
-//! backends; several kernels at once.
+//! The scenarios on Debian's kernels, in virtual machines: several kernels at once, one boot for all backends
+//! of each; then another one for what needs the machine alone ([`Pass`]).
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::vm::console::{End, Line, Patience};
 use crate::vm::initramfs::{self, Contents, Job, NETWORK_MODULES};
 use crate::vm::kernel::{self, Kernel};
 use crate::vm::machine::Machine;
-use crate::vm::neighbours::Neighbours;
+use crate::vm::neighbours::{self, Neighbours};
 use crate::vm::qemu::Qemu;
 use crate::workspace::{self, Cache};
 
@@ -44,7 +44,14 @@ pub(crate) fn run(selection: &Selection) -> Vec<Tier> {
         let wished = selection.machines.unwrap_or_else(cpus);
         let available = side_by_side::available_memory()?;
         let at_once = side_by_side::at_once(wished, available, MEMORY.into());
-        let neighbours = Neighbours::find_or_fetch(&cache)?.files()?;
+        let neighbours = Neighbours::own().map_or_else(|| Neighbours::fetched(&cache), Ok);
+        // What is compared with them is skipped then, which is told.
+        let neighbours = neighbours
+            .and_then(|found| found.files())
+            .unwrap_or_else(|error| {
+                say(chain(&error));
+                Vec::new()
+            });
         Ok((cache, qemu, programs(neighbours)?, at_once))
     });
     let (cache, qemu, programs, at_once) = match prepared {
@@ -126,7 +133,7 @@ fn boot(
         ("/bin/portwatch-tests".to_string(), programs.runner.clone()),
     ];
     files.extend(programs.neighbours.iter().cloned());
-    let jobs = jobs(selection, pass);
+    let jobs = jobs(selection, pass, !programs.neighbours.is_empty());
     let contents = Contents {
         init: &programs.init,
         files: &files,
@@ -150,6 +157,7 @@ fn boot(
         cpus: 2,
         memory: MEMORY,
         icount: None,
+        expedited: true,
         patience,
     };
     let mut collector = Collector::new(kernel, label.clone());
@@ -166,24 +174,27 @@ fn boot(
 
 /// What PID 1 is to run: the rules of sharing a port, and the scenarios with the backends that were
 /// asked for, else those that the runner lists there.
-fn jobs(selection: &Selection, pass: Pass) -> Vec<Job> {
+fn jobs(selection: &Selection, pass: Pass, with_neighbours: bool) -> Vec<Job> {
     let words = |words: &[&str]| {
         words
             .iter()
             .map(ToString::to_string)
             .collect::<Vec<String>>()
     };
-    let run = |backend: &str| {
+    let run = |backend: &str, place: &str| {
         let mut argv = words(&[
             "/bin/portwatch-tests",
             "run",
             "--portwatch",
             "/bin/portwatch",
-            "--neighbours",
-            "/",
             "--attach",
             backend,
+            "--place",
+            place,
         ]);
+        if with_neighbours {
+            argv.extend(words(&["--neighbours", neighbours::GUEST_ROOT]));
+        }
         argv.extend(selection.scenario_options());
         argv.extend(words(&pass.options()));
         argv
@@ -214,13 +225,14 @@ fn jobs(selection: &Selection, pass: Pass) -> Vec<Job> {
         jobs.push(Job::Each {
             limit,
             list,
-            argv: run("{}"),
+            argv: run("{}", "{n}"),
         });
     }
-    jobs.extend(selection.attach.iter().map(|backend| Job::Run {
+    let chosen = selection.attach.iter().enumerate();
+    jobs.extend(chosen.map(|(place, backend)| Job::Run {
         id: backend.clone(),
         limit,
-        argv: run(backend),
+        argv: run(backend, &place.to_string()),
     }));
     // Who asks for one scenario does not ask for this.
     if selection.filter.is_none() && pass != Pass::Alone {
@@ -448,7 +460,7 @@ mod tests {
                 long: false,
                 filter: filter.map(String::from),
             };
-            let jobs = jobs(&selection, Pass::Whole);
+            let jobs = jobs(&selection, Pass::Whole, true);
             let is_rules = |job: &&Job| matches!(job, Job::Run { id, .. } if id == rules::ID);
             (jobs.iter().filter(is_rules).count(), jobs.len())
         };

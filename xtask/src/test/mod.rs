@@ -30,14 +30,16 @@ use crate::{cargo, toolchain, workspace};
 /// Without options everything runs, in this order: format, clippy (host code, eBPF code), unit
 /// (with documentation and command line tests), the eBPF object, the scenarios on this machine's
 /// kernel as root, and the scenarios in virtual machines with Debian's kernels 5.10, 6.1, 6.12 and
-/// the newest (7.x), for every backend that the kernel offers. On each kernel 5,000 random cases (with --long 100,000) also
+/// the newest (7.x), for every backend that the kernel offers; what depends on time runs there once more
+/// by itself. On each kernel 5,000 random cases (with --long 100,000) also
 /// compare the rules of sharing a port with what bind() and listen() do, and 1,000 (10,000) the answers
 /// of `portwatch check`; the seed is printed.
 ///
 /// The VMs need no installation: QEMU (36 MB) and the kernels (20 to 35 MB each) are fetched as
 /// Debian packages from this machine's own mirror and unpacked into the cache, which is
-/// $PORTWATCH_CACHE, else $XDG_CACHE_HOME/portwatch, else ~/.cache/portwatch. A second run needs no
-/// network; remove a folder there to have it fetched anew. Logs: target/xtask/vm/KERNEL/.
+/// $PORTWATCH_CACHE, else $XDG_CACHE_HOME/portwatch, else ~/.cache/portwatch; so are ss, netstat and
+/// lsof, to compare with, where this machine lacks them. A second run needs no network; remove a folder
+/// there to have it fetched anew. Logs: target/xtask/vm/KERNEL/.
 ///
 /// The last line is always `N passed, N failed, N skipped`; the exit code is 0 if nothing failed.
 /// Skips are compared with tests/expected-skips.txt: with CI=true a surprise is a failure.

@@ -65,7 +65,8 @@ pub(crate) enum Job {
         /// Program and arguments.
         argv: Vec<String>,
     },
-    /// Run one program, and for each line it prints another one, with `{}` replaced by the line.
+    /// Run one program, and for each line it prints another one, with `{}` replaced by the line and `{n}` by
+    /// its number, from 0.
     Each {
         /// For each of the runs, in seconds.
         limit: u64,

@@ -8,8 +8,10 @@ use anyhow::Result;
 
 use crate::exec::output;
 
-const FOLDER: &str = "lib/x86_64-linux-gnu";
-const LOADER: &str = "ld-linux-x86-64.so.2";
+/// Where libraries lie.
+pub(crate) const FOLDER: &str = "lib/x86_64-linux-gnu";
+/// Name of the dynamic loader.
+pub(crate) const LOADER: &str = "ld-linux-x86-64.so.2";
 
 /// A file for the guest.
 #[derive(Debug, Clone, PartialEq)]

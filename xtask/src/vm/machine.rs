@@ -37,6 +37,10 @@ pub(crate) struct Machine<'a> {
     /// Count instructions: the guest's clock advances by 2^N ns with each one (QEMU's
     /// `-icount shift=N`). Only with one CPU. `None`: the clock is the real one.
     pub(crate) icount: Option<u32>,
+    /// Expedite RCU grace periods, which end sooner then and promise the same (kernel:
+    /// Documentation/admin-guide/kernel-parameters.txt): a start and an end of portwatch wait for some
+    /// hundreds of them, an eighth of their time.
+    pub(crate) expedited: bool,
     /// How long to wait.
     pub(crate) patience: Patience,
 }
@@ -159,6 +163,7 @@ impl Machine<'_> {
             cpus,
             memory,
             icount,
+            expedited,
             ..
         } = self;
         let mut command = qemu.command();
@@ -182,7 +187,12 @@ impl Machine<'_> {
             .arg(initramfs);
         // panic=-1 with -no-reboot: a panic ends QEMU at once. loglevel=5 shows warnings too.
         let options = "console=ttyS0 panic=-1 oops=panic loglevel=5";
-        command.args(["-append", &format!("{options}{}", grace_periods(*icount))]);
+        let faster = if *expedited {
+            " rcupdate.rcu_expedited=1"
+        } else {
+            ""
+        };
+        command.args(["-append", &format!("{options}{faster}")]);
         for port in [console, results] {
             let mut file = std::ffi::OsString::from("file:");
             file.push(port);
@@ -201,18 +211,6 @@ fn cpu_model(icount: Option<u32>) -> &'static str {
     match icount {
         None => "max,erms=off,fsrm=off",
         Some(_) => "max",
-    }
-}
-
-/// How the guest waits for RCU grace periods.
-///
-/// A start and an end of portwatch wait for some hundreds, an eighth of their time; expedited ones end
-/// sooner and promise the same (kernel: Documentation/admin-guide/kernel-parameters.txt). Not where
-/// instructions are counted, as above.
-fn grace_periods(icount: Option<u32>) -> &'static str {
-    match icount {
-        None => " rcupdate.rcu_expedited=1",
-        Some(_) => "",
     }
 }
 

@@ -25,6 +25,9 @@ const PROGRAMS: &[&str] = &["ss", "netstat", "lsof"];
 /// Where programs lie, of systems whose /bin is not the same as /usr/bin too.
 const FOLDERS: &[&str] = &["usr/bin", "bin"];
 
+/// Where they are in a guest.
+pub(crate) const GUEST_ROOT: &str = "/neighbours";
+
 /// Where they are.
 #[derive(Debug, Clone)]
 pub(crate) struct Neighbours {
@@ -32,15 +35,17 @@ pub(crate) struct Neighbours {
 }
 
 impl Neighbours {
-    /// This machine's own if it has all of them, else Debian's, fetched into the cache.
+    /// This machine's own, if it has all of them.
+    pub(crate) fn own() -> Option<Neighbours> {
+        let own = Neighbours { root: "/".into() };
+        own.programs().is_ok().then_some(own)
+    }
+
+    /// Debian's, from the cache.
     ///
     /// # Errors
     /// They have to be fetched and cannot be.
-    pub(crate) fn find_or_fetch(cache: &Cache) -> Result<Neighbours> {
-        let own = Neighbours { root: "/".into() };
-        if own.programs().is_ok() {
-            return Ok(own);
-        }
+    pub(crate) fn fetched(cache: &Cache) -> Result<Neighbours> {
         let root = cache.path().join("neighbours").join("root");
         if !root.is_dir() {
             Apt::open(cache.path(), SUITES)?.unpack(
@@ -81,7 +86,7 @@ impl Neighbours {
         ))
     }
 
-    /// For a guest: each in /usr/bin, and the libraries that they need.
+    /// For a guest: under a root of their own, where they do not meet the libraries of others.
     ///
     /// # Errors
     /// A library is missing.
@@ -89,11 +94,19 @@ impl Neighbours {
         let programs = self.programs()?;
         let needed = libraries::of(&self.root, &programs)?;
         let named = PROGRAMS.iter().zip(programs);
-        let named = named.map(|(name, file)| (format!("/usr/bin/{name}"), file));
-        let needed = needed.into_iter();
-        Ok(named
-            .chain(needed.map(|Library { inside, file }| (inside, file)))
-            .collect())
+        let named = named.map(|(name, file)| (format!("{GUEST_ROOT}/usr/bin/{name}"), file));
+        let beside = |Library { inside, file }: Library| {
+            let name = inside.rsplit('/').next().unwrap_or(&inside);
+            (format!("{GUEST_ROOT}/{}/{name}", libraries::FOLDER), file)
+        };
+        Ok(named.chain(needed.into_iter().map(beside)).collect())
+    }
+
+    /// What to type for one of them in the guest.
+    pub(crate) fn guest_command(name: &str) -> String {
+        let folder = format!("{GUEST_ROOT}/{}", libraries::FOLDER);
+        let loader = libraries::LOADER;
+        format!("{folder}/{loader} --library-path {folder} {GUEST_ROOT}/usr/bin/{name}")
     }
 
     fn programs(&self) -> Result<Vec<PathBuf>> {
