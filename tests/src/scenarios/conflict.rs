@@ -17,6 +17,7 @@ use super::{
     scenarios,
 };
 use crate::{
+    bench,
     degraded::{self, Feature},
     expect::Want,
     script::{Judged, Script},
@@ -408,7 +409,20 @@ fn leave_time_wait(s: &mut Script, listener: Sock) -> Result<(SocketAddr, Socket
     // Who closes first keeps the TIME_WAIT.
     drop(accepted);
     drop(client);
+    // The last segments may wait for a CPU.
+    bench::until("a TIME_WAIT", || is_in_time_wait(local.port()))?;
     Ok((local, peer))
+}
+
+/// Whether a connection of IPv4 with that local port is (proc_pid_net(5), `/proc/net/tcp`).
+fn is_in_time_wait(port: u16) -> Result<bool> {
+    const TIME_WAIT: &str = "06";
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").context("no /proc/net/tcp")?;
+    let end = format!(":{port:04X}");
+    Ok(table.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        words.next().is_some_and(|local| local.ends_with(&end)) && words.nth(1) == Some(TIME_WAIT)
+    }))
 }
 
 fn conflict_time_wait(s: &mut Script) -> Result<()> {
