@@ -128,8 +128,7 @@ stands are left out, and of the others those that do not fit, CLASS first. Elsew
 there, in every line, with - where nothing stands.
 
 Without root only what this user may see; notes say how many sockets have hidden owners, and whether \
-network namespaces of others may be missing. JSON has one \
-socket a line, groups included.",
+network namespaces may be missing. JSON has one socket a line, groups included.",
     },
     Section {
         title: "EXIT STATUS",
@@ -174,7 +173,7 @@ After those, connections to a port of that number, here or on another machine: t
 not count for --pids, --first and the exit status.
 
 Without root only what this user may see; notes say how many sockets have hidden owners, and whether \
-network namespaces of others may be missing.",
+network namespaces may be missing.",
     },
     Section {
         title: "EXIT STATUS",

@@ -94,7 +94,7 @@ pub(super) fn find(
         notes.push(format!("{closed} network namespaces cannot be looked into"));
     }
     if may_be_elsewhere {
-        notes.push("network namespaces of other users' processes may be missing".to_owned());
+        notes.push("network namespaces may be missing: not every process shows its own".to_owned());
     }
     notes.extend(
         absent

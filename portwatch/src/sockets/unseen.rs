@@ -15,7 +15,7 @@ use crate::{
     event::{Holder, Missed},
 };
 
-/// Longest look: what tells a socket of another kind takes 2 µs, a copy of a TCP socket some more.
+/// Longest look. What is left out then is told as missed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Adds those that `take` takes, which may complete them. `places`: where all sockets are. What was missed.

@@ -37,11 +37,16 @@ pub(crate) struct Suites {
     pub(crate) expired: bool,
 }
 
-/// Debian 12 with security updates: QEMU's libraries, the keyring.
-const BOOKWORM: &[(Archive, &str)] = &[
-    (Archive::Main, "bookworm"),
-    (Archive::Security, "bookworm-security"),
-];
+/// Debian 12 with security updates: kernel 6.1, the keyring, the neighbours.
+pub(crate) const BOOKWORM: Suites = Suites {
+    name: "bookworm",
+    from: &[
+        (Archive::Main, "bookworm"),
+        (Archive::Security, "bookworm-security"),
+    ],
+    prefer: None,
+    expired: false,
+};
 
 const KEYRING_PACKAGE: &str = "debian-archive-keyring";
 const KEYRING_FILE: &str = "usr/share/keyrings/debian-archive-keyring.gpg";
@@ -228,13 +233,7 @@ fn newest_keyring(cache: &Path, mirror: &Mirror) -> Result<Option<PathBuf>> {
     let target = cache.join("keyring");
     let file = target.join(KEYRING_FILE);
     if !file.is_file() {
-        let suites = Suites {
-            name: "bookworm",
-            from: BOOKWORM,
-            prefer: None,
-            expired: false,
-        };
-        let apt = Apt::with_keyring(cache, suites, mirror, mirror.keyring.as_deref())?;
+        let apt = Apt::with_keyring(cache, BOOKWORM, mirror, mirror.keyring.as_deref())?;
         apt.unpack(
             "Debian's archive keys",
             &[KEYRING_PACKAGE],
@@ -381,7 +380,7 @@ linux-image-7.3.4+deb13-cloud-amd64
             security: "http://s/sec".into(),
             keyring: None,
         };
-        let text = sources_list(BOOKWORM, &mirror, Some(Path::new("/k.gpg")));
+        let text = sources_list(BOOKWORM.from, &mirror, Some(Path::new("/k.gpg")));
         assert_eq!(
             text,
             "deb [signed-by=/k.gpg] http://m/debian bookworm main\ndeb [signed-by=/k.gpg] http://s/sec bookworm-security main\n"

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::fetch::{Apt, Archive, Closure, Suites};
+use super::fetch::{Apt, Archive, BOOKWORM, Closure, Suites};
 use crate::workspace::Cache;
 
 /// A kernel of the matrix, and the suites that have it.
@@ -30,15 +30,7 @@ pub(crate) const MATRIX: &[Line] = &[
     },
     Line {
         tag: "6.1",
-        suites: Suites {
-            name: "bookworm",
-            from: &[
-                (Archive::Main, "bookworm"),
-                (Archive::Security, "bookworm-security"),
-            ],
-            prefer: None,
-            expired: false,
-        },
+        suites: BOOKWORM,
     },
     Line {
         tag: "6.12",

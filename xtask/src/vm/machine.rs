@@ -38,8 +38,8 @@ pub(crate) struct Machine<'a> {
     /// `-icount shift=N`). Only with one CPU. `None`: the clock is the real one.
     pub(crate) icount: Option<u32>,
     /// Expedite RCU grace periods, which end sooner then and promise the same (kernel:
-    /// Documentation/admin-guide/kernel-parameters.txt): a start and an end of portwatch wait for some
-    /// hundreds of them, an eighth of their time.
+    /// Documentation/admin-guide/kernel-parameters.txt): starts and ends of portwatch take an
+    /// eighth less.
     pub(crate) expedited: bool,
     /// How long to wait.
     pub(crate) patience: Patience,

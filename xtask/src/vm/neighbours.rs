@@ -4,19 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::fetch::{Apt, Archive, Closure, Suites};
+use super::fetch::{Apt, BOOKWORM, Closure};
 use super::libraries::{self, Library};
 use crate::workspace::Cache;
-
-const SUITES: Suites = Suites {
-    name: "bookworm",
-    from: &[
-        (Archive::Main, "bookworm"),
-        (Archive::Security, "bookworm-security"),
-    ],
-    prefer: None,
-    expired: false,
-};
 
 const PACKAGES: &[&str] = &["iproute2", "net-tools", "lsof"];
 
@@ -48,7 +38,7 @@ impl Neighbours {
     pub(crate) fn fetched(cache: &Cache) -> Result<Neighbours> {
         let root = cache.path().join("neighbours").join("root");
         if !root.is_dir() {
-            Apt::open(cache.path(), SUITES)?.unpack(
+            Apt::open(cache.path(), BOOKWORM)?.unpack(
                 "ss, netstat and lsof with their libraries",
                 PACKAGES,
                 Closure::WithDependencies,
