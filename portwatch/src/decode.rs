@@ -396,15 +396,19 @@ fn holder(mut bytes: &[u8]) -> Result<Holder, DecodeError> {
         ..who
     };
     Ok(Holder {
-        taker: when(present, present::TAKER, ()).map(|()| Taker {
-            task: task_of(&who, present),
-            time_boot: noted,
-            has_it: when(flags, flags::HAS_IT | flags::CLOSING, ())
-                .map(|()| task_of(&now, present | present::PARENT)),
+        taker: when(present, present::TAKER, ()).map(|()| {
+            Box::new(Taker {
+                task: task_of(&who, present),
+                time_boot: noted,
+                has_it: when(flags, flags::HAS_IT | flags::CLOSING, ())
+                    .map(|()| task_of(&now, present | present::PARENT)),
+            })
         }),
-        closer: when(present, present::CLOSER, ()).map(|()| Closer {
-            task: task_of(&who, present),
-            time_boot: noted,
+        closer: when(present, present::CLOSER, ()).map(|()| {
+            Box::new(Closer {
+                task: task_of(&who, present),
+                time_boot: noted,
+            })
         }),
         ..holder
     })

@@ -39,7 +39,8 @@ pub fn run(options: &ListOptions) -> Result<u8, Failure> {
     } = options;
     let mut found = listing::find(scope, |_| true, output)?;
     let Found { listings, .. } = &mut found;
-    listings.sort_by_key(order);
+    // Each is moved once: they are large, and may be very many.
+    listings.sort_by_cached_key(order);
     let layout = Layout {
         columns: COLUMNS,
         header: *header,

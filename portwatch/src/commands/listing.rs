@@ -16,7 +16,6 @@ use crate::{
     sockets::{
         listing::Lister,
         look::{Seen, look},
-        options as socket_options,
         scope::Scope,
         table::Row,
     },
@@ -78,9 +77,7 @@ pub(super) fn find(
         )),
         (Ok(()), _) => {}
     }
-    let mut rows: Vec<Row> = rows.into_iter().filter(|row| keep(row)).collect();
-    // What is missed stays unknown, and each socket says so.
-    let _: Missed = socket_options::complete(&mut rows, socket_options::PATIENCE);
+    let rows: Vec<Row> = rows.into_iter().filter(|row| keep(row)).collect();
     let mut lister = Lister::new(options.numeric).context("cannot read the clocks")?;
     let now = lister.now().context("cannot read the clocks")?;
     let listings = lister

@@ -60,7 +60,7 @@ pub fn run(args: &WhoArgs, options: &OutputOptions) -> Result<u8, Failure> {
     };
     let mut found = listing::find(&scope, wanted, options)?;
     let listings = &mut found.listings;
-    listings.sort_by_key(|listing| (!has_it(&listing.socket), order(listing)));
+    listings.sort_by_cached_key(|listing| (!has_it(&listing.socket), order(listing)));
     let owners = listings.partition_point(|listing| has_it(&listing.socket));
     if *first {
         listings.truncate(1);

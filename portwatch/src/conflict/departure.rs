@@ -116,10 +116,10 @@ mod tests {
         let at = |seconds: u64, remaining: Option<u64>| {
             let holder = held(Kind::TimeWait, "127.0.0.1:80")
                 .holder(|holder| {
-                    holder.closer = Some(Closer {
+                    holder.closer = Some(Box::new(Closer {
                         task: Task::default(),
                         time_boot: now - seconds * SECOND,
-                    });
+                    }));
                 })
                 .culprit
                 .holder;
@@ -133,10 +133,10 @@ mod tests {
         assert!(at(59, None));
         assert!(!at(60, None));
         let later = held(Kind::TimeWait, "127.0.0.1:80").holder(|holder| {
-            holder.closer = Some(Closer {
+            holder.closer = Some(Box::new(Closer {
                 task: Task::default(),
                 time_boot: now + 1,
-            });
+            }));
         });
         assert_eq!(left_by(&later.culprit.holder, now, None), None);
     }

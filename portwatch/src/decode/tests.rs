@@ -543,7 +543,7 @@ fn every_member_of_a_holder_arrives() {
         of_kernel: false,
         remnant: false,
         references: Some(25),
-        taker: Some(Taker {
+        taker: Some(Box::new(Taker {
             task: event(&socket_record()).task,
             time_boot: 26,
             has_it: Some(Task {
@@ -554,12 +554,12 @@ fn every_member_of_a_holder_arrives() {
                 comm: Some("now".to_owned()),
                 ..event(&socket_record()).task
             }),
-        }),
+        })),
         // The same words as those of who got the port: a record has only one of both.
-        closer: Some(Closer {
+        closer: Some(Box::new(Closer {
             task: event(&socket_record()).task,
             time_boot: 26,
-        }),
+        })),
     };
     assert_eq!(conflict.holders, [expected]);
     let last = Last {

@@ -51,13 +51,20 @@ impl Lender {
         Ok(Self(process))
     }
 
-    /// A copy of a descriptor, if it is the one of that socket still.
+    /// A copy of a descriptor, if it is the one of that socket still. `cookie`: as sock_diag lists it; to
+    /// compare that costs half of what it costs to ask for the inode.
     ///
     /// # Errors
     /// What is missed: without the rights of ptrace (PTRACE_MODE_ATTACH_REALCREDS) the kernel refuses.
-    pub fn copy(&self, fd: u32, inode: u64) -> Result<Copy, Missed> {
+    pub fn copy(&self, fd: u32, inode: u64, cookie: Option<u64>) -> Result<Copy, Missed> {
         let fd = i32::try_from(fd).map_err(|_| Missed::Unread)?;
         let copy = pidfd_getfd(&self.0, fd, PidfdGetfdFlags::empty()).map_err(missed)?;
+        if cookie.is_some() && sockopt::socket_cookie(&copy).ok() == cookie {
+            return Ok(Copy {
+                socket: copy,
+                is_listed: true,
+            });
+        }
         let status = fstat(&copy).map_err(missed)?;
         let is_socket = status.st_mode & libc::S_IFMT == libc::S_IFSOCK;
         if status.st_ino != inode || !is_socket {
@@ -65,8 +72,7 @@ impl Lender {
         }
         Ok(Copy {
             socket: copy,
-            inode,
-            uid: status.st_uid,
+            is_listed: false,
         })
     }
 }
@@ -75,35 +81,28 @@ impl Lender {
 #[derive(Debug)]
 pub struct Copy {
     socket: OwnedFd,
-    inode: u64,
-    /// Owner of the file, which is that of the socket (net/socket.c, `sockfs_setattr`).
-    uid: u32,
+    /// It is the socket that sock_diag lists; of an MPTCP one that is the TCP socket inside.
+    is_listed: bool,
 }
 
 impl Copy {
-    /// The options of a socket, and the interface that it is bound to.
-    pub fn options(&self) -> (SocketOptions, Option<u32>) {
+    /// The interface that it is bound to.
+    fn device(&self) -> Option<u32> {
         let socket = self.socket.as_fd();
-        let is_v6 = sockopt::socket_domain(socket) == Ok(AddressFamily::INET6);
-        let protocol = number(socket, libc::SOL_SOCKET, libc::SO_PROTOCOL).ok();
-        let flag = |name| flag(socket, libc::IPPROTO_IP, name);
-        let options = SocketOptions {
-            reuseaddr: sockopt::socket_reuseaddr(socket).ok(),
-            reuseport: sockopt::socket_reuseport(socket).ok(),
-            v6only: is_v6.then(|| sockopt::ipv6_v6only(socket).ok()).flatten(),
-            freebind: flag(libc::IP_FREEBIND),
-            transparent: flag(libc::IP_TRANSPARENT),
-            bind_no_port: flag(libc::IP_BIND_ADDRESS_NO_PORT),
-            mptcp: protocol.map(|protocol| protocol == libc::IPPROTO_MPTCP),
-        };
-        let device = number(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX).ok();
-        let device = device.and_then(|device| u32::try_from(device).ok());
-        (options, device.filter(|&device| device != 0))
+        let device = number(socket, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX).ok()?;
+        u32::try_from(device).ok().filter(|&device| device != 0)
     }
 
-    /// What is not known of the socket is taken from here; the rest stays as the kernel's tables have it.
-    pub fn complete(&self, holder: &mut Holder) {
-        let (options, device) = self.options();
+    /// What is known of the options of a socket, completed: only what is not known is asked, since each
+    /// costs a call.
+    pub fn complete(
+        &self,
+        known: SocketOptions,
+        transport: Transport,
+        family: Family,
+    ) -> SocketOptions {
+        let socket = self.socket.as_fd();
+        let ip = |name| flag(socket, libc::IPPROTO_IP, name);
         let SocketOptions {
             reuseaddr,
             reuseport,
@@ -112,16 +111,22 @@ impl Copy {
             transparent,
             bind_no_port,
             mptcp,
-        } = options;
-        let known = &mut holder.socket.options;
-        known.reuseaddr = known.reuseaddr.or(reuseaddr);
-        known.reuseport = known.reuseport.or(reuseport);
-        known.v6only = known.v6only.or(v6only);
-        known.freebind = known.freebind.or(freebind);
-        known.transparent = known.transparent.or(transparent);
-        known.bind_no_port = known.bind_no_port.or(bind_no_port);
-        known.mptcp = known.mptcp.or(mptcp);
-        holder.socket.device = holder.socket.device.or(device);
+        } = known;
+        SocketOptions {
+            reuseaddr: reuseaddr.or_else(|| sockopt::socket_reuseaddr(socket).ok()),
+            reuseport: reuseport.or_else(|| sockopt::socket_reuseport(socket).ok()),
+            v6only: v6only.or_else(|| {
+                let is_v6 = family == Family::Ipv6;
+                is_v6.then(|| sockopt::ipv6_v6only(socket).ok()).flatten()
+            }),
+            freebind: freebind.or_else(|| ip(libc::IP_FREEBIND)),
+            transparent: transparent.or_else(|| ip(libc::IP_TRANSPARENT)),
+            bind_no_port: bind_no_port.or_else(|| ip(libc::IP_BIND_ADDRESS_NO_PORT)),
+            mptcp: mptcp.or_else(|| match transport {
+                Transport::Tcp if !self.is_listed => is_mptcp(socket),
+                _ => Some(false),
+            }),
+        }
     }
 
     /// The whole of a TCP socket; `None` where it is something else or has no port.
@@ -151,20 +156,29 @@ impl Copy {
             .and_then(|peer| endpoint(&peer))
             .filter(|peer| peer.port.is_some());
         let state = state(socket).ok_or(Missed::Unread)?;
-        let (options, device) = self.options();
+        let file = fstat(socket).map_err(unread)?;
+        let transport = Transport::Tcp;
+        let options = self.complete(SocketOptions::default(), transport, family);
         Ok(Some(Holder {
             peer,
             socket: Socket {
                 cookie: sockopt::socket_cookie(socket).ok(),
-                inode: Some(self.inode),
+                inode: Some(file.st_ino),
                 netns: netns(socket),
-                device,
-                uid: Some(self.uid),
+                device: self.device(),
+                // Its owner is that of the socket (net/socket.c, `sockfs_setattr`).
+                uid: Some(file.st_uid),
                 options,
             },
-            ..Holder::new(Transport::Tcp, family, state, local)
+            ..Holder::new(transport, family, state, local)
         }))
     }
+}
+
+/// Whether a stream socket is one of MPTCP.
+fn is_mptcp(socket: BorrowedFd<'_>) -> Option<bool> {
+    let protocol = number(socket, libc::SOL_SOCKET, libc::SO_PROTOCOL).ok()?;
+    Some(protocol == libc::IPPROTO_MPTCP)
 }
 
 /// It is there, and does not say what it is.
@@ -252,31 +266,56 @@ mod tests {
         let fd = socket.as_fd();
         let inode = fstat(fd).unwrap().st_ino;
         let number = u32::try_from(fd.as_raw_fd()).unwrap();
-        Lender::open(std::process::id())?.copy(number, inode)
+        Lender::open(std::process::id())?.copy(number, inode, None)
+    }
+
+    fn options(socket: &impl AsFd, family: Family) -> SocketOptions {
+        let copy = copy(socket).unwrap();
+        copy.complete(SocketOptions::default(), Transport::Udp, family)
     }
 
     #[test]
     fn options_are_those_of_the_socket() {
         let socket = UdpSocket::bind("[::1]:0").unwrap();
-        let (options, device) = copy(&socket).unwrap().options();
-        assert_eq!(options.reuseaddr, Some(false));
-        assert_eq!(options.reuseport, Some(false));
+        let of = |socket| options(socket, Family::Ipv6);
+        assert_eq!(of(&socket).reuseaddr, Some(false));
+        assert_eq!(of(&socket).reuseport, Some(false));
         // By bind() of a specific address.
-        assert_eq!(options.v6only, Some(true));
-        assert_eq!(options.mptcp, Some(false));
-        assert_eq!(device, None);
+        assert_eq!(of(&socket).v6only, Some(true));
+        assert_eq!(of(&socket).mptcp, Some(false));
         sockopt::set_socket_reuseaddr(&socket, true).unwrap();
         sockopt::set_ip_freebind(&socket, true).unwrap();
-        let (options, _) = copy(&socket).unwrap().options();
+        let SocketOptions {
+            reuseaddr,
+            reuseport,
+            freebind,
+            ..
+        } = of(&socket);
         assert_eq!(
-            (options.reuseaddr, options.reuseport, options.freebind),
+            (reuseaddr, reuseport, freebind),
             (Some(true), Some(false), Some(true))
         );
         sockopt::set_socket_reuseport(&socket, true).unwrap();
-        let (options, _) = copy(&socket).unwrap().options();
-        assert_eq!(options.reuseport, Some(true));
+        assert_eq!(of(&socket).reuseport, Some(true));
         let v4 = UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert_eq!(copy(&v4).unwrap().options().0.v6only, None);
+        assert_eq!(options(&v4, Family::Ipv4).v6only, None);
+        assert_eq!(copy(&v4).unwrap().device(), None);
+    }
+
+    #[test]
+    fn what_is_known_is_not_asked_again() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let known = SocketOptions {
+            reuseaddr: Some(true),
+            ..SocketOptions::default()
+        };
+        let copy = copy(&socket).unwrap();
+        let SocketOptions {
+            reuseaddr,
+            reuseport,
+            ..
+        } = copy.complete(known, Transport::Udp, Family::Ipv4);
+        assert_eq!((reuseaddr, reuseport), (Some(true), Some(false)));
     }
 
     #[test]
@@ -312,8 +351,13 @@ mod tests {
         let own = Lender::open(std::process::id()).unwrap();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let fd = u32::try_from(socket.as_raw_fd()).unwrap();
-        assert_eq!(own.copy(fd, 1).unwrap_err(), Missed::Nothing);
-        assert_eq!(own.copy(1_000_000, 1).unwrap_err(), Missed::Nothing);
+        let cookie = Some(sockopt::socket_cookie(&socket).unwrap());
+        assert!(own.copy(fd, 1, cookie).is_ok());
+        let other = cookie.map(|cookie| cookie + 1);
+        for cookie in [None, other] {
+            assert_eq!(own.copy(fd, 1, cookie).unwrap_err(), Missed::Nothing);
+        }
+        assert_eq!(own.copy(1_000_000, 1, cookie).unwrap_err(), Missed::Nothing);
         assert_eq!(Lender::open(0x3fff_ffff).unwrap_err(), Missed::Nothing);
         assert_eq!(missed(Errno::PERM), Missed::Hidden);
         assert_eq!(missed(Errno::NOSYS), Missed::Unread);

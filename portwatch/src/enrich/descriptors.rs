@@ -168,45 +168,41 @@ impl Descriptors {
         let Some(proc) = open(&self.proc) else {
             return (Vec::new(), Missed::Unread);
         };
-        let wanted: Vec<Wanted> = inodes
-            .iter()
+        let limits = Limits::none();
+        let scan::Outcome {
+            entries,
+            mut of_threads,
+            mut missed,
+            stopped: _,
+        } = Scan::list(proc.as_fd(), inodes, others, &limits).run(self.workers);
+        if entries.len() >= LIMIT {
+            missed = missed.max(Missed::Unread);
+        }
+        let found = entries.iter().map(|one| one.inode);
+        let found: HashSet<u64> = found.chain(of_threads.iter().map(|one| one.0)).collect();
+        let nowhere = inodes.iter().filter(|inode| !found.contains(inode));
+        let nowhere: Vec<Wanted> = nowhere
             .map(|&inode| Wanted {
                 inode,
                 references: None,
                 likely: None,
             })
             .collect();
-        let limits = Limits::none();
-        let mut targets = Targets::new(&wanted);
-        let scan::Outcome {
-            entries, missed, ..
-        } = {
-            let scan = Scan::new(proc.as_fd(), &mut targets, &limits);
-            let scan = if others { scan } else { scan.wanted_alone() };
-            scan.run(self.workers)
-        };
-        for entry in entries.iter().filter(|_| !others) {
-            targets.hit(entry.inode, entry.pid);
+        let mut targets = Targets::new(&nowhere);
+        missed = missed.max(threads::ask(proc.as_fd(), &mut targets, &limits));
+        for wanted in &nowhere {
+            let pids = targets.found(wanted).pids.into_iter();
+            of_threads.extend(pids.map(|pid| (wanted.inode, pid)));
         }
-        let mut missed = missed.max(threads::ask(proc.as_fd(), &mut targets, &limits));
-        if entries.len() >= LIMIT {
-            missed = missed.max(Missed::Unread);
-        }
-        let known: HashSet<(u64, u32)> = entries.iter().map(|one| (one.inode, one.pid)).collect();
-        let mut places: Vec<Place> = entries.into_iter().map(Place::from).collect();
-        for wanted in &wanted {
-            let inode = wanted.inode;
-            let pids = targets.found(wanted).pids;
-            let of_threads = pids
-                .into_iter()
-                .filter(|&pid| !known.contains(&(inode, pid)));
-            places.extend(of_threads.map(|pid| Place {
-                inode,
-                pid,
-                fd: None,
-            }));
-        }
-        (places, missed)
+        of_threads.sort_unstable();
+        of_threads.dedup();
+        let of_threads = of_threads.into_iter().map(|(inode, pid)| Place {
+            inode,
+            pid,
+            fd: None,
+        });
+        let places = entries.into_iter().map(Place::from).chain(of_threads);
+        (places.collect(), missed)
     }
 
     /// The same from what the kernel's iterator has shown. Sockets of other kinds are not in it, nor
@@ -334,6 +330,7 @@ impl Descriptors {
     fn scan(&mut self, proc: BorrowedFd<'_>, targets: &mut Targets, limits: &Limits) -> bool {
         let scan::Outcome {
             entries,
+            of_threads: _,
             missed,
             stopped,
         } = Scan::new(proc, targets, limits).run(self.workers);

@@ -285,7 +285,7 @@ impl Enricher {
         let holder = &culprit.holder;
         let end = expires.map(|time| time.boot);
         let closer = departure::left_by(holder, event.time_boot, end);
-        let closer = closer.map(|closer| self.departure(closer));
+        let closer = closer.map(|closer| Box::new(self.departure(closer)));
         let device = holder.socket.device;
         let place = event.socket.netns.map_or_else(Place::default, |netns| {
             self.namespaces

@@ -33,7 +33,7 @@ pub struct Possession {
     /// Not all processes could be looked at.
     pub incomplete: bool,
     /// Who got the port for it.
-    pub creator: Option<Creator>,
+    pub creator: Option<Box<Creator>>,
 }
 
 /// Finds them.
@@ -82,12 +82,12 @@ impl Owners {
             .iter()
             .zip(found)
             .map(|(culprit, Found { pids, complete })| {
-                let taker = culprit.holder.taker.as_ref();
+                let taker = culprit.holder.taker.as_deref();
                 let taker = taker.filter(|_| culprit.kind != Kind::Kernel);
                 Possession {
                     processes: self.present(culprit, taker, &pids, &mut name),
                     incomplete: !complete,
-                    creator: taker.map(|taker| self.creator(taker, &mut name)),
+                    creator: taker.map(|taker| Box::new(self.creator(taker, &mut name))),
                 }
             })
             .collect()
@@ -102,8 +102,11 @@ impl Owners {
         let Some(Entry { pid, fd, .. }) = self.descriptors.place(inode) else {
             return;
         };
-        if let Ok(copy) = Lender::open(pid).and_then(|lender| lender.copy(fd, inode)) {
-            copy.complete(holder);
+        if let Ok(copy) =
+            Lender::open(pid).and_then(|lender| lender.copy(fd, inode, holder.socket.cookie))
+        {
+            let known = holder.socket.options;
+            holder.socket.options = copy.complete(known, holder.transport, holder.family);
         }
     }
 

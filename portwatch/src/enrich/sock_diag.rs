@@ -8,7 +8,7 @@ use std::{
 };
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
 };
 use netlink_packet_sock_diag::{
     SockDiagMessage,
@@ -59,10 +59,49 @@ pub struct Listed {
     pub uid: u32,
     /// IPV6_V6ONLY; the kernel tells it only of sockets that listen or are closed, and of IPv6.
     pub v6only: Option<bool>,
+    /// IP_FREEBIND, IP_TRANSPARENT and IP_BIND_ADDRESS_NO_PORT; since Linux 5.15.
+    pub ip_options: Option<IpOptions>,
     /// The kernel keeps no more of it than of one in TIME_WAIT.
     pub remnant: bool,
     /// Time until its timer runs out, zero where none runs: of TIME_WAIT how long that lasts still.
     pub expires: Duration,
+}
+
+/// Options of the IP layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpOptions {
+    /// IP_FREEBIND.
+    pub freebind: bool,
+    /// IP_TRANSPARENT.
+    pub transparent: bool,
+    /// IP_BIND_ADDRESS_NO_PORT.
+    pub bind_no_port: bool,
+}
+
+impl IpOptions {
+    /// INET_DIAG_SOCKOPT (include/uapi/linux/inet_diag.h)
+    const ATTRIBUTE: u16 = 22;
+
+    /// From `struct inet_diag_sockopt`: bits, of which the first is the lowest on a little-endian machine
+    /// and the highest on another.
+    fn parse(value: &[u8]) -> Option<Self> {
+        let [first, second, ..] = *value else {
+            return None;
+        };
+        let bit = |byte: u8, at: u32| {
+            let at = if cfg!(target_endian = "little") {
+                at
+            } else {
+                7 - at
+            };
+            byte >> at & 1 != 0
+        };
+        Some(Self {
+            freebind: bit(first, 2),
+            transparent: bit(first, 5),
+            bind_no_port: bit(second, 0),
+        })
+    }
 }
 
 impl Listed {
@@ -79,6 +118,7 @@ impl Listed {
             cookie,
             uid,
             v6only,
+            ip_options,
             remnant,
             expires: _,
         } = self;
@@ -98,6 +138,9 @@ impl Listed {
                 uid: Some(uid).filter(|_| !remnant),
                 options: SocketOptions {
                     v6only,
+                    freebind: ip_options.map(|options| options.freebind),
+                    transparent: ip_options.map(|options| options.transparent),
+                    bind_no_port: ip_options.map(|options| options.bind_no_port),
                     ..SocketOptions::default()
                 },
             },
@@ -121,12 +164,21 @@ pub const fn every_state() -> StateFlags {
     StateFlags::from_bits_retain(u32::MAX)
 }
 
-/// Sockets that listen, and those that are bound and nothing else.
+/// Sockets that listen, and of others those that are bound; of TCP with `bound` those too that are bound and
+/// nothing else.
+///
+/// Not more than that: for any other state, CLOSE too, the kernel goes through its table of connections,
+/// which has a hundred thousand places on a machine of some gigabytes (`inet_diag_dump_icsk`, net/ipv4/inet_diag.c;
+/// later `tcp_diag_dump`, net/ipv4/tcp_diag.c).
 #[must_use]
-pub const fn bound_states() -> StateFlags {
-    StateFlags::from_bits_retain(
-        StateFlags::LISTEN.bits() | StateFlags::CLOSE.bits() | 1 << TcpState::BoundInactive as u32,
-    )
+pub fn bound_states(transport: Transport, bound: bool) -> StateFlags {
+    match transport {
+        Transport::Tcp if bound => StateFlags::from_bits_retain(
+            StateFlags::LISTEN.bits() | 1 << TcpState::BoundInactive as u32,
+        ),
+        Transport::Tcp => StateFlags::LISTEN,
+        _ => StateFlags::CLOSE,
+    }
 }
 
 /// Lists the sockets, IPv4 first, up to `deadline`; whether these are all.
@@ -338,6 +390,15 @@ fn listed(response: &InetResponse, expires: Duration) -> Option<Listed> {
         Nla::SkV6Only(only) => Some(*only),
         _ => None,
     });
+    let ip_options = nlas.iter().find_map(|nla| match nla {
+        Nla::Other(nla) if nla.kind() == IpOptions::ATTRIBUTE => {
+            let mut room = [0; 8];
+            let value = room.get_mut(..nla.value_len())?;
+            nla.emit_value(value);
+            IpOptions::parse(value)
+        }
+        _ => None,
+    });
     Some(Listed {
         family,
         state: TcpState::from_kernel(header.state)?,
@@ -354,6 +415,7 @@ fn listed(response: &InetResponse, expires: Duration) -> Option<Listed> {
         cookie: Some(u64::from_ne_bytes(id.cookie)).filter(|&cookie| cookie != 0),
         uid: header.uid,
         v6only: v6only.filter(|_| family == Family::Ipv6),
+        ip_options,
         // In FIN_WAIT2 it is not always one, but only these have that timer (net/ipv4/tcp_diag.c and
         // net/ipv4/inet_diag.c, `inet_twsk_diag_fill`).
         remnant: header.timer == Some(Timer::TimeWait),

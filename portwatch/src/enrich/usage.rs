@@ -309,6 +309,7 @@ mod tests {
             cookie: None,
             uid: 0,
             v6only: None,
+            ip_options: None,
             remnant: state == TcpState::TimeWait,
             expires: Duration::ZERO,
         }

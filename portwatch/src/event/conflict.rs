@@ -33,9 +33,9 @@ pub struct Holder {
     /// each system call that is at work on it. `None` where there is no file.
     pub references: Option<u32>,
     /// Who got the port for it.
-    pub taker: Option<Taker>,
+    pub taker: Option<Box<Taker>>,
     /// Who closed it, of a connection that no process has open any more.
-    pub closer: Option<Closer>,
+    pub closer: Option<Box<Closer>>,
 }
 
 impl Holder {
@@ -416,9 +416,9 @@ pub struct Owner {
     /// Not all processes could be looked at: there may be more.
     pub incomplete: bool,
     /// Who got the port for it.
-    pub creator: Option<Creator>,
+    pub creator: Option<Box<Creator>>,
     /// Who closed it, of a connection that no process has open any more.
-    pub closer: Option<Departure>,
+    pub closer: Option<Box<Departure>>,
     /// When TIME_WAIT ends.
     pub expires: Option<Time>,
     /// Port names and classes of the local end.

@@ -94,14 +94,14 @@ impl Held {
     }
 
     pub(crate) fn created(mut self, occupant: Occupant, exited: bool) -> Self {
-        self.owner.creator = Some(Creator { occupant, exited });
+        self.owner.creator = Some(Box::new(Creator { occupant, exited }));
         self
     }
 
     /// It was closed by that process, so many seconds ago, and stays in TIME_WAIT for as many as are left
     /// of a minute.
     pub(crate) fn closed(mut self, occupant: Occupant, exited: bool, seconds: u64) -> Self {
-        self.owner.closer = Some(departure(occupant, exited, seconds));
+        self.owner.closer = Some(Box::new(departure(occupant, exited, seconds)));
         let left = 60 - seconds;
         self.owner.expires = Some(Time {
             boot: NOW + left * SECOND,

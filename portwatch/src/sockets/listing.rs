@@ -2,7 +2,7 @@
 
 use std::{io, time::Instant};
 
-use super::table::Row;
+use super::{options, table::Row};
 use crate::{
     enrich::{
         clock::Clock,
@@ -59,14 +59,14 @@ impl Lister {
         self.clock.now()
     }
 
-    /// Names the processes of sockets; `before`: what they ran before the sockets were looked up;
-    /// `complete`: every process was looked at.
+    /// Names the processes of sockets, and completes their options; `before`: what they ran before the
+    /// sockets were looked up; `complete`: every process was looked at.
     ///
     /// # Errors
     /// A clock that cannot be read.
     pub fn list(
         &mut self,
-        rows: Vec<Row>,
+        mut rows: Vec<Row>,
         before: &Images,
         complete: bool,
     ) -> io::Result<Vec<Listing>> {
@@ -74,7 +74,9 @@ impl Lister {
             boot: self.now()?.boot,
             instant: Instant::now(),
         };
-        let occupants = self.occupants(&rows, before);
+        let name = |rows: &[Row]| self.occupants(rows, before);
+        // What is missed stays unknown, and each socket says so.
+        let (_, occupants) = options::complete(&mut rows, options::PATIENCE, name);
         Ok(rows
             .into_iter()
             .zip(occupants)

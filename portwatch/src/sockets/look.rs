@@ -185,7 +185,8 @@ fn queries(scope: &Scope) -> Vec<Query> {
             // The kernel passes over the others, which may be very many.
             states: match scope.reach {
                 Reach::All => sock_diag::every_state(),
-                Reach::Bound | Reach::Listening => sock_diag::bound_states(),
+                Reach::Bound => sock_diag::bound_states(transport, true),
+                Reach::Listening => sock_diag::bound_states(transport, false),
             },
             ports: scope.port.map_or(0..=u16::MAX, |port| port..=port),
             peer_port: None,

@@ -1,80 +1,190 @@
 //! Options that sock_diag does not tell, asked of the sockets themselves.
 
 use std::{
-    collections::BTreeMap,
+    num::NonZeroUsize,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
 use super::table::Row;
 use crate::{
     enrich::copied::Lender,
-    event::{Holder, Missed},
+    event::{Family, Holder, Missed, SocketOptions, Transport},
 };
 
-/// Longest look. 20,000 copies, with the options read of each, took some 0.2 s (`cargo xtask bench
-/// --looking`, beside a look that needs none).
+/// Longest look. 20,000 sockets take some 50 ms on two CPUs.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Completes the sockets whose options are not known, as long as `patience` lasts. What is missed of them
-/// stays unknown: without the rights of ptrace, for want of time, or because no process has them.
-pub fn complete(rows: &mut [Row], patience: Duration) -> Missed {
+/// Sockets per thread: starting one costs as much as asking some ten.
+const SHARE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(127);
+
+/// Threads at most: each asks processes of its own, so that they do not wait for each other.
+const WORKERS: usize = 4;
+
+/// Completes the sockets whose options are not known, as long as `patience` lasts, and does something else
+/// with them `meanwhile`. What is missed of them stays unknown: without the rights of ptrace, for want of
+/// time, or because no process has them.
+pub fn complete<T>(
+    rows: &mut [Row],
+    patience: Duration,
+    meanwhile: impl FnOnce(&[Row]) -> T,
+) -> (Missed, T) {
     let deadline = Instant::now().checked_add(patience);
     let mut missed = Missed::Nothing;
-    for (pid, places) in by_process(rows) {
-        let places = || {
-            let places = places.iter().copied();
-            places.filter(|&(at, _)| rows.get(at).is_some_and(lacks_options))
-        };
-        if places().next().is_none() {
-            continue;
-        }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return missed.max(Missed::Unread);
-        }
-        let lender = match Lender::open(pid) {
-            Ok(lender) => lender,
-            Err(why) => {
-                missed = missed.max(why);
-                continue;
-            }
-        };
-        let places: Vec<_> = places().collect();
-        for (at, fd) in places {
-            let Some(row) = rows.get_mut(at) else {
-                continue;
-            };
-            let inode = row.socket.socket.inode.unwrap_or_default();
-            match lender.copy(fd, inode) {
-                Ok(copy) => copy.complete(&mut row.socket),
-                Err(why) => missed = missed.max(why),
+    let (mut answers, value) = ask(&places(rows, 0), deadline, || meanwhile(rows));
+    // Another descriptor of those whose first was closed meanwhile or could not be copied.
+    for turn in 1.. {
+        missed = missed.max(answers.missed);
+        for (at, options) in answers.options {
+            if let Some(row) = rows.get_mut(at) {
+                row.socket.socket.options = options;
             }
         }
+        let places = places(rows, turn);
+        if answers.late || places.is_empty() {
+            break;
+        }
+        (answers, ()) = ask(&places, deadline, || ());
     }
-    missed
+    (missed, value)
 }
 
-/// Where to ask, process by process: places in `rows`, and descriptors.
-fn by_process(rows: &[Row]) -> BTreeMap<u32, Vec<(usize, u32)>> {
-    let mut processes: BTreeMap<u32, Vec<(usize, u32)>> = BTreeMap::new();
-    for (at, row) in rows
-        .iter()
-        .enumerate()
-        .filter(|(_, row)| lacks_options(row))
-    {
-        for seen in &row.seen {
-            // In the table of a thread it is not to be had by its process.
-            if let Some(fd) = seen.fd {
-                processes.entry(seen.pid).or_default().push((at, fd));
-            }
-        }
-    }
-    processes
+/// Where to ask for what is not known.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    pid: u32,
+    fd: u32,
+    inode: u64,
+    cookie: Option<u64>,
+    /// Of the row.
+    at: usize,
+    transport: Transport,
+    family: Family,
+    known: SocketOptions,
 }
 
-fn lacks_options(row: &Row) -> bool {
-    let Holder { socket, .. } = &row.socket;
-    socket.inode.is_some()
-        && (socket.options.reuseaddr.is_none() || socket.options.reuseport.is_none())
+/// The descriptor with this number of each socket whose options are not known, process by process.
+fn places(rows: &[Row], turn: usize) -> Vec<Place> {
+    let place = |(at, row): (usize, &Row)| {
+        let Holder {
+            socket,
+            transport,
+            family,
+            ..
+        } = &row.socket;
+        // In the table of a thread it is not to be had by its process.
+        let mut seen = row
+            .seen
+            .iter()
+            .filter_map(|seen| Some((seen.pid, seen.fd?)));
+        let known = socket.options;
+        let is_known = known.reuseaddr.is_some() && known.reuseport.is_some();
+        let inode = socket.inode.filter(|_| !is_known)?;
+        let (pid, fd) = seen.nth(turn)?;
+        Some(Place {
+            pid,
+            fd,
+            inode,
+            cookie: socket.cookie,
+            at,
+            transport: *transport,
+            family: *family,
+            known,
+        })
+    };
+    let mut places: Vec<Place> = rows.iter().enumerate().filter_map(place).collect();
+    places.sort_unstable_by_key(|place| (place.pid, place.fd));
+    places
+}
+
+/// What came of asking.
+#[derive(Debug, Default)]
+struct Answers {
+    /// Rows, and their options.
+    options: Vec<(usize, SocketOptions)>,
+    missed: Missed,
+    /// There was no time for all.
+    late: bool,
+}
+
+/// Asks at all places, by several threads where there are many; this one does something else first.
+fn ask<T>(
+    places: &[Place],
+    deadline: Option<Instant>,
+    meanwhile: impl FnOnce() -> T,
+) -> (Answers, T) {
+    let processes: Vec<&[Place]> = places.chunk_by(|one, other| one.pid == other.pid).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut answers = Answers::default();
+        while let Some(places) = processes.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                answers.missed = answers.missed.max(Missed::Unread);
+                answers.late = true;
+                break;
+            }
+            of_process(places, &mut answers);
+        }
+        answers
+    };
+    let cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = (places.len() / SHARE).min(cpus).min(WORKERS);
+    thread::scope(|scope| {
+        // One that cannot be started leaves its work to the others.
+        let helpers: Vec<_> = (0..workers)
+            .filter_map(|_| {
+                let named = thread::Builder::new().name("options".to_owned());
+                named.spawn_scoped(scope, work).ok()
+            })
+            .collect();
+        let value = meanwhile();
+        let mut all = work();
+        for helper in helpers {
+            match helper.join() {
+                Ok(answers) => {
+                    all.options.extend(answers.options);
+                    all.missed = all.missed.max(answers.missed);
+                    all.late |= answers.late;
+                }
+                Err(_) => all.missed = all.missed.max(Missed::Unread),
+            }
+        }
+        (all, value)
+    })
+}
+
+/// Asks the sockets of one process.
+fn of_process(places: &[Place], answers: &mut Answers) {
+    let Some(pid) = places.first().map(|place| place.pid) else {
+        return;
+    };
+    let lender = match Lender::open(pid) {
+        Ok(lender) => lender,
+        Err(why) => {
+            answers.missed = answers.missed.max(why);
+            return;
+        }
+    };
+    for place in places {
+        let Place {
+            fd,
+            inode,
+            cookie,
+            at,
+            transport,
+            family,
+            known,
+            pid: _,
+        } = *place;
+        match lender.copy(fd, inode, cookie) {
+            Ok(copy) => {
+                let options = copy.complete(known, transport, family);
+                answers.options.push((at, options));
+            }
+            Err(why) => answers.missed = answers.missed.max(why),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -131,7 +241,8 @@ mod tests {
             // Nobody has it.
             row(&listener, vec![]),
         ];
-        assert_eq!(complete(&mut rows, PATIENCE), Missed::Nothing);
+        let (missed, count) = complete(&mut rows, PATIENCE, <[Row]>::len);
+        assert_eq!((missed, count), (Missed::Nothing, 3));
         let reuse = |at: usize| {
             let options = &rows[at].socket.socket.options;
             (options.reuseaddr, options.reuseport)
@@ -148,7 +259,7 @@ mod tests {
         known.socket.socket.options.reuseaddr = Some(true);
         known.socket.socket.device = Some(7);
         let mut rows = vec![known];
-        complete(&mut rows, PATIENCE);
+        complete(&mut rows, PATIENCE, |_| ());
         assert_eq!(rows[0].socket.socket.options.reuseaddr, Some(true));
         assert_eq!(rows[0].socket.socket.options.reuseport, Some(false));
         assert_eq!(rows[0].socket.socket.device, Some(7));
@@ -158,7 +269,8 @@ mod tests {
     fn without_time_nothing_is_known_and_that_is_said() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut rows = vec![row(&socket, vec![at(&socket)])];
-        assert_eq!(complete(&mut rows, Duration::ZERO), Missed::Unread);
+        let (missed, ()) = complete(&mut rows, Duration::ZERO, |_| ());
+        assert_eq!(missed, Missed::Unread);
         assert_eq!(rows[0].socket.socket.options.reuseaddr, None);
     }
 }

@@ -79,7 +79,8 @@ pub fn survey(transport: Transport, ports: &RangeInclusive<u16>) -> io::Result<S
         }
     }
     let (mut rows, left_out) = table.finish();
-    missed = missed.max(options::complete(&mut rows, options::PATIENCE));
+    let (unasked, ()) = options::complete(&mut rows, options::PATIENCE, |_| ());
+    missed = missed.max(unasked);
     Ok(Survey {
         rows,
         missed,

@@ -98,7 +98,7 @@ fn look<'a>(places: impl Iterator<Item = &'a Place>, deadline: Option<Instant>) 
             lender = Some((pid, Lender::open(pid)));
         }
         let copy = match &lender {
-            Some((_, Ok(lender))) => lender.copy(fd, inode),
+            Some((_, Ok(lender))) => lender.copy(fd, inode, None),
             Some((_, Err(why))) => Err(*why),
             None => continue,
         };

@@ -60,13 +60,13 @@ impl Place {
     /// # Errors
     /// It cannot be measured.
     pub(super) fn native(tests: &Path, portwatch: &Path, neighbours: &Neighbours) -> Result<Place> {
-        let own = format!(
-            "{} helper without-iterator {}",
-            tests.display(),
-            portwatch.display()
-        );
         let mut command = privilege::as_root(tests)?;
-        command.args(args(&own, &neighbours.command("ss")?));
+        // Once for all runs: it takes longer than they do.
+        command.args(["helper", "without-iterator"]).arg(tests);
+        command.args(args(
+            &portwatch.display().to_string(),
+            &neighbours.command("ss")?,
+        ));
         let mut figures = Figures::default();
         for line in output(&mut command)?.lines() {
             take(&mut figures, line);

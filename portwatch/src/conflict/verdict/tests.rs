@@ -136,11 +136,11 @@ fn who_got_the_port_after_the_refusal_is_not_blamed_for_it() {
     let mut late = holder("127.0.0.1:8080", TcpState::Listen);
     let event = failed(Op::Bind, "127.0.0.1:8080", libc::EADDRINUSE);
     let mut taken = |time_boot| {
-        late.taker = Some(Taker {
+        late.taker = Some(Box::new(Taker {
             task: event.task.clone(),
             time_boot,
             has_it: None,
-        });
+        }));
         in_the_way("127.0.0.1:8080", vec![late.clone()]).kind
     };
     assert_eq!(taken(event.time_boot), Kind::Listener);

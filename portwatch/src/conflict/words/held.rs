@@ -383,7 +383,7 @@ fn closed_by(case: &Case<'_>, owner: &Owner) -> Option<String> {
         occupant,
         exited,
         closed,
-    } = owner.closer.as_ref()?;
+    } = owner.closer.as_deref()?;
     let who = if occupant.task.pid == case.event.task.pid {
         "this very process".to_owned()
     } else if *exited && same_program(case, occupant).is_some() {

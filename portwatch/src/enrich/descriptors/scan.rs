@@ -4,7 +4,7 @@ use std::{
     num::NonZeroUsize,
     os::fd::BorrowedFd,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -29,6 +29,8 @@ const ROUNDS: usize = 3;
 pub(super) struct Outcome {
     /// Sockets in descriptor tables, wanted or not; up to [`LIMIT`] of each thread.
     pub(super) entries: Vec<Entry>,
+    /// What the tables of threads show, by inode and process, where that is to be listed.
+    pub(super) of_threads: Vec<(u64, u32)>,
     /// Processes that could not be looked at.
     pub(super) missed: Missed,
     /// It ended early, because everything was found.
@@ -41,8 +43,19 @@ pub(super) struct Scan<'a> {
     proc: BorrowedFd<'a>,
     limits: &'a Limits,
     inodes: Vec<u64>,
-    targets: Mutex<&'a mut Targets>,
-    wanted_alone: bool,
+    aim: Aim<'a>,
+}
+
+/// What it is for.
+#[derive(Debug)]
+enum Aim<'a> {
+    /// To find these; it ends when that is done.
+    Find(Mutex<&'a mut Targets>),
+    /// To list all places, to the end: of all sockets, or of those that are wanted.
+    List {
+        others: bool,
+        of_threads: Mutex<Vec<(u64, u32)>>,
+    },
 }
 
 impl<'a> Scan<'a> {
@@ -52,22 +65,30 @@ impl<'a> Scan<'a> {
             proc,
             limits,
             inodes: targets.open(),
-            targets: Mutex::new(targets),
-            wanted_alone: false,
+            aim: Aim::Find(Mutex::new(targets)),
         }
     }
 
-    /// Entries of what is wanted and of nothing else, to the end: only what the tables of threads show is
-    /// put into the targets.
-    pub(super) fn wanted_alone(self) -> Self {
+    /// For a list of all places of these sockets, or of all.
+    pub(super) fn list(
+        proc: BorrowedFd<'a>,
+        inodes: &[u64],
+        others: bool,
+        limits: &'a Limits,
+    ) -> Self {
+        let mut inodes = inodes.to_vec();
+        inodes.sort_unstable();
+        let of_threads = Mutex::default();
         Self {
-            wanted_alone: true,
-            ..self
+            proc,
+            limits,
+            inodes,
+            aim: Aim::List { others, of_threads },
         }
     }
 
     /// Does it, by at most so many threads.
-    pub(super) fn run(&self, workers: usize) -> Outcome {
+    pub(super) fn run(self, workers: usize) -> Outcome {
         let (mut pids, mut missed) = processes(self.proc, self.limits);
         // Who hides processes (`hidepid=invisible`, proc(5)) hides those of others, and of these
         // there is always one: nothing runs in a pid namespace after its init.
@@ -96,6 +117,12 @@ impl<'a> Scan<'a> {
             entries,
             missed,
             stopped: self.limits.stopped(),
+            of_threads: match self.aim {
+                Aim::Find(_) => Vec::new(),
+                Aim::List { of_threads, .. } => of_threads
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner),
+            },
         }
     }
 
@@ -109,10 +136,8 @@ impl<'a> Scan<'a> {
             // One that cannot be started leaves its work to the others.
             let helpers: Vec<_> = (0..helpers)
                 .filter_map(|_| {
-                    thread::Builder::new()
-                        .name("descriptors".to_owned())
-                        .spawn_scoped(scope, work)
-                        .ok()
+                    let named = thread::Builder::new().name("descriptors".to_owned());
+                    named.spawn_scoped(scope, work).ok()
                 })
                 .collect();
             let (seen, mut missed) = work();
@@ -141,20 +166,28 @@ impl<'a> Scan<'a> {
                 return (entries, missed.max(Missed::Unread));
             }
             let look = table::sockets(self.proc, &format!("{pid}/fd"), self.limits, |fd, inode| {
-                let is_wanted = self.is_wanted(inode);
-                if (is_wanted || !self.wanted_alone) && entries.len() < LIMIT {
+                let is_kept = match self.aim {
+                    Aim::Find(_) | Aim::List { others: true, .. } => true,
+                    Aim::List { others: false, .. } => self.is_wanted(inode),
+                };
+                if is_kept && entries.len() < LIMIT {
                     entries.push(Entry { inode, pid, fd });
                 }
-                // Who wants the entries goes through to the end, and counts them then.
-                if is_wanted && !self.wanted_alone {
-                    self.see(inode, pid);
+                if let Aim::Find(targets) = &self.aim {
+                    self.find(targets, inode, pid);
                 }
             });
             let look = match look {
                 // A kernel thread, an ended process, or one whose first thread has ended.
-                Look::Whole(0) => threads::sockets(self.proc, pid, self.limits, |inode| {
-                    self.see(inode, pid);
-                }),
+                Look::Whole(0) => {
+                    threads::sockets(self.proc, pid, self.limits, |inode| match &self.aim {
+                        Aim::Find(targets) => self.find(targets, inode, pid),
+                        Aim::List { of_threads, .. } if self.is_wanted(inode) => {
+                            lock(of_threads).push((inode, pid));
+                        }
+                        Aim::List { .. } => {}
+                    })
+                }
                 look => look,
             };
             missed = missed.max(look.missed());
@@ -166,17 +199,20 @@ impl<'a> Scan<'a> {
         self.inodes.binary_search(&inode).is_ok()
     }
 
-    fn see(&self, inode: u64, pid: u32) {
+    fn find(&self, targets: &Mutex<&mut Targets>, inode: u64, pid: u32) {
         if !self.is_wanted(inode) {
             return;
         }
-        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = targets.hit(inode, pid);
-        // Looks at all of them: too much for each of thousands.
-        if is_new && !self.wanted_alone && targets.settle(table::distinct) {
+        let mut targets = lock(targets);
+        if targets.hit(inode, pid) && targets.settle(table::distinct) {
             self.limits.stop();
         }
     }
+}
+
+/// A thread that panicked has changed nothing by halves.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Pids of all processes, in order, and what was missed of their list.

@@ -223,8 +223,11 @@ fn all_places_of_some_sockets() {
         10,
         &[(3, "socket:[7]"), (4, "socket:[8]"), (5, "socket:[7]")],
     );
-    proc.process(11, &[(3, "socket:[9]")]);
-    let other = proc.0.path().join("11/task/12/fd");
+    // Above the largest pid there is: kcmp(2) is asked of the real ones.
+    let (first, second) = (5_000_011, 5_000_012);
+    proc.process(first, &[(3, "socket:[9]")]);
+    let other = format!("{first}/task/{second}/fd");
+    let other = proc.0.path().join(other);
     fs::create_dir_all(&other).unwrap();
     symlink("socket:[6]", other.join("5")).unwrap();
     let descriptors = proc.descriptors();
@@ -234,7 +237,7 @@ fn all_places_of_some_sockets() {
         (places, missed)
     };
     let place = |inode, pid, fd| Place { inode, pid, fd };
-    let of_thread = place(6, 11, None);
+    let of_thread = place(6, first, None);
     let of_seven = [place(7, 10, Some(3)), place(7, 10, Some(5))];
     assert_eq!(
         all(&[7, 6, 70]),

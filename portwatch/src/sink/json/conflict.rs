@@ -172,7 +172,7 @@ pub(super) fn held(
     if let Some(Creator {
         occupant: creator,
         exited,
-    }) = creator
+    }) = creator.as_deref()
     {
         part.object(key!("creator"), |part| {
             occupant(part, creator, args, clock);

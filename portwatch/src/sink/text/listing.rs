@@ -7,8 +7,6 @@
 mod column;
 mod entry;
 
-use std::borrow::Cow;
-
 use unicode_width::UnicodeWidthStr as _;
 
 pub use column::Column;
@@ -48,12 +46,61 @@ const GOOD_COMMAND: usize = 20;
 /// What it gets at least.
 const MIN_COMMAND: usize = 8;
 
-/// The cells of a line but the last, and who that is of.
+/// Whom the last cell of a line is of.
 struct Row<'a> {
-    cells: Vec<Cow<'a, str>>,
     occupant: Option<&'a Occupant>,
     /// An owner could not be seen.
     unseen: bool,
+}
+
+/// The cells of all lines but the last of each: one text, since there may be very many.
+struct Cells {
+    /// In a line.
+    columns: usize,
+    text: String,
+    cells: Vec<Cell>,
+    /// Of the widest cell of each column.
+    widths: Vec<usize>,
+}
+
+/// Where a cell ends in the text, and how wide it is.
+struct Cell {
+    end: usize,
+    width: usize,
+}
+
+impl Cells {
+    fn new(columns: usize) -> Self {
+        Self {
+            columns,
+            text: String::new(),
+            cells: Vec::new(),
+            widths: vec![0; columns],
+        }
+    }
+
+    /// The next cell, from left to right and from line to line.
+    fn push(&mut self, text: &str) {
+        let width = width(text);
+        self.text.push_str(text);
+        let end = self.text.len();
+        if let Some(widest) = self.widths.get_mut(self.cells.len() % self.columns) {
+            *widest = width.max(*widest);
+        }
+        self.cells.push(Cell { end, width });
+    }
+
+    /// Text and width.
+    fn get(&self, row: usize, column: usize) -> (&str, usize) {
+        let at = row * self.columns + column;
+        let start = at
+            .checked_sub(1)
+            .and_then(|before| self.cells.get(before))
+            .map_or(0, |cell| cell.end);
+        let cell = self.cells.get(at);
+        let text = cell.and_then(|cell| self.text.get(start..cell.end));
+        (text.unwrap_or_default(), cell.map_or(0, |cell| cell.width))
+    }
 }
 
 /// The lines.
@@ -66,14 +113,16 @@ pub fn lines(listings: &[Listing], look: Look) -> Vec<u8> {
         .filter(|&column| column != Column::Command)
         .collect();
     let entries = entry::entries(listings);
-    let rows: Vec<Row<'_>> = entries
-        .iter()
-        .flat_map(|entry| rows(entry, &columns, look))
-        .collect();
+    let mut cells = Cells::new(columns.len());
+    let mut rows = Vec::new();
+    for entry in &entries {
+        lines_of(entry, &columns, look, &mut cells, &mut rows);
+    }
     let mut shown: Vec<Shown> = columns
         .iter()
+        .zip(&cells.widths)
         .enumerate()
-        .filter_map(|(place, &column)| shown(place, column, &rows, look))
+        .filter_map(|(place, (&column, &width))| shown(place, column, width, look))
         .collect();
     if let Some(width) = look.width {
         fit(&mut shown, width);
@@ -86,15 +135,15 @@ pub fn lines(listings: &[Listing], look: Look) -> Vec<u8> {
     let mut out = Vec::new();
     if look.header {
         for one in &shown {
-            pad(&mut out, one.column.title(), one.width);
+            let title = one.column.title();
+            pad(&mut out, (title, title.len()), one.width);
         }
         out.extend_from_slice(Column::Command.title().as_bytes());
         out.push(b'\n');
     }
-    for row in &rows {
+    for (at, row) in rows.iter().enumerate() {
         for one in &shown {
-            let cell = row.cells.get(one.place).map_or("", |cell| cell);
-            pad(&mut out, cell, one.width);
+            pad(&mut out, cells.get(at, one.place), one.width);
         }
         match row.occupant {
             Some(Occupant { task, process }) => {
@@ -121,10 +170,8 @@ struct Shown {
     width: usize,
 }
 
-/// How wide a column is; `None` where there is nothing to show in it, on a terminal.
-fn shown(place: usize, column: Column, rows: &[Row<'_>], look: Look) -> Option<Shown> {
-    let cells = rows.iter().filter_map(|row| row.cells.get(place));
-    let width = cells.map(|cell| width(cell)).max().unwrap_or_default();
+/// A column whose widest cell is so wide; `None` where there is nothing to show in it, on a terminal.
+fn shown(place: usize, column: Column, width: usize, look: Look) -> Option<Shown> {
     if width == 0 && look.width.is_some() {
         return None;
     }
@@ -148,9 +195,14 @@ fn fit(shown: &mut Vec<Shown>, width: usize) {
 }
 
 /// The lines of an entry: one for each process, at least one.
-fn rows<'a>(entry: &entry::Entry<'a>, columns: &[Column], look: Look) -> Vec<Row<'a>> {
-    let count = entry.occupants.len().max(1);
-    let row = |at: usize| {
+fn lines_of<'a>(
+    entry: &entry::Entry<'a>,
+    columns: &[Column],
+    look: Look,
+    cells: &mut Cells,
+    rows: &mut Vec<Row<'a>>,
+) {
+    for at in 0..entry.occupants.len().max(1) {
         let line = Line {
             listing: entry.listing,
             count: entry.count,
@@ -159,21 +211,19 @@ fn rows<'a>(entry: &entry::Entry<'a>, columns: &[Column], look: Look) -> Vec<Row
             unseen: entry.unseen,
             now: look.now,
         };
-        let cell = |&column: &Column| {
+        for column in columns {
             let repeats = at > 0 && !column.is_of_process();
             match (look.width, column.cell(&line)) {
-                (Some(_), _) if repeats => Cow::Borrowed(""),
-                (None, cell) if cell.is_empty() => Cow::Borrowed(NOTHING),
-                (_, cell) => cell,
+                (Some(_), _) if repeats => cells.push(""),
+                (None, cell) if cell.is_empty() => cells.push(NOTHING),
+                (_, cell) => cells.push(&cell),
             }
-        };
-        Row {
-            cells: columns.iter().map(cell).collect(),
+        }
+        rows.push(Row {
             occupant: line.occupant,
             unseen: line.unseen,
-        }
-    };
-    (0..count).map(row).collect()
+        });
+    }
 }
 
 fn width(text: &str) -> usize {
@@ -184,9 +234,10 @@ fn width(text: &str) -> usize {
     }
 }
 
-fn pad(out: &mut Vec<u8>, text: &str, width: usize) {
+/// A text and its width, filled up to this one.
+fn pad(out: &mut Vec<u8>, (text, own): (&str, usize), width: usize) {
     out.extend_from_slice(text.as_bytes());
-    let missing = width.saturating_sub(self::width(text)) + GAP;
+    let missing = width.saturating_sub(own) + GAP;
     out.resize(out.len() + missing, b' ');
 }
 
