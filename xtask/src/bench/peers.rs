@@ -44,18 +44,18 @@ kretprobe:inet_bind, kretprobe:inet6_bind /@s[tid]/ {
     ),
     (
         "hooks-bind-fexit.bt",
-        "kretfunc:inet_bind_sk, kretfunc:security_socket_bind { }\n",
+        "kretfunc:inet_bind_sk, kretfunc:security_socket_bind, kfunc:inet_release { }\n",
     ),
     (
         "hooks-bind-kprobe.bt",
         "kprobe:inet_bind_sk, kretprobe:inet_bind_sk,
-kprobe:security_socket_bind, kretprobe:security_socket_bind { }
+kprobe:security_socket_bind, kretprobe:security_socket_bind, kprobe:inet_release { }
 ",
     ),
     (
         "hooks-connect-fexit.bt",
         "kfunc:__inet_stream_connect, kretfunc:__inet_stream_connect,
-kretfunc:security_socket_connect, rawtracepoint:inet_sock_set_state { }
+kretfunc:security_socket_connect, rawtracepoint:inet_sock_set_state, kfunc:inet_release { }
 ",
     ),
 ];
@@ -64,17 +64,17 @@ kretfunc:security_socket_connect, rawtracepoint:inet_sock_set_state { }
 /// program can go below. Label, command, operation.
 pub(crate) const HOOKS: &[(&str, &str, &str)] = &[
     (
-        "hooks of tracing (2 fexit)",
+        "hooks of tracing (2 fexit, fentry)",
         "/usr/bin/bpftrace /hooks-bind-fexit.bt",
         "bind",
     ),
     (
-        "hooks of kprobe (2 kprobes, 2 kretprobes)",
+        "hooks of kprobe (3 kprobes, 2 kretprobes)",
         "/usr/bin/bpftrace /hooks-bind-kprobe.bt",
         "bind",
     ),
     (
-        "hooks of tracing (fentry, 2 fexit, raw tracepoint)",
+        "hooks of tracing (2 fentry, 2 fexit, raw tracepoint)",
         "/usr/bin/bpftrace /hooks-connect-fexit.bt",
         "connect",
     ),
