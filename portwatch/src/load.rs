@@ -138,7 +138,7 @@ pub fn load(
 ) -> Result<Loaded, LoadError> {
     let btf = ids::types(plan.attachments.iter().copied(), &gathered.ids)?;
     let object = planned(&gathered.facts, plan.programs(), plan.config.diagnostics)?;
-    let mut ebpf = read(&object, &gathered.facts, &plan.config, buffer)?;
+    let mut ebpf = read(&object, &gathered.facts, &plan.config, buffer, &[])?;
     fill_filters(&mut ebpf, selection, values)?;
     for attachment in &plan.attachments {
         load_program(&mut ebpf, *attachment, &btf)?;
@@ -163,7 +163,16 @@ pub fn iterate(gathered: &Gathered, iterator: Attachment) -> Result<File, LoadEr
     const RING: u32 = 64 << 10;
     let Gathered { facts, ids } = gathered;
     let object = planned(facts, [iterator], 0)?;
-    let mut ebpf = read(&object, facts, &plan::lone_config(facts), RING)?;
+    let mut ebpf = read(
+        &object,
+        facts,
+        &plan::lone_config(facts),
+        RING,
+        NOT_OF_ITERATOR,
+    )?;
+    if let Some(absent) = NOT_OF_ITERATOR.iter().find(|map| ebpf.map(map).is_none()) {
+        return Err(LoadError::Lacks(absent));
+    }
     open(&mut ebpf, iterator, ids)
 }
 
@@ -189,11 +198,33 @@ fn open(
     file.ok_or(LoadError::Lacks(iterator.program))
 }
 
-/// Has aya read an object and make its maps.
-fn read(object: &[u8], facts: &Facts, config: &Config, buffer: u32) -> Result<Ebpf, LoadError> {
+/// Large maps that are the hooks' alone: some 16 MB, which the kernel would fill with zeros for nothing.
+const NOT_OF_ITERATOR: &[&str] = &[
+    "CALLS",
+    "CLOSERS",
+    "CONNECTING",
+    "DESCENDANTS",
+    "INFLIGHT",
+    "NOTES",
+    "STARTED",
+    "TAKERS",
+];
+
+/// Has aya read an object and make its maps; those that are not needed with one entry.
+fn read(
+    object: &[u8],
+    facts: &Facts,
+    config: &Config,
+    buffer: u32,
+    unneeded: &[&'static str],
+) -> Result<Ebpf, LoadError> {
     // Of the programs' diagnostics, all are wanted or none.
     let log_level = if config.diagnostics == 0 { 0 } else { u8::MAX };
-    Ok(loader()
+    let mut loader = loader();
+    for map in unneeded {
+        loader.map_max_entries(map, 1);
+    }
+    Ok(loader
         .btf(None)
         .override_global("LAYOUT", &facts.fields.words[..], true)
         .override_global("CONFIG", &config.words()[..], true)

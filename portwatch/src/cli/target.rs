@@ -1,6 +1,6 @@
 //! A port as it is typed, with an address or a transport or without: one syntax for all verbs.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::event::{Holder, Transport};
 
@@ -89,6 +89,13 @@ fn parsed(
         let (name, after) = after.split_at(end);
         let what_for = device(name);
         return Err(format!("write {before}{after} without %{name}: {what_for}"));
+    }
+    let inside = rest
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let is_v6 = inside.is_some_and(|inside| inside.parse::<Ipv6Addr>().is_ok());
+    if is_v6 || rest.parse::<Ipv4Addr>().is_ok() {
+        return Err(format!("the port is missing, as in {rest}:8080"));
     }
     if let Ok(address) = rest.parse::<SocketAddr>() {
         return Ok(Target {
@@ -183,6 +190,10 @@ mod tests {
         for (text, part) in [
             ("", "missing"),
             (":", "missing"),
+            ("0.0.0.0", "as in 0.0.0.0:8080"),
+            ("tcp/127.0.0.1", "as in 127.0.0.1:8080"),
+            ("[::1]", "as in [::1]:8080"),
+            ("::1", "in brackets"),
             ("0", "port 0 only asks"),
             ("127.0.0.1:0", "port 0 only asks"),
             ("65536", "too large"),

@@ -39,7 +39,7 @@ pub fn run(options: &ListOptions) -> Result<u8, Failure> {
     } = options;
     let mut found = listing::find(scope, |_| true, output)?;
     let Found { listings, .. } = &mut found;
-    // Each is moved once: they are large, and may be very many.
+    // They are large and may be very many: what is moved while they are sorted is their keys.
     listings.sort_by_cached_key(order);
     let layout = Layout {
         columns: COLUMNS,

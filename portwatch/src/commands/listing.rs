@@ -1,6 +1,9 @@
 //! What `list` and `who` share: the look, its limits in words, and the output.
 
-use std::io::Write as _;
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write as _},
+};
 
 use anyhow::Context as _;
 
@@ -135,18 +138,18 @@ impl Found {
     /// When the output cannot be written.
     pub(super) fn print(&self, layout: Layout, options: &OutputOptions) -> Result<(), Failure> {
         let Layout { columns, header } = layout;
-        write(options, |out| match options.format {
-            Format::Json => sink::json::listing::lines(&self.listings, self.now, true),
+        write(options, |file, out| match options.format {
+            Format::Json => sink::json::listing::write(&self.listings, self.now, true, out),
             Format::Text => {
                 let look = Look {
-                    width: sink::width(out),
-                    color: sink::colored(options.color, out),
+                    width: sink::width(file),
+                    color: sink::colored(options.color, file),
                     header: header && !options.quiet && !self.listings.is_empty(),
                     args: true,
                     now: self.now,
                     columns,
                 };
-                sink::text::listing::lines(&self.listings, look)
+                sink::text::listing::write(&self.listings, look, out)
             }
         })
     }
@@ -175,17 +178,21 @@ impl Found {
     }
 }
 
-/// Writes what `make` makes of the place it goes to.
+/// What a pipe takes at a time (pipe(7)).
+const CHUNK: usize = 64 << 10;
+
+/// Has `make` write to the place it goes to.
 ///
 /// # Errors
 /// When it cannot be written.
 pub(super) fn write(
     options: &OutputOptions,
-    make: impl FnOnce(&std::fs::File) -> Vec<u8>,
+    make: impl FnOnce(&File, &mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<(), Failure> {
-    let mut out = sink::create(&options.destination).map_err(Failure::from_open)?;
-    let text = make(&out);
-    out.write_all(&text)
+    let file = sink::create(&options.destination).map_err(Failure::from_open)?;
+    let mut out = BufWriter::with_capacity(CHUNK, &file);
+    make(&file, &mut out)
+        .and_then(|()| out.flush())
         .map_err(|error| Failure::from_write(error, &options.destination))
 }
 

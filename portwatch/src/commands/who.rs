@@ -1,7 +1,7 @@
 //! `portwatch who`: every socket on a port, in any state, and who has it; after them, who is connected to a
 //! port of that number, here or elsewhere.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io::Write as _};
 
 use super::{
     listing::{self, Layout},
@@ -70,7 +70,7 @@ pub fn run(args: &WhoArgs, options: &OutputOptions) -> Result<u8, Failure> {
     }
     if *pids {
         let (text, left_out) = process_ids(listings);
-        listing::write(options, |_| text)?;
+        listing::write(options, |_, out| out.write_all(&text))?;
         if left_out > 0 {
             let text = "in other network namespaces, or pid 1, are left out: without --pids they are shown";
             listing::note(options, &format!("{left_out} processes {text}"));

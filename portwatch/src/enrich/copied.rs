@@ -51,8 +51,8 @@ impl Lender {
         Ok(Self(process))
     }
 
-    /// A copy of a descriptor, if it is the one of that socket still. `cookie`: as sock_diag lists it; to
-    /// compare that costs half of what it costs to ask for the inode.
+    /// A copy of a descriptor, if it is the one of that socket still. `cookie`: as sock_diag lists it, which
+    /// is cheaper to ask for than the inode.
     ///
     /// # Errors
     /// What is missed: without the rights of ptrace (PTRACE_MODE_ATTACH_REALCREDS) the kernel refuses.
@@ -81,7 +81,7 @@ impl Lender {
 #[derive(Debug)]
 pub struct Copy {
     socket: OwnedFd,
-    /// It is the socket that sock_diag lists; of an MPTCP one that is the TCP socket inside.
+    /// It is the very socket that sock_diag lists. Never an MPTCP one: of these the TCP socket inside is listed.
     is_listed: bool,
 }
 
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_not_asked_again() {
+    fn what_is_known_stays() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let known = SocketOptions {
             reuseaddr: Some(true),

@@ -59,7 +59,7 @@ pub struct Listed {
     pub uid: u32,
     /// IPV6_V6ONLY; the kernel tells it only of sockets that listen or are closed, and of IPv6.
     pub v6only: Option<bool>,
-    /// IP_FREEBIND, IP_TRANSPARENT and IP_BIND_ADDRESS_NO_PORT; since Linux 5.15.
+    /// IP_FREEBIND, IP_TRANSPARENT and IP_BIND_ADDRESS_NO_PORT; since Linux 5.10.
     pub ip_options: Option<IpOptions>,
     /// The kernel keeps no more of it than of one in TIME_WAIT.
     pub remnant: bool,
@@ -167,9 +167,9 @@ pub const fn every_state() -> StateFlags {
 /// Sockets that listen, and of others those that are bound; of TCP with `bound` those too that are bound and
 /// nothing else.
 ///
-/// Not more than that: for any other state, CLOSE too, the kernel goes through its table of connections,
-/// which has a hundred thousand places on a machine of some gigabytes (`inet_diag_dump_icsk`, net/ipv4/inet_diag.c;
-/// later `tcp_diag_dump`, net/ipv4/tcp_diag.c).
+/// Where TCP sockets that listen are enough, no other state is asked for: for any, the kernel goes through its
+/// table of connections too (`inet_diag_dump_icsk`, net/ipv4/inet_diag.c; later `tcp_diag_dump`,
+/// net/ipv4/tcp_diag.c).
 #[must_use]
 pub fn bound_states(transport: Transport, bound: bool) -> StateFlags {
     match transport {
@@ -510,6 +510,44 @@ mod tests {
         assert_eq!(count(port..=port + 1), Some(1));
         assert_eq!(count(port + 1..=u16::MAX), Some(0));
         assert_eq!(count(1..=port - 1), Some(0));
+    }
+
+    #[test]
+    fn options_of_the_ip_layer_are_told() {
+        use rustix::net::sockopt::set_ip_freebind;
+
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let query = query(Transport::Udp, socket.local_addr().unwrap().port());
+        let of = || Some(found(&query)?.pop().unwrap().ip_options);
+        let Some(before) = of() else {
+            return;
+        };
+        let none = IpOptions {
+            freebind: false,
+            transparent: false,
+            bind_no_port: false,
+        };
+        assert_eq!(before, Some(none));
+        set_ip_freebind(&socket, true).unwrap();
+        let freebind = IpOptions {
+            freebind: true,
+            ..none
+        };
+        assert_eq!(of(), Some(Some(freebind)));
+        nix::sys::socket::setsockopt(
+            &socket,
+            nix::sys::socket::sockopt::IpBindAddressNoPort,
+            &true,
+        )
+        .unwrap();
+        let both = IpOptions {
+            bind_no_port: true,
+            ..freebind
+        };
+        assert_eq!(of(), Some(Some(both)));
+        // Needs CAP_NET_ADMIN.
+        assert!(IpOptions::parse(&[1 << 5, 0]).unwrap().transparent);
+        assert_eq!(IpOptions::parse(&[0]), None);
     }
 
     #[test]

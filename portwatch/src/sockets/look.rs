@@ -179,13 +179,14 @@ fn queries(scope: &Scope) -> Vec<Query> {
     let wanted = transports
         .into_iter()
         .filter(|&transport| scope.has(transport));
+    let shows_bound = scope.reach == Reach::Bound && kernel::shows_bound();
     let query = |transport| {
         let own = Query {
             transport,
             // The kernel passes over the others, which may be very many.
             states: match scope.reach {
                 Reach::All => sock_diag::every_state(),
-                Reach::Bound => sock_diag::bound_states(transport, true),
+                Reach::Bound => sock_diag::bound_states(transport, shows_bound),
                 Reach::Listening => sock_diag::bound_states(transport, false),
             },
             ports: scope.port.map_or(0..=u16::MAX, |port| port..=port),

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Instant};
 
 use crate::{
     enrich::descriptors::Place,
-    event::{Descriptor, Holder},
+    event::{Descriptor, Holder, Socket, SocketOptions},
 };
 
 /// Sockets at most: some 100 MB. Who asks for one port gets by with a few.
@@ -98,12 +98,29 @@ impl Table {
         }
     }
 
-    /// A socket as sock_diag shows it. Of one that is here already, it tells the cookie, and nothing
-    /// else that is not known. `ends`: when it leaves TIME_WAIT.
+    /// A socket as sock_diag shows it. Of one that is here already, it tells the cookie, and options that
+    /// the other side does not know. `ends`: when it leaves TIME_WAIT.
     pub fn socket(&mut self, socket: Holder, ends: Option<Instant>) {
-        let cookie = socket.socket.cookie;
+        let Socket {
+            cookie,
+            options:
+                SocketOptions {
+                    v6only,
+                    freebind,
+                    transparent,
+                    bind_no_port,
+                    ..
+                },
+            ..
+        } = socket.socket;
         if let Some(row) = self.row(socket) {
-            row.socket.socket.cookie = row.socket.socket.cookie.or(cookie);
+            let own = &mut row.socket.socket;
+            own.cookie = own.cookie.or(cookie);
+            let known = &mut own.options;
+            known.v6only = known.v6only.or(v6only);
+            known.freebind = known.freebind.or(freebind);
+            known.transparent = known.transparent.or(transparent);
+            known.bind_no_port = known.bind_no_port.or(bind_no_port);
             row.ends = ends;
         }
     }
@@ -162,7 +179,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Endpoint, Family, Socket, TcpState, Transport};
+    use crate::event::{Endpoint, Family, TcpState, Transport};
 
     fn socket(inode: Option<u64>, cookie: Option<u64>) -> Holder {
         Holder {
@@ -223,8 +240,12 @@ mod tests {
     #[test]
     fn what_sock_diag_shows_is_joined_by_inode_and_else_added() {
         let mut table = Table::default();
-        table.descriptor(descriptor(10, 3, 7));
-        table.socket(socket(Some(7), Some(70)), None);
+        let mut seen = descriptor(10, 3, 7);
+        seen.socket.socket.options.reuseaddr = Some(true);
+        table.descriptor(seen);
+        let mut listed = socket(Some(7), Some(70));
+        listed.socket.options.freebind = Some(true);
+        table.socket(listed, None);
         table.socket(socket(None, Some(80)), None);
         table.socket(socket(None, Some(80)), None);
         table.socket(socket(None, None), None);
@@ -233,6 +254,11 @@ mod tests {
         assert_eq!(rows.len(), 4);
         assert_eq!(rows[0].socket.socket.cookie, Some(70));
         assert!(rows[0].socket.chose_port, "what only the other side tells");
+        let options = rows[0].socket.socket.options;
+        assert_eq!(
+            (options.reuseaddr, options.freebind),
+            (Some(true), Some(true))
+        );
         assert!(rows[1..].iter().all(|row| row.seen.is_empty()));
     }
 

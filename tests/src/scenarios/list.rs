@@ -23,6 +23,8 @@ use crate::{
 pub(super) const ALL: &[Session] = sessions![
     list_what_occupies_ports: once,
     list_what_occupies_ports_without_iterator: once,
+    list_options: once,
+    list_options_without_iterator: once,
     list_what_is_hidden: once,
     list_a_group: once,
     list_nothing: once,
@@ -117,6 +119,75 @@ fn list_what_occupies_ports(bench: &Bench) -> Result<()> {
 
 fn list_what_occupies_ports_without_iterator(bench: &Bench) -> Result<()> {
     occupies(bench, &["helper", "without-iterator"])
+}
+
+fn list_options(bench: &Bench) -> Result<()> {
+    options(bench, &[])
+}
+
+fn list_options_without_iterator(bench: &Bench) -> Result<()> {
+    options(bench, &["helper", "without-iterator"])
+}
+
+/// One option each; what is not set is told as that, not left out.
+const OPTIONS: [(i32, i32, &str); 5] = [
+    (libc::SOL_SOCKET, libc::SO_REUSEADDR, "reuseaddr"),
+    (libc::SOL_SOCKET, libc::SO_REUSEPORT, "reuseport"),
+    (libc::IPPROTO_IP, libc::IP_FREEBIND, "freebind"),
+    (libc::IPPROTO_IP, libc::IP_TRANSPARENT, "transparent"),
+    (
+        libc::IPPROTO_IP,
+        libc::IP_BIND_ADDRESS_NO_PORT,
+        "bind_no_port",
+    ),
+];
+
+/// What was set on a socket is what is told of it; and which is one of MPTCP.
+fn options(bench: &Bench, helper: &[&str]) -> Result<()> {
+    const FIRST: u16 = 7_600;
+    let home = Netns::current()?;
+    let netns = Netns::new()?;
+    netns.enter()?;
+    let listen = |kind, port: u16, option: Option<(i32, i32)>| -> Result<Sock> {
+        let sock = Sock::new(kind)?;
+        if let Some((level, name)) = option {
+            sock.set_option(level, name, 1)?;
+        }
+        sock.bind(&(LO, port).into())?;
+        sock.listen(8)?;
+        Ok(sock)
+    };
+    let made = || -> Result<Vec<(u16, &str, Sock)>> {
+        let mut made = Vec::new();
+        for (port, (level, name, path)) in (FIRST..).zip(OPTIONS) {
+            made.push((port, path, listen(Kind::Tcp4, port, Some((level, name)))?));
+        }
+        match listen(Kind::Mptcp4, FIRST - 1, None) {
+            Ok(sock) => made.push((FIRST - 1, "mptcp", sock)),
+            Err(error) => println!("without MPTCP: {error:#}"),
+        }
+        Ok(made)
+    };
+    let made = made();
+    home.enter()?;
+    let made = made?;
+    // Without a way into it, it has to be seen from outside all the same, if by the iterator.
+    let inode = netns.inode.to_string();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), netns.fd());
+    let name = if helper.is_empty() { &inode } else { &path };
+    let output = portwatch(bench, helper, &["list", "-N", name, "-o", "json"])?;
+    let lines = lines(&output)?;
+    for (at, set, _) in &made {
+        let line = lines
+            .iter()
+            .find(|line| port(line) == Some(u64::from(*at)))
+            .with_context(|| format!("{set} is missing: {lines:?}"))?;
+        for option in OPTIONS.map(|option| option.2).into_iter().chain(["mptcp"]) {
+            let told = lookup(line, &format!("socket.{option}"));
+            ensure!(told == Some(&(option == *set).into()), "{option}: {line}");
+        }
+    }
+    Ok(())
 }
 
 /// Who is not root is told of the sockets all the same, and how many have owners that he may not see.

@@ -1,5 +1,7 @@
 //! Sockets that were looked up, one object a line.
 
+use std::io::{self, Write};
+
 use jiff::tz::TimeZone;
 
 use super::{
@@ -11,13 +13,16 @@ use crate::{
     sink::clock::Clock,
 };
 
-/// The lines of sockets that were looked up at `time`; `args`: with the arguments of processes.
-#[must_use]
-pub fn lines(listings: &[Listing], time: Time, args: bool) -> Vec<u8> {
-    let mut out = Vec::new();
+/// Writes the lines of sockets that were looked up at `time`; `args`: with the arguments of processes.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(listings: &[Listing], time: Time, args: bool, out: &mut impl Write) -> io::Result<()> {
+    let mut text = Vec::new();
     let (mut clock, mut creation) = (Clock::new(TimeZone::UTC), Clock::new(TimeZone::UTC));
     for (seq, listing) in (1u64..).zip(listings) {
-        Object::write(&mut out, |line| {
+        text.clear();
+        Object::write(&mut text, |line| {
             line.word(key!("schema"), SCHEMA);
             line.number(key!("seq"), seq);
             line.time(key!("time"), &mut clock, time.utc);
@@ -29,9 +34,10 @@ pub fn lines(listings: &[Listing], time: Time, args: bool) -> Vec<u8> {
                 line.list(key!("missing"), missing, string);
             }
         });
-        out.push(b'\n');
+        text.push(b'\n');
+        out.write_all(&text)?;
     }
-    out
+    Ok(())
 }
 
 #[cfg(test)]
@@ -43,7 +49,9 @@ mod tests {
 
     #[test]
     fn lines_are_as_the_schema_says() {
-        let lines = lines(&crate::sample::listings(), crate::sample::time(), true);
+        let mut lines = Vec::new();
+        let (listings, time) = (crate::sample::listings(), crate::sample::time());
+        write(&listings, time, true, &mut lines).unwrap();
         let text = String::from_utf8(lines).unwrap();
         assert_eq!(schema::problems(&text), [""; 0]);
         insta::assert_snapshot!(text);

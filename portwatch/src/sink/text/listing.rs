@@ -7,6 +7,8 @@
 mod column;
 mod entry;
 
+use std::io::{self, Write};
+
 use unicode_width::UnicodeWidthStr as _;
 
 pub use column::Column;
@@ -70,11 +72,12 @@ struct Cell {
 }
 
 impl Cells {
-    fn new(columns: usize) -> Self {
+    /// With room for the cells of so many lines.
+    fn new(columns: usize, lines: usize) -> Self {
         Self {
             columns,
             text: String::new(),
-            cells: Vec::new(),
+            cells: Vec::with_capacity(columns * lines),
             widths: vec![0; columns],
         }
     }
@@ -106,6 +109,17 @@ impl Cells {
 /// The lines.
 #[must_use]
 pub fn lines(listings: &[Listing], look: Look) -> Vec<u8> {
+    let mut out = Vec::new();
+    // Memory takes all of it.
+    let _ = write(listings, look, &mut out);
+    out
+}
+
+/// Writes the lines one by one, so that whoever reads them need not wait for the last.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(listings: &[Listing], look: Look, out: &mut impl Write) -> io::Result<()> {
     let columns: Vec<Column> = look
         .columns
         .iter()
@@ -113,8 +127,8 @@ pub fn lines(listings: &[Listing], look: Look) -> Vec<u8> {
         .filter(|&column| column != Column::Command)
         .collect();
     let entries = entry::entries(listings);
-    let mut cells = Cells::new(columns.len());
-    let mut rows = Vec::new();
+    let mut cells = Cells::new(columns.len(), entries.len());
+    let mut rows = Vec::with_capacity(entries.len());
     for entry in &entries {
         lines_of(entry, &columns, look, &mut cells, &mut rows);
     }
@@ -132,34 +146,37 @@ pub fn lines(listings: &[Listing], look: Look) -> Vec<u8> {
         width.saturating_sub(before).max(MIN_COMMAND)
     });
     let paint = Paint::new(look.color);
-    let mut out = Vec::new();
+    let mut line = Vec::new();
     if look.header {
         for one in &shown {
             let title = one.column.title();
-            pad(&mut out, (title, title.len()), one.width);
+            pad(&mut line, (title, title.len()), one.width);
         }
-        out.extend_from_slice(Column::Command.title().as_bytes());
-        out.push(b'\n');
+        line.extend_from_slice(Column::Command.title().as_bytes());
+        line.push(b'\n');
+        out.write_all(&line)?;
     }
     for (at, row) in rows.iter().enumerate() {
+        line.clear();
         for one in &shown {
-            pad(&mut out, cells.get(at, one.place), one.width);
+            pad(&mut line, cells.get(at, one.place), one.width);
         }
         match row.occupant {
             Some(Occupant { task, process }) => {
-                let mut cut = Escape::new(&mut out, room);
+                let mut cut = Escape::new(&mut line, room);
                 command(&mut cut, task, process, None, look.args);
             }
             None if row.unseen => {
                 for part in [&paint.warning, UNSEEN, &paint.end] {
-                    out.extend_from_slice(part.as_bytes());
+                    line.extend_from_slice(part.as_bytes());
                 }
             }
-            None => out.extend_from_slice(NOTHING.as_bytes()),
+            None => line.extend_from_slice(NOTHING.as_bytes()),
         }
-        out.push(b'\n');
+        line.push(b'\n');
+        out.write_all(&line)?;
     }
-    out
+    Ok(())
 }
 
 /// A column that is shown.
