@@ -1,6 +1,6 @@
 //! Sockets that were looked up, joined with the names of their processes.
 
-use std::{io, time::Instant};
+use std::{collections::HashMap, io, time::Instant};
 
 use super::{options, table::Row};
 use crate::{
@@ -77,14 +77,22 @@ impl Lister {
         let name = |rows: &[Row]| self.occupants(rows, before);
         // What is missed stays unknown, and each socket says so.
         let (_, occupants) = options::complete(&mut rows, options::PATIENCE, name);
+        let mut places = Places::new();
         Ok(rows
             .into_iter()
             .zip(occupants)
-            .map(|(row, processes)| self.listing(row, processes, complete, now))
+            .map(|(row, processes)| self.listing(row, processes, complete, now, &mut places))
             .collect())
     }
 
-    fn listing(&mut self, row: Row, processes: Vec<Occupant>, complete: bool, now: Now) -> Listing {
+    fn listing(
+        &mut self,
+        row: Row,
+        processes: Vec<Occupant>,
+        complete: bool,
+        now: Now,
+        places: &mut Places,
+    ) -> Listing {
         let Row {
             socket,
             seen: _,
@@ -95,8 +103,11 @@ impl Lister {
         let nobody = Task::default();
         let task = processes.first().map_or(&nobody, |occupant| &occupant.task);
         let place = netns.map_or_else(netns::Place::default, |netns| {
-            self.namespaces
-                .place(netns, task, socket.socket.device, now.boot)
+            let device = socket.socket.device;
+            let asked = places.entry((netns, device, task.pid));
+            asked
+                .or_insert_with(|| self.namespaces.place(netns, task, device, now.boot))
+                .clone()
         });
         let peer = socket.peer.and_then(|peer| peer.port);
         let owner = Owner {
@@ -169,6 +180,10 @@ impl Lister {
         occupants
     }
 }
+
+/// What is known already in this look of a namespace and one of its interfaces, through a process: whether
+/// that is still in it is asked once, not for each of its sockets.
+type Places = HashMap<(u32, Option<u32>, u32), netns::Place>;
 
 /// Where to look whether a process has a socket still.
 #[must_use]

@@ -22,7 +22,7 @@ use crate::{
         sock_diag::{self, Query},
     },
     errno,
-    event::{Holder, Missed, TcpState, Transport},
+    event::{Descriptor, Holder, Missed, TcpState, Transport},
     facts,
     host::{
         kernel,
@@ -72,27 +72,29 @@ pub fn look(scope: &Scope, late: impl FnOnce(&str) + Send) -> Seen {
         Some(_) => Images::default(),
         None => Images::now(),
     };
-    let without_iterator = by_iterator(&mut table, scope).err();
-    let mut diag = Ok(());
-    let queries = queries(scope);
-    let namespaces::Visited {
-        closed,
-        absent,
-        hidden,
-    } = namespaces::each(
-        &scope.netns,
-        move |netns| in_namespace(netns, &queries),
-        |(sockets, asked)| {
-            for (socket, ends) in sockets {
-                if scope.takes(&socket) {
-                    table.socket(socket, ends);
-                }
+    let (descriptors, listed) = both(|| by_iterator(scope), || by_sock_diag(scope));
+    let without_iterator = match descriptors {
+        Ok(descriptors) => {
+            for descriptor in descriptors {
+                table.descriptor(descriptor);
             }
-            if let Err(error) = asked {
-                diag = Err(error);
-            }
-        },
-    );
+            None
+        }
+        Err(reason) => Some(reason),
+    };
+    let ByDiag {
+        sockets,
+        visited:
+            namespaces::Visited {
+                closed,
+                absent,
+                hidden,
+            },
+        outcome: diag,
+    } = listed;
+    for (socket, ends) in sockets {
+        table.socket(socket, ends);
+    }
     // Whom the iterator does not show may be there all the same, or be hidden: only /proc tells that.
     let (inodes, reason) = match &without_iterator {
         Some(reason) => (table.inodes(), reason.as_str()),
@@ -156,21 +158,71 @@ fn watched<T>(patience: Duration, late: impl FnOnce() + Send, work: impl FnOnce(
     })
 }
 
+/// Does two things at once, or one after the other where there can be no thread.
+fn both<A: Send, B>(one: impl Fn() -> A + Sync, other: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let named = thread::Builder::new().name("iterator".to_owned());
+        let helper = named.spawn_scoped(scope, &one);
+        let other = other();
+        match helper.map(thread::ScopedJoinHandle::join) {
+            Ok(Ok(value)) => (value, other),
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => (one(), other),
+        }
+    })
+}
+
 /// Descriptors by the iterator.
 ///
 /// # Errors
 /// Why it cannot be used.
-fn by_iterator(table: &mut Table, scope: &Scope) -> Result<(), String> {
+fn by_iterator(scope: &Scope) -> Result<Vec<Descriptor>, String> {
     let gathered = facts::prepare().map_err(|error| error.to_string())?;
     let iterator = plan::iterator(&gathered.facts)?;
     let file = load::iterate(&gathered, iterator)
         .map_err(|error| errno::words(&format_args!("{:#}", anyhow::Error::from(error))))?;
+    let mut descriptors = Vec::new();
     source::descriptors::read(file, |descriptor| {
         if scope.takes(&descriptor.socket) {
-            table.descriptor(descriptor);
+            descriptors.push(descriptor);
         }
     })
-    .map_err(|error| errno::words(&error))
+    .map_err(|error| errno::words(&error))?;
+    Ok(descriptors)
+}
+
+/// What sock_diag has listed.
+struct ByDiag {
+    sockets: Vec<Sock>,
+    visited: namespaces::Visited,
+    /// Whether that is all.
+    outcome: io::Result<()>,
+}
+
+/// A socket, and of one in TIME_WAIT when that ends.
+type Sock = (Holder, Option<Instant>);
+
+/// Sockets by sock_diag, of each namespace.
+fn by_sock_diag(scope: &Scope) -> ByDiag {
+    let mut sockets = Vec::new();
+    let mut outcome = Ok(());
+    let queries = queries(scope);
+    let visited = namespaces::each(
+        &scope.netns,
+        move |netns| in_namespace(netns, &queries),
+        |(mut listed, asked)| {
+            listed.retain(|(socket, _)| scope.takes(socket));
+            sockets.append(&mut listed);
+            if let Err(error) = asked {
+                outcome = Err(error);
+            }
+        },
+    );
+    ByDiag {
+        sockets,
+        visited,
+        outcome,
+    }
 }
 
 /// What to ask sock_diag for. Not for SCTP: asking would have the kernel load its module.
@@ -204,7 +256,7 @@ fn queries(scope: &Scope) -> Vec<Query> {
 
 /// The sockets of the namespace that the calling thread is in, of those in TIME_WAIT with when that ends; and
 /// whether these are all.
-fn in_namespace(netns: u32, queries: &[Query]) -> (Vec<(Holder, Option<Instant>)>, io::Result<()>) {
+fn in_namespace(netns: u32, queries: &[Query]) -> (Vec<Sock>, io::Result<()>) {
     let mut found = Vec::new();
     let mut all = Ok(());
     for query in queries {
@@ -229,6 +281,21 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
+
+    #[test]
+    fn two_things_are_done_at_once() {
+        let (tell, wait) = mpsc::channel();
+        let wait = std::sync::Mutex::new(wait);
+        // The one ends when the other has begun.
+        let (one, other) = both(
+            || wait.lock().unwrap().recv().unwrap(),
+            || {
+                tell.send(1).unwrap();
+                2
+            },
+        );
+        assert_eq!((one, other), (1, 2));
+    }
 
     #[test]
     fn who_waits_long_is_told_and_gets_all_the_same() {

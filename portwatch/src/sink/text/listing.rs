@@ -67,8 +67,8 @@ struct Cells {
 
 /// Where a cell ends in the text, and how wide it is.
 struct Cell {
-    end: usize,
-    width: usize,
+    end: u32,
+    width: u32,
 }
 
 impl Cells {
@@ -86,10 +86,12 @@ impl Cells {
     fn push(&mut self, text: &str) {
         let width = width(text);
         self.text.push_str(text);
-        let end = self.text.len();
+        // A listing of 4 GB is beyond what is held of sockets.
+        let end = u32::try_from(self.text.len()).unwrap_or(u32::MAX);
         if let Some(widest) = self.widths.get_mut(self.cells.len() % self.columns) {
             *widest = width.max(*widest);
         }
+        let width = u32::try_from(width).unwrap_or(u32::MAX);
         self.cells.push(Cell { end, width });
     }
 
@@ -99,10 +101,13 @@ impl Cells {
         let start = at
             .checked_sub(1)
             .and_then(|before| self.cells.get(before))
-            .map_or(0, |cell| cell.end);
+            .map_or(0, |cell| cell.end as usize);
         let cell = self.cells.get(at);
-        let text = cell.and_then(|cell| self.text.get(start..cell.end));
-        (text.unwrap_or_default(), cell.map_or(0, |cell| cell.width))
+        let text = cell.and_then(|cell| self.text.get(start..cell.end as usize));
+        (
+            text.unwrap_or_default(),
+            cell.map_or(0, |cell| cell.width as usize),
+        )
     }
 }
 

@@ -191,7 +191,8 @@ fn endpoint(end: &Endpoint, interface: Option<&str>) -> String {
         let place = place.unwrap_or(text.len());
         text.splice(place..place, name.into_bytes());
     }
-    String::from_utf8_lossy(&text).into_owned()
+    // It is text: digits, and a name that was escaped.
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// Rounded up: it is over when nothing is left.
