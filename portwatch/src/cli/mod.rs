@@ -3,6 +3,7 @@
 //! completions.
 
 pub mod check;
+mod filter;
 pub mod help;
 pub mod list;
 mod parse;
@@ -21,9 +22,10 @@ use clap::{
 use clap_complete::Shell;
 
 pub use crate::sink::{Destination, Format, OutputOptions};
+pub use filter::{FilterArgs, NetnsArg, UserArg};
 pub use resolve::{Names, TraceOptions, UsageError};
 pub use system::System;
-pub use trace::{Attach, NetnsArg, TraceArgs, UserArg};
+pub use trace::{Attach, KernelArgs, TraceArgs};
 
 /// Which process bound or grabbed which port, who failed, who holds it, and why
 ///

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::Path, time::Duration};
 use clap::{CommandFactory, error::ErrorKind};
 use thiserror::Error;
 
-use super::{Cli, NetnsArg, OutputArgs, TraceArgs, UserArg};
+use super::{Cli, FilterArgs, KernelArgs, NetnsArg, OutputArgs, TraceArgs, UserArg};
 use crate::{
     event::{Backend, Family, Transport},
     selection::Selection,
@@ -117,17 +117,18 @@ impl OutputArgs {
     }
 }
 
-impl TraceArgs {
-    /// What was meant.
+impl FilterArgs {
+    /// Which events were meant. `descendants`: of a command only; `brief`: see [`Selection::brief`].
     ///
     /// # Errors
     ///
     /// When a user or network namespace does not exist or cannot be looked up.
-    pub fn resolve(
+    pub(super) fn resolve(
         self,
-        output: OutputArgs,
         names: &impl Names,
-    ) -> Result<TraceOptions, UsageError> {
+        descendants: bool,
+        brief: bool,
+    ) -> Result<Selection, UsageError> {
         let Self {
             ports,
             peer_ports,
@@ -144,22 +145,8 @@ impl TraceArgs {
             events,
             failed,
             conflicts,
-            duration,
-            count,
-            no_args,
-            attach,
-            buffer,
-            command,
         } = self;
-
-        let command = (!command.is_empty()).then_some(command);
-        let mut notes = Vec::new();
-        let output = output.resolve(if command.is_some() {
-            Destination::Stderr
-        } else {
-            Destination::Stdout
-        });
-        let selection = Selection {
+        Ok(Selection {
             ports,
             peer_ports,
             pids,
@@ -179,11 +166,42 @@ impl TraceArgs {
             events,
             failed,
             conflicts,
-            descendants: command.is_some(),
-            brief: output.format == Format::Text,
-        };
+            descendants,
+            brief,
+        })
+    }
+}
+
+impl TraceArgs {
+    /// What was meant.
+    ///
+    /// # Errors
+    ///
+    /// When a user or network namespace does not exist or cannot be looked up.
+    pub fn resolve(
+        self,
+        output: OutputArgs,
+        names: &impl Names,
+    ) -> Result<TraceOptions, UsageError> {
+        let Self {
+            filters,
+            duration,
+            count,
+            no_args,
+            kernel: KernelArgs { attach, buffer },
+            command,
+        } = self;
+
+        let command = (!command.is_empty()).then_some(command);
+        let mut notes = Vec::new();
+        let output = output.resolve(if command.is_some() {
+            Destination::Stderr
+        } else {
+            Destination::Stdout
+        });
+        let brief = output.format == Format::Text;
         Ok(TraceOptions {
-            selection,
+            selection: filters.resolve(names, command.is_some(), brief)?,
             backend: attach.backend(),
             buffer: round_buffer(buffer, names.page_size(), &mut notes),
             duration,
