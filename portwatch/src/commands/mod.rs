@@ -6,6 +6,7 @@ pub mod completions;
 pub mod doctor;
 pub mod list;
 mod listing;
+mod live;
 pub mod man;
 mod target;
 pub mod trace;

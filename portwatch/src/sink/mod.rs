@@ -43,12 +43,30 @@ pub trait Sink {
     /// any more.
     fn item(&mut self, item: &Item) -> io::Result<()>;
 
+    /// As [`Sink::item`], of an item that nobody else needs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sink::item`].
+    fn take(&mut self, item: Item) -> io::Result<()> {
+        self.item(&item)
+    }
+
     /// Writes everything that was collected.
     ///
     /// # Errors
     ///
     /// As [`Sink::item`].
     fn flush(&mut self) -> io::Result<()>;
+
+    /// As [`Sink::flush`], after the last item.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sink::item`].
+    fn close(&mut self) -> io::Result<()> {
+        self.flush()
+    }
 }
 
 /// Why a sink could not be opened.

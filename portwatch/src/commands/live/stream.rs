@@ -70,7 +70,7 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
     /// Prints the first item.
     pub(super) fn start(&mut self, backend: Backend) -> io::Result<()> {
         let time = self.enricher.now()?;
-        self.sink.item(&Item::Start(Start {
+        self.sink.take(Item::Start(Start {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel_release: kernel::Release::read()
                 .map_or_else(String::new, |release| release.text),
@@ -141,7 +141,7 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
         }
         self.events += 1;
         self.failures += u64::from(sighting.event.outcome.is_failure());
-        self.sink.item(&Item::Event(Box::new(sighting)))
+        self.sink.take(Item::Event(Box::new(sighting)))
     }
 
     fn is_new_loss(&mut self, cpu: u16, lost: u32) -> bool {
@@ -169,7 +169,7 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
         self.lost += count;
         self.enricher.lost();
         let time = self.enricher.now()?;
-        self.sink.item(&Item::Lost(Lost {
+        self.sink.take(Item::Lost(Lost {
             count,
             reason,
             time,
@@ -192,13 +192,13 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
         self.tell_lost(LostReason::ReturnMissed, unreturned)?;
         self.tell_lost(LostReason::Recursion, skipped)?;
         let time = self.enricher.now()?;
-        self.sink.item(&Item::End(End {
+        self.sink.take(Item::End(End {
             events: self.events,
             failures: self.failures,
             lost: self.lost,
             time,
         }))?;
-        self.sink.flush()
+        self.sink.close()
     }
 }
 
