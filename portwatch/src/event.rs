@@ -10,6 +10,7 @@ mod listing;
 mod missed;
 mod name;
 mod warning;
+mod word;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -20,6 +21,7 @@ pub use listing::Listing;
 pub use missed::Missed;
 pub use name::name;
 pub use warning::*;
+pub use word::Word;
 
 /// What the stream consists of, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +79,8 @@ pub enum LostReason {
     Unreadable,
     /// A record did not decode.
     Malformed,
+    /// There was no room for it where it was to be kept.
+    StoreFull,
 }
 
 impl LostReason {
@@ -90,6 +94,7 @@ impl LostReason {
             Self::ReturnMissed => "return_missed",
             Self::Unreadable => "unreadable",
             Self::Malformed => "malformed",
+            Self::StoreFull => "store_full",
         }
     }
 }
@@ -169,7 +174,7 @@ impl Op {
 }
 
 /// How it ended (`event.outcome`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It worked.
     Success,
@@ -188,7 +193,7 @@ impl Outcome {
 }
 
 /// Why an outcome is unknown (`event.reason`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UnknownReason {
     /// Closed before the connection was established or refused.
     Closed,
@@ -286,7 +291,7 @@ pub struct Endpoint {
 }
 
 /// The options of a socket as they stood at that moment; `None` where they could not be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SocketOptions {
     /// SO_REUSEADDR
     pub reuseaddr: Option<bool>,
@@ -428,7 +433,7 @@ pub struct Sighting {
 }
 
 /// What is known of a port number.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PortFacts {
     /// From the services database.
     pub service: Option<Arc<str>>,
@@ -503,7 +508,7 @@ impl Process {
 }
 
 /// A container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Container {
     /// Full id.
     pub id: String,

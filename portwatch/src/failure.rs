@@ -15,6 +15,7 @@ use crate::{
     plan::{Facts, PREFERENCE, PlanError},
     sink::{Destination, OpenError},
     stderr::say,
+    store::database::StoreError,
 };
 
 /// The kinds of failure, which are exit statuses.
@@ -217,6 +218,17 @@ impl From<CgroupError> for Failure {
             CgroupError::NotMounted => Kind::Impossible,
         };
         Self::new(kind, error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let hint = error.hint();
+        let failure = Self::new(Kind::Other, error);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
     }
 }
 

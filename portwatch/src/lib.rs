@@ -23,3 +23,4 @@ pub mod sink;
 pub mod sockets;
 pub mod source;
 pub mod stderr;
+pub mod store;

@@ -3,4 +3,5 @@
 pub mod assemble;
 pub mod descriptors;
 pub mod diagnostics;
+pub mod json;
 pub mod ring;

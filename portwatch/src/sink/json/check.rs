@@ -5,6 +5,7 @@ use jiff::tz::TimeZone;
 use super::{
     SCHEMA, conflict, line,
     object::{Object, key, string},
+    process::People,
     socket::{identity, network, options, side},
 };
 use crate::{
@@ -29,6 +30,7 @@ pub fn line(checked: &Checked, time: Time) -> Vec<u8> {
         missing,
     } = checked;
     let (mut clock, mut creation) = (Clock::new(TimeZone::UTC), Clock::new(TimeZone::UTC));
+    let mut people = People::in_full(true, &mut creation);
     let mut out = Vec::new();
     Object::write(&mut out, |line| {
         line.word(key!("schema"), SCHEMA);
@@ -57,14 +59,14 @@ pub fn line(checked: &Checked, time: Time) -> Vec<u8> {
             options(part, socket);
         });
         if let Some(explanation) = explanation {
-            conflict::write(line, explanation, *sought, true, &mut creation);
+            conflict::write(line, explanation, *sought, &mut people);
         }
         if !rivals.is_empty() {
             line.list(key!("rivals"), rivals, |out, rival| {
                 let Listing { socket, owner, .. } = rival;
                 Object::write(out, |part| {
                     part.word(key!("kind"), Kind::Bound.as_str());
-                    conflict::held(part, socket, owner, true, &mut creation);
+                    conflict::held(part, socket, owner, &mut people);
                 });
             });
         }

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use super::{
     SCHEMA, conflict,
     object::{Key, Object, key},
+    process::People,
 };
 use crate::{
     event::{CheckedRange, Listing, RESERVED_PORTS, Time, port_list},
@@ -26,6 +27,7 @@ pub fn line(checked: &CheckedRange, time: Time) -> Vec<u8> {
         may_hide,
     } = checked;
     let (mut clock, mut creation) = (Clock::new(TimeZone::UTC), Clock::new(TimeZone::UTC));
+    let mut people = People::in_full(true, &mut creation);
     let mut out = Vec::new();
     Object::write(&mut out, |line| {
         line.word(key!("schema"), SCHEMA);
@@ -44,7 +46,7 @@ pub fn line(checked: &CheckedRange, time: Time) -> Vec<u8> {
         line.list(key!("sockets"), sockets, |out, listing| {
             let Listing { socket, owner, .. } = listing;
             Object::write(out, |part| {
-                conflict::held(part, socket, owner, true, &mut creation);
+                conflict::held(part, socket, owner, &mut people);
             });
         });
         if !given_out.is_empty() {

@@ -2,25 +2,21 @@
 
 use super::{
     object::{Object, key},
-    process,
+    process::{self, People, occupant},
     socket::{identity, network, options, side},
 };
-use crate::{
-    event::{
-        Bearer, Consumer, Creator, Culprit, Departure, Exhausted, Explanation, Findings, Holder,
-        Kind, Occupant, Overlap, Owner, Policy, PolicyProgram, Reason, Scope, Verdict,
-    },
-    sink::clock::Clock,
+use crate::event::{
+    Bearer, Consumer, Creator, Culprit, Departure, Exhausted, Explanation, Findings, Holder, Kind,
+    Overlap, Owner, Policy, PolicyProgram, Reason, Scope, Verdict,
 };
 
 /// Writes the object. `sought`: whether the owners of the port were looked at; then their numbers
-/// are known, be they 0. `args`: with the arguments of processes.
+/// are known, be they 0.
 pub(super) fn write(
     line: &mut Object<'_>,
     explanation: &Explanation,
     sought: bool,
-    args: bool,
-    clock: &mut Clock,
+    people: &mut People<'_>,
 ) {
     let Explanation {
         verdict,
@@ -44,7 +40,7 @@ pub(super) fn write(
         if sought || !culprits.is_empty() {
             let holders = culprits.iter().zip(owners);
             part.list(key!("holders"), holders, |out, (culprit, owner)| {
-                Object::write(out, |part| holder(part, culprit, owner, args, clock));
+                Object::write(out, |part| holder(part, culprit, owner, people));
             });
         }
         if sought {
@@ -78,10 +74,10 @@ pub(super) fn write(
             );
         }
         if let Some(exhausted) = exhausted {
-            self::exhausted(part, exhausted, args, clock);
+            self::exhausted(part, exhausted, people);
         }
         if let Some(gone) = gone {
-            part.object(key!("gone"), |part| departure(part, gone, args, clock));
+            part.object(key!("gone"), |part| departure(part, gone, people));
         }
         part.text(key!("message"), message.as_str());
         part.text(key!("hint"), hint.as_deref());
@@ -94,7 +90,7 @@ fn rule(part: &mut Object<'_>, kind: Kind, overlap: Option<Overlap>, reason: Opt
     part.word(key!("reason"), reason.map(Reason::as_str));
 }
 
-fn holder(part: &mut Object<'_>, culprit: &Culprit, owner: &Owner, args: bool, clock: &mut Clock) {
+fn holder(part: &mut Object<'_>, culprit: &Culprit, owner: &Owner, people: &mut People<'_>) {
     let Culprit {
         holder,
         kind,
@@ -102,17 +98,11 @@ fn holder(part: &mut Object<'_>, culprit: &Culprit, owner: &Owner, args: bool, c
         reason,
     } = culprit;
     rule(part, *kind, *overlap, *reason);
-    held(part, holder, owner, args, clock);
+    held(part, holder, owner, people);
 }
 
 /// A socket and who has it.
-pub(super) fn held(
-    part: &mut Object<'_>,
-    holder: &Holder,
-    owner: &Owner,
-    args: bool,
-    clock: &mut Clock,
-) {
+pub(super) fn held(part: &mut Object<'_>, holder: &Holder, owner: &Owner, people: &mut People<'_>) {
     let Holder {
         transport,
         family,
@@ -161,13 +151,13 @@ pub(super) fn held(
         options(part, socket);
     });
     if let Some(since) = since {
-        part.time(key!("since"), clock, since.utc);
+        part.time(key!("since"), people.clock, since.utc);
     }
     part.list(key!("processes"), processes, |out, item| {
-        Object::write(out, |part| occupant(part, item, args, clock));
+        Object::write(out, |part| occupant(part, item, people));
     });
     if let Some(first) = first {
-        part.object(key!("process"), |part| occupant(part, first, args, clock));
+        part.object(key!("process"), |part| occupant(part, first, people));
     }
     if let Some(Creator {
         occupant: creator,
@@ -175,16 +165,16 @@ pub(super) fn held(
     }) = creator.as_deref()
     {
         part.object(key!("creator"), |part| {
-            occupant(part, creator, args, clock);
+            occupant(part, creator, people);
             // A word for what is so; that it is not so goes without saying.
             part.flag(key!("exited"), exited.then_some(true));
         });
     }
     if let Some(closer) = closer {
-        departure(part, closer, args, clock);
+        departure(part, closer, people);
     }
     if let Some(expires) = expires {
-        part.time(key!("expires"), clock, expires.utc);
+        part.time(key!("expires"), people.clock, expires.utc);
     }
     process::container(
         part,
@@ -194,21 +184,17 @@ pub(super) fn held(
 }
 
 /// `closed` and `closer`
-fn departure(part: &mut Object<'_>, departure: &Departure, args: bool, clock: &mut Clock) {
+fn departure(part: &mut Object<'_>, departure: &Departure, people: &mut People<'_>) {
     let Departure {
         occupant: who,
         exited,
         closed,
     } = departure;
-    part.time(key!("closed"), clock, closed.utc);
+    part.time(key!("closed"), people.clock, closed.utc);
     part.object(key!("closer"), |part| {
-        occupant(part, who, args, clock);
+        occupant(part, who, people);
         part.flag(key!("exited"), exited.then_some(true));
     });
-}
-
-fn occupant(part: &mut Object<'_>, occupant: &Occupant, args: bool, clock: &mut Clock) {
-    process::fields(part, &occupant.task, &occupant.process, args, clock);
 }
 
 fn program(part: &mut Object<'_>, program: &PolicyProgram) {
@@ -224,7 +210,7 @@ fn program(part: &mut Object<'_>, program: &PolicyProgram) {
     part.text(key!("cgroup"), cgroup.as_str());
 }
 
-fn exhausted(part: &mut Object<'_>, exhausted: &Exhausted, args: bool, clock: &mut Clock) {
+fn exhausted(part: &mut Object<'_>, exhausted: &Exhausted, people: &mut People<'_>) {
     let Exhausted {
         range,
         reserved,
@@ -250,7 +236,7 @@ fn exhausted(part: &mut Object<'_>, exhausted: &Exhausted, args: bool, clock: &m
                     count,
                 } = consumer;
                 Object::write(out, |part| {
-                    part.object(key!("process"), |part| occupant(part, process, args, clock));
+                    part.object(key!("process"), |part| occupant(part, process, people));
                     part.number(key!("count"), *count);
                 });
             });

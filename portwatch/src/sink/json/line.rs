@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     conflict,
     object::{Object, key, string},
-    process,
+    process::{self, People},
     socket::{identity, network, options, side},
 };
 use crate::{
@@ -139,11 +139,12 @@ pub(super) fn event(
         0
     });
     line.written(fields);
+    let mut people = People::in_full(args, clock);
     if let Some(explanation) = explanation {
-        conflict::write(line, explanation, owners.is_some(), args, clock);
+        conflict::write(line, explanation, owners.is_some(), &mut people);
     }
     if let Some(warning) = warning {
-        self::warning(line, warning, args, clock);
+        self::warning(line, warning, &mut people);
     }
     if !missing.is_empty() {
         line.list(key!("missing"), missing, |out, path| string(out, path));
@@ -174,7 +175,7 @@ pub(super) fn error(line: &mut Object<'_>, errno: Errno) {
 }
 
 /// What is dangerous though it worked.
-fn warning(line: &mut Object<'_>, warning: &Warning, args: bool, clock: &mut Clock) {
+pub(super) fn warning(line: &mut Object<'_>, warning: &Warning, people: &mut People<'_>) {
     let Warning {
         kind,
         refused,
@@ -201,7 +202,7 @@ fn warning(line: &mut Object<'_>, warning: &Warning, args: bool, clock: &mut Clo
         if !processes.is_empty() {
             part.list(key!("processes"), processes, |out, other| {
                 Object::write(out, |part| {
-                    process::fields(part, &other.task, &other.process, args, clock);
+                    process::occupant(part, other, people);
                 });
             });
         }

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use super::{
     SCHEMA, conflict,
     object::{Object, key, string},
+    process::People,
 };
 use crate::{
     event::{Listing, Time},
@@ -28,7 +29,8 @@ pub fn write(listings: &[Listing], time: Time, args: bool, out: &mut impl Write)
             line.time(key!("time"), &mut clock, time.utc);
             line.number(key!("time_boot"), time.boot);
             line.word(key!("record"), "socket");
-            conflict::held(line, &listing.socket, &listing.owner, args, &mut creation);
+            let mut people = People::in_full(args, &mut creation);
+            conflict::held(line, &listing.socket, &listing.owner, &mut people);
             let missing = listing.missing();
             if !missing.is_empty() {
                 line.list(key!("missing"), missing, string);

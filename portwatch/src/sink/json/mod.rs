@@ -8,6 +8,7 @@ pub mod listing;
 mod object;
 mod process;
 mod socket;
+pub(crate) mod stored;
 #[cfg(test)]
 mod tests;
 

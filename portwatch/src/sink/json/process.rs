@@ -2,9 +2,44 @@
 
 use super::object::{Object, key, string};
 use crate::{
-    event::{Container, Process, Task},
+    event::{Container, Occupant, Process, Task},
     sink::clock::Clock,
 };
+
+/// How processes beside the caller are written.
+pub(super) struct People<'a> {
+    /// With their arguments.
+    pub(super) args: bool,
+    /// Writes times.
+    pub(super) clock: &'a mut Clock,
+    /// Gives each a number that stands for it; without, they are written out.
+    pub(super) number: Option<&'a mut dyn FnMut(&Occupant) -> i64>,
+}
+
+impl<'a> People<'a> {
+    /// Processes are written out.
+    pub(super) fn in_full(args: bool, clock: &'a mut Clock) -> Self {
+        Self {
+            args,
+            clock,
+            number: None,
+        }
+    }
+}
+
+/// The fields of a process beside the caller.
+pub(super) fn occupant(part: &mut Object<'_>, occupant: &Occupant, people: &mut People<'_>) {
+    let Occupant { task, process } = occupant;
+    match &mut people.number {
+        None => fields(part, task, process, people.args, people.clock),
+        Some(number) => {
+            part.number(key!("id"), number(occupant));
+            // Its name may be that of a thread.
+            let thread = (task.tid != task.pid).then_some(task.tid);
+            part.maybe_number(key!("thread"), thread);
+        }
+    }
+}
 
 /// The fields of `process`; `args`: with the arguments.
 pub(super) fn fields(

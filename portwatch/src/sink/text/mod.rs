@@ -216,5 +216,6 @@ const fn lost_reason(reason: LostReason) -> &'static str {
         LostReason::ReturnMissed => "return not seen",
         LostReason::Unreadable => "socket unreadable",
         LostReason::Malformed => "record malformed",
+        LostReason::StoreFull => "no room on the disk",
     }
 }

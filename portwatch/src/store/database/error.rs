@@ -1,0 +1,140 @@
+//! Why a recording cannot be used.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::ErrorCode;
+use thiserror::Error;
+
+use super::columns::is_odd;
+use crate::store::schema;
+
+/// Why a recording cannot be used.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// It cannot be opened or created.
+    #[error("cannot open {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is a symbolic link.
+    #[error("{} is a symbolic link, which a recorder does not follow", path.display())]
+    Link {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is a directory, a pipe or a device.
+    #[error("{} is no regular file", path.display())]
+    NoFile {
+        /// What it is called.
+        path: PathBuf,
+    },
+    /// Something else is in it.
+    #[error("{} is not a recording of portwatch, and is left as it is", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is empty.
+    #[error("{} is empty: nothing was recorded in it", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process records in it.
+    #[error("{} is being recorded to by {}", path.display(), pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")))]
+    Taken {
+        /// The file.
+        path: PathBuf,
+        /// The other process, if that is known.
+        pid: Option<u32>,
+    },
+    /// A newer portwatch has written it.
+    #[error(
+        "{} was written by a newer portwatch: its schema is {found}, and this one knows up to {}",
+        path.display(),
+        schema::version()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Version of its schema.
+        found: i32,
+    },
+    /// An older portwatch has written it, and it is only to be read.
+    #[error("{} has schema {found}, and this portwatch reads {}", path.display(), schema::version())]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Version of its schema.
+        found: i32,
+    },
+    /// It is not what was written.
+    #[error("{} is damaged: {what}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// In what.
+        what: String,
+    },
+    /// SQLite refuses.
+    #[error("cannot use {}", path.display())]
+    Sql {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+}
+
+impl StoreError {
+    /// What SQLite says of a file.
+    pub(super) fn sql(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        let is_broken = matches!(
+            source.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        );
+        if is_broken || is_odd(&source) {
+            let what = source.to_string();
+            return Self::Damaged { path, what };
+        }
+        Self::Sql { path, source }
+    }
+
+    /// What is to be done about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "make the directory, or name another file with -w FILE".to_owned()
+            }
+            Self::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run it with sudo, or name another file with -w FILE".to_owned()
+            }
+            Self::Link { .. } => "name the file that it leads to".to_owned(),
+            Self::Foreign { .. } | Self::NoFile { .. } => {
+                "name another file; what does not exist is made".to_owned()
+            }
+            Self::Taken { pid: Some(pid), .. } => {
+                format!("end it first (kill {pid}), or record to another file with -w FILE")
+            }
+            Self::Taken { pid: None, .. } => "record to another file with -w FILE".to_owned(),
+            Self::Newer { .. } => "use that portwatch, or record to another file".to_owned(),
+            Self::Older { path, .. } => format!(
+                "portwatch record --duration 1s -w {} brings it up to date",
+                path.display()
+            ),
+            Self::Damaged { path, .. } => format!(
+                "sqlite3 {} .recover prints what can be saved; record to another file",
+                path.display()
+            ),
+            Self::Open { .. } | Self::Empty { .. } | Self::Sql { .. } => return None,
+        })
+    }
+}

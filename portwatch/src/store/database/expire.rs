@@ -1,0 +1,200 @@
+//! What has to go, out of the tables. `store::retention` decides.
+
+use jiff::Timestamp;
+use rusqlite::{Transaction, TransactionBehavior, params};
+
+use super::{
+    Database,
+    columns::time,
+    write::{Pins, Uses, sweep},
+};
+use crate::store::{
+    retention::{Holdings, is_too_old},
+    row::{Id, Table},
+};
+
+/// Which events are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Plain,
+    Conflicts,
+    All,
+}
+
+impl Class {
+    /// Of a row of a table with a column `seq`.
+    const fn condition(self) -> &'static str {
+        match self {
+            Self::Plain => "AND seq NOT IN (SELECT seq FROM conflict WHERE seq BETWEEN ?1 AND ?2)",
+            Self::Conflicts => "AND seq IN (SELECT seq FROM conflict WHERE seq BETWEEN ?1 AND ?2)",
+            Self::All => "",
+        }
+    }
+}
+
+impl Database {
+    /// What the file holds.
+    pub(super) fn holdings(&self) -> rusqlite::Result<Holdings> {
+        let number = |name: &str| -> rusqlite::Result<u64> {
+            let number: i64 = self
+                .connection
+                .pragma_query_value(None, name, |row| row.get(0))?;
+            Ok(number.unsigned_abs())
+        };
+        let mut plain = self.connection.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM event WHERE seq > ?1
+                               AND NOT EXISTS (SELECT 1 FROM conflict WHERE conflict.seq = event.seq))",
+        )?;
+        let mut conflicts = self
+            .connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM conflict)")?;
+        Ok(Holdings {
+            pages: number("page_count")?,
+            free: number("freelist_count")?,
+            plain: plain.query_row([self.cursor], |row| row.get(0))?,
+            conflicts: conflicts.query_row([], |row| row.get(0))?,
+        })
+    }
+
+    /// The oldest events that are no conflicts go, as many as one transaction takes.
+    pub(super) fn expire_plain(&mut self) -> rusqlite::Result<()> {
+        let last: Option<Id> = self
+            .connection
+            .prepare_cached(
+                "SELECT max(seq) FROM (
+                     SELECT seq FROM event WHERE seq > ?1
+                        AND NOT EXISTS (SELECT 1 FROM conflict WHERE conflict.seq = event.seq)
+                      ORDER BY seq LIMIT ?2)",
+            )?
+            .query_row(params![self.cursor, self.at_once()], |row| row.get(0))?;
+        let Some(last) = last else {
+            return Ok(());
+        };
+        self.expire(self.cursor + 1, last, Class::Plain)?;
+        self.cursor = last;
+        Ok(())
+    }
+
+    /// The oldest conflicts go, likewise.
+    pub(super) fn expire_conflicts(&mut self) -> rusqlite::Result<()> {
+        let last: Option<Id> = self
+            .connection
+            .prepare_cached(
+                "SELECT max(seq) FROM (SELECT seq FROM conflict ORDER BY seq LIMIT ?1)",
+            )?
+            .query_row([self.at_once()], |row| row.get(0))?;
+        match last {
+            Some(last) => self.expire(0, last, Class::Conflicts),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything goes that is too old.
+    pub(super) fn expire_old(&mut self, now: Timestamp) -> rusqlite::Result<()> {
+        let Some(age) = self.bounds.age else {
+            return Ok(());
+        };
+        loop {
+            let mut last = None;
+            let mut count = 0;
+            {
+                let mut oldest = self
+                    .connection
+                    .prepare_cached("SELECT seq, time FROM event ORDER BY seq LIMIT ?1")?;
+                let mut rows = oldest.query([self.at_once()])?;
+                while let Some(row) = rows.next()? {
+                    if !is_too_old(age, time(row.get(1)?), now) {
+                        break;
+                    }
+                    last = Some(row.get(0)?);
+                    count += 1;
+                }
+            }
+            let Some(last) = last else {
+                return Ok(());
+            };
+            self.expire(0, last, Class::All)?;
+            if count < self.at_once() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The file gives back pages that nothing is on.
+    pub(super) fn shrink(&mut self) -> rusqlite::Result<()> {
+        self.relieve_log()?;
+        let pages = self.at_once();
+        self.connection
+            .execute_batch(&format!("PRAGMA incremental_vacuum({pages})"))?;
+        // Fewer from now on.
+        let pages: i64 = self
+            .connection
+            .pragma_query_value(None, "page_count", |row| row.get(0))?;
+        let share = i64::try_from(self.shares.pages).unwrap_or(i64::MAX);
+        self.connection
+            .pragma_update(None, "max_page_count", share.max(pages))
+    }
+
+    /// Events of a transaction: twice as many as are written in one, so that room is made faster than it
+    /// is used.
+    fn at_once(&self) -> i64 {
+        i64::try_from(self.shares.entries)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(2)
+    }
+
+    fn expire(&mut self, first: Id, last: Id, class: Class) -> rusqlite::Result<()> {
+        self.relieve_log()?;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        remove(&transaction, first, last, class, &self.pins)?;
+        transaction.commit()
+    }
+}
+
+fn remove(
+    transaction: &Transaction<'_>,
+    first: Id,
+    last: Id,
+    class: Class,
+    pins: &Pins,
+) -> rusqlite::Result<()> {
+    let condition = class.condition();
+    let mut uses = Uses::default();
+    {
+        let query = format!(
+            "DELETE FROM event WHERE seq BETWEEN ?1 AND ?2 {condition} RETURNING call, process"
+        );
+        let mut events = transaction.prepare_cached(&query)?;
+        let mut rows = events.query([first, last])?;
+        while let Some(row) = rows.next()? {
+            uses.add(Table::Call, row.get(0)?, -1);
+            uses.add(Table::Process, row.get(1)?, -1);
+        }
+        let query = format!(
+            "DELETE FROM mention WHERE seq BETWEEN ?1 AND ?2 {condition} RETURNING process, times"
+        );
+        let mut mentions = transaction.prepare_cached(&query)?;
+        let mut rows = mentions.query([first, last])?;
+        while let Some(row) = rows.next()? {
+            let times: i64 = row.get(1)?;
+            uses.add(Table::Process, row.get(0)?, -times);
+        }
+    }
+    let plain = |query: &str| transaction.prepare_cached(query)?.execute([first, last]);
+    plain(&format!(
+        "DELETE FROM warning WHERE seq BETWEEN ?1 AND ?2 {condition}"
+    ))?;
+    if class != Class::Plain {
+        plain("DELETE FROM conflict WHERE seq BETWEEN ?1 AND ?2")?;
+    }
+    if class != Class::Conflicts {
+        // What is left of a run keeps its start.
+        plain(
+            "DELETE FROM note WHERE seq BETWEEN ?1 AND ?2
+                AND seq <> (SELECT max(seq) FROM note WHERE event = 'start' AND seq <= ?2)",
+        )?;
+    }
+    sweep(transaction, &uses, pins)
+}

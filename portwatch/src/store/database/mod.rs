@@ -1,0 +1,15 @@
+//! The file, through SQLite.
+
+mod columns;
+mod error;
+mod expire;
+mod open;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use error::StoreError;
+pub use open::{Opened, open};
+pub use read::Reader;
+pub use write::{Database, Unwritten};

@@ -1,0 +1,283 @@
+//! A file to record in: made, or ours already.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::{Database, StoreError, write::Pins};
+use crate::store::{
+    encode::{Encoder, Next},
+    identity::{self, Header, Identity},
+    lock::{self, Locked},
+    retention::Bounds,
+    row::{Entry, Id},
+    schema,
+};
+
+/// A file that is ready to be written.
+#[derive(Debug)]
+pub struct Opened {
+    /// The file.
+    pub database: Database,
+    /// What turns a stream into its rows.
+    pub encoder: Encoder,
+    /// It was upgraded from that version of the schema.
+    pub upgraded: Option<i32>,
+}
+
+/// How long a lock of SQLite's is waited for: readers hold one only for moments.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Opens a file to record in, or makes it.
+///
+/// # Errors
+/// When it is not ours, another process records in it, it is damaged or of a newer portwatch.
+pub fn open(path: &Path, bounds: Bounds) -> Result<Opened, StoreError> {
+    let failed = |source| StoreError::Open {
+        path: path.to_owned(),
+        source,
+    };
+    // SQLite follows no link either, not even to a directory, so it gets a path without any.
+    let path = &whole(path).map_err(failed)?;
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        // A pipe that nobody has open would keep us waiting.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|source| match source.raw_os_error() {
+            Some(libc::ELOOP) => StoreError::Link { path: path.clone() },
+            Some(libc::EISDIR | libc::ENXIO) => StoreError::NoFile { path: path.clone() },
+            _ => failed(source),
+        })?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(StoreError::NoFile { path: path.clone() });
+    }
+    if let Locked::Taken(pid) = lock::lock(&file).map_err(failed)? {
+        return Err(StoreError::Taken {
+            path: path.clone(),
+            pid,
+        });
+    }
+    let log = log_of(path);
+    let has_log = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    check_header(path, &mut file, metadata.len(), has_log)?;
+
+    let sql = |source| StoreError::sql(path, source);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(sql)?;
+    let opened = fs::symlink_metadata(path).map_err(failed)?;
+    if (opened.dev(), opened.ino()) != (metadata.dev(), metadata.ino()) {
+        return Err(failed(io::Error::other("it was replaced meanwhile")));
+    }
+    let upgraded = prepare(path, &mut connection)?;
+    if has_log {
+        check_all(path, &connection)?;
+    }
+    let (encoder, pins) = remember(&connection).map_err(sql)?;
+    let database = Database::new(connection, file, path.clone(), log, bounds, pins);
+    Ok(Opened {
+        database: database.map_err(sql)?,
+        encoder,
+        upgraded,
+    })
+}
+
+/// The path, with every link in its directories resolved and its last part as it is.
+fn whole(path: &Path) -> io::Result<PathBuf> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    Ok(fs::canonicalize(parent.unwrap_or(Path::new(".")))?.join(name))
+}
+
+/// The write-ahead log beside a file.
+pub(super) fn log_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+/// Whether the file is ours, by its first bytes, before SQLite touches it.
+pub(super) fn check_header(
+    path: &Path,
+    file: &mut File,
+    length: u64,
+    has_log: bool,
+) -> Result<Option<Header>, StoreError> {
+    let mut bytes = Vec::with_capacity(identity::HEADER);
+    file.take(identity::HEADER as u64)
+        .read_to_end(&mut bytes)
+        .map_err(|source| StoreError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+    match identity::of(&bytes) {
+        Identity::Empty => Ok(None),
+        Identity::Own(header) if header.version > schema::version() => Err(StoreError::Newer {
+            path: path.to_owned(),
+            found: header.version,
+        }),
+        // What the log still has to add may be what is missing.
+        Identity::Own(header) if length < header.length && !has_log => Err(StoreError::Damaged {
+            path: path.to_owned(),
+            what: format!("it has {length} bytes of {}", header.length),
+        }),
+        Identity::Own(header) => Ok(Some(header)),
+        Identity::Database | Identity::Foreign => Err(StoreError::Foreign {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+/// Sets SQLite up and brings the schema up to date; the value is the version it had.
+fn prepare(path: &Path, connection: &mut Connection) -> Result<Option<i32>, StoreError> {
+    let sql = |source| StoreError::sql(path, source);
+    connection.busy_timeout(PATIENCE).map_err(sql)?;
+    settings(connection).map_err(sql)?;
+    let found: i32 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(sql)?;
+    if found > schema::version() {
+        return Err(StoreError::Newer {
+            path: path.to_owned(),
+            found,
+        });
+    }
+    upgrade(connection, found, schema::STEPS).map_err(sql)?;
+    // The log, so that readers and the recorder do not wait for each other.
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+        .map_err(sql)?;
+    if mode != "wal" {
+        return Err(StoreError::Open {
+            path: path.to_owned(),
+            source: io::Error::other("its file system does not do for SQLite's log (WAL)"),
+        });
+    }
+    Ok((found != 0 && found < schema::version()).then_some(found))
+}
+
+fn settings(connection: &Connection) -> rusqlite::Result<()> {
+    // So that pages which nothing is on can be given back. Only a file without tables takes it.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    // After the end of the process everything is there, after that of the machine all but the last.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // `write` says when, so that the log has a bound.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // They tell a reader what belongs together. To have them checked would take an index of each.
+    connection.pragma_update(None, "foreign_keys", false)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -8192)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    // A page that is not what it should be is found before it does harm.
+    connection.pragma_update(None, "cell_size_check", true)
+}
+
+/// Takes the steps that are left, all of them or none.
+pub(super) fn upgrade(
+    connection: &mut Connection,
+    found: i32,
+    steps: &[&str],
+) -> rusqlite::Result<()> {
+    let done = usize::try_from(found).unwrap_or_default();
+    let Some(left) = steps.get(done..).filter(|left| !left.is_empty()) else {
+        return Ok(());
+    };
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for view in schema::VIEW_NAMES {
+        transaction.execute_batch(&format!("DROP VIEW IF EXISTS {view}"))?;
+    }
+    for step in left {
+        transaction.execute_batch(step)?;
+    }
+    transaction.execute_batch(schema::VIEWS)?;
+    transaction.pragma_update(None, "application_id", identity::APPLICATION)?;
+    transaction.pragma_update(None, "user_version", steps.len())?;
+    transaction.commit()
+}
+
+/// Looks at every page of a file whose recorder did not end by itself.
+fn check_all(path: &Path, connection: &Connection) -> Result<(), StoreError> {
+    let found: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|source| StoreError::sql(path, source))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    Err(StoreError::Damaged {
+        path: path.to_owned(),
+        what: found.lines().last().unwrap_or_default().to_owned(),
+    })
+}
+
+/// What an encoder has to know of a file: where numbers go on, and the rows that were written last.
+fn remember(connection: &Connection) -> rusqlite::Result<(Encoder, Pins)> {
+    use super::columns::{call, member, program};
+
+    // Left behind by a recorder that was killed: it had remembered them, and nothing refers to them.
+    connection.execute_batch(
+        "UPDATE program SET uses = uses - (SELECT count(*) FROM process
+                                            WHERE process.uses <= 0 AND process.program = program.id)
+          WHERE id IN (SELECT program FROM process WHERE uses <= 0);
+         DELETE FROM process WHERE uses <= 0;
+         DELETE FROM program WHERE uses <= 0;
+         DELETE FROM call WHERE uses <= 0;",
+    )?;
+    let next = |table: &str, key: &str| {
+        let query = format!("SELECT coalesce(max({key}), 0) + 1 FROM {table}");
+        connection.query_row(&query, [], |row| row.get::<_, Id>(0))
+    };
+    let mut encoder = Encoder::new(Next {
+        seq: next("event", "seq")?.max(next("note", "seq")?),
+        call: next("call", "id")?,
+        program: next("program", "id")?,
+        process: next("process", "id")?,
+    });
+    let mut pins = Pins::default();
+    let mut learn =
+        |table: &str,
+         count: usize,
+         entry: &dyn Fn(Id, &rusqlite::Row<'_>) -> rusqlite::Result<Entry>| {
+            let query = format!(
+                "SELECT * FROM (SELECT * FROM {table} ORDER BY id DESC LIMIT {count}) ORDER BY id"
+            );
+            let mut statement = connection.prepare(&query)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let entry = entry(row.get("id")?, row)?;
+                pins.note(&entry);
+                encoder.learn(entry);
+            }
+            Ok::<_, rusqlite::Error>(())
+        };
+    learn("call", crate::store::encode::CALLS.get(), &|id, row| {
+        Ok(Entry::Call(id, Box::new(call(row)?)))
+    })?;
+    learn(
+        "program",
+        crate::store::encode::PROGRAMS.get(),
+        &|id, row| Ok(Entry::Program(id, program(row)?)),
+    )?;
+    learn(
+        "process",
+        crate::store::encode::PROCESSES.get(),
+        &|id, row| Ok(Entry::Member(id, Box::new(member(row)?))),
+    )?;
+    Ok((encoder, pins))
+}

@@ -1,0 +1,246 @@
+//! How much may be kept, and what has to go first. No I/O.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Bytes of a page of the file, SQLite's default.
+pub const PAGE: u64 = 4096;
+/// The least that `--max-size` may be: there must be room for the log of what is written at once.
+pub const LEAST: u64 = 4 << 20;
+
+/// `--max-size` and `--max-age`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes on the disk: the file, and what SQLite keeps beside it.
+    pub size: u64,
+    /// Older is too old.
+    pub age: Option<Duration>,
+}
+
+/// [`Bounds::size`] shared out among the file and what SQLite keeps beside it (sqlite.org/fileformat2.html,
+/// 4: the write-ahead log; sqlite.org/walformat.html, 2: its index).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Pages of the file.
+    pub pages: u64,
+    /// Bytes of the log.
+    pub log: u64,
+    /// Entries that are written at once: in the worst case each changes three pages in places of their
+    /// own, and all of them twice make half a log.
+    pub entries: usize,
+}
+
+impl Shares {
+    /// Those of so many bytes.
+    #[must_use]
+    pub const fn of(size: u64) -> Self {
+        // Of a large file a log of this size is enough for any burst.
+        let log = if size / 8 < 64 << 20 {
+            size / 8
+        } else {
+            64 << 20
+        };
+        // 32 KiB of index for 4096 frames, and the first 32 KiB in any case.
+        let index = log / 96 + (64 << 10);
+        // Up to 2^64 bytes of log are 2^64 / 48 KiB entries.
+        let entries = (log / (12 * PAGE)) as usize;
+        Self {
+            pages: size.saturating_sub(log + index) / PAGE,
+            log,
+            entries: if entries < 4096 { entries } else { 4096 },
+        }
+    }
+}
+
+/// What the file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// Pages of the file.
+    pub pages: u64,
+    /// Those of them that nothing is on.
+    pub free: u64,
+    /// There are events that are no conflicts.
+    pub plain: bool,
+    /// There are conflicts.
+    pub conflicts: bool,
+}
+
+/// What to do before the next entries are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There is room.
+    Write,
+    /// The oldest events that are no conflicts go.
+    ExpirePlain,
+    /// The oldest conflicts go: nothing else is left.
+    ExpireConflicts,
+    /// The file gives back pages that nothing is on.
+    Shrink,
+    /// There is nothing that could go: the entries do not fit at all.
+    Refuse,
+}
+
+/// Pages that writing may need beyond those that rows take: inner pages, and one half full of each
+/// table.
+const SLACK: u64 = 32;
+
+/// What to do before entries of so many bytes are written.
+#[must_use]
+pub fn step(shares: Shares, holdings: Holdings, bytes: u64) -> Step {
+    let Holdings {
+        pages,
+        free,
+        plain,
+        conflicts,
+    } = holdings;
+    let used = pages.saturating_sub(free);
+    let needed = bytes.div_ceil(PAGE) + SLACK;
+    match (used + needed <= shares.pages, plain, conflicts) {
+        (true, _, _) if pages > shares.pages => Step::Shrink,
+        (true, _, _) => Step::Write,
+        (false, true, _) => Step::ExpirePlain,
+        (false, false, true) => Step::ExpireConflicts,
+        (false, false, false) => Step::Refuse,
+    }
+}
+
+/// Whether an event of that time is too old at `now`. A time that lies ahead is one of a clock that was
+/// wrong, and must not keep everything behind it for ever.
+#[must_use]
+pub fn is_too_old(age: Duration, time: Timestamp, now: Timestamp) -> bool {
+    let passed = now.duration_since(time);
+    // A limit that is longer than time can be limits nothing.
+    SignedDuration::try_from(age).is_ok_and(|age| passed > age || passed < -SKEW)
+}
+
+/// A clock may be set back by so much without any event being taken for one of a wrong clock.
+const SKEW: SignedDuration = SignedDuration::from_hours(24);
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_shares_stay_inside_the_size() {
+        for size in [LEAST, 10 << 20, 100 << 20, 1 << 30, 1 << 40] {
+            let shares = Shares::of(size);
+            let index = (shares.log / PAGE).div_ceil(4096) * (32 << 10) + (32 << 10);
+            assert!(shares.pages * PAGE + shares.log + index <= size, "{size}");
+            assert!(shares.pages * PAGE > size / 10 * 8, "{size}: {shares:?}");
+            assert!(shares.entries >= 8, "{size}");
+        }
+    }
+
+    #[test]
+    fn conflicts_go_last() {
+        let shares = Shares::of(LEAST);
+        let full = |plain, conflicts| Holdings {
+            pages: shares.pages,
+            free: 0,
+            plain,
+            conflicts,
+        };
+        assert_eq!(step(shares, full(true, true), 1), Step::ExpirePlain);
+        assert_eq!(step(shares, full(false, true), 1), Step::ExpireConflicts);
+        assert_eq!(step(shares, full(false, false), 1), Step::Refuse);
+    }
+
+    #[test]
+    fn a_file_that_was_larger_shrinks() {
+        let shares = Shares::of(LEAST);
+        let holdings = Holdings {
+            pages: 2 * shares.pages,
+            free: 2 * shares.pages - 10,
+            plain: true,
+            conflicts: false,
+        };
+        assert_eq!(step(shares, holdings, 1), Step::Shrink);
+    }
+
+    #[test]
+    fn age_is_counted_from_now_and_survives_wrong_clocks() {
+        let now: Timestamp = "2026-11-29T12:00:00Z".parse().unwrap();
+        let hour = Duration::from_secs(3600);
+        for (time, expected) in [
+            ("2026-11-29T11:30:00Z", false),
+            ("2026-11-29T10:59:59Z", true),
+            // Set back by an hour since.
+            ("2026-11-29T13:00:00Z", false),
+            ("2035-01-01T00:00:00Z", true),
+            ("1970-01-01T00:00:00Z", true),
+        ] {
+            let time = time.parse().unwrap();
+            assert_eq!(is_too_old(hour, time, now), expected, "{time}");
+        }
+        assert!(!is_too_old(Duration::MAX, Timestamp::MIN, now));
+    }
+
+    /// A file of rows, each of which takes a whole number of pages.
+    #[derive(Default)]
+    struct Model {
+        plain: VecDeque<(u32, u64)>,
+        conflicts: VecDeque<(u32, u64)>,
+        pages: u64,
+    }
+
+    impl Model {
+        fn used(&self) -> u64 {
+            let rows = self.plain.iter().chain(&self.conflicts);
+            rows.map(|(_, pages)| pages).sum()
+        }
+
+        fn holdings(&self) -> Holdings {
+            Holdings {
+                pages: self.pages,
+                free: self.pages - self.used(),
+                plain: !self.plain.is_empty(),
+                conflicts: !self.conflicts.is_empty(),
+            }
+        }
+    }
+
+    proptest! {
+        /// Whatever comes: the file stays inside its share, the oldest of a class goes first, and no
+        /// conflict as long as there is something else.
+        #[test]
+        fn the_bound_holds(
+            rows in proptest::collection::vec((any::<bool>(), 1u64..120), 1..200),
+            smaller_after in 0usize..200,
+        ) {
+            let mut shares = Shares::of(2 * LEAST);
+            let mut model = Model::default();
+            for (at, (is_conflict, pages)) in (0u32..).zip(rows) {
+                if at as usize == smaller_after {
+                    shares = Shares::of(LEAST);
+                }
+                loop {
+                    let before = (model.plain.len(), model.conflicts.len());
+                    match step(shares, model.holdings(), pages * PAGE) {
+                        Step::Write => break,
+                        Step::ExpirePlain => drop(model.plain.pop_front()),
+                        Step::ExpireConflicts => {
+                            prop_assert!(model.plain.is_empty());
+                            model.conflicts.pop_front();
+                        }
+                        Step::Shrink => model.pages = model.used().max(1),
+                        Step::Refuse => prop_assert!(false, "{pages} pages fit"),
+                    }
+                    let after = (model.plain.len(), model.conflicts.len());
+                    prop_assert!(after != before || model.pages <= shares.pages);
+                }
+                let class = if is_conflict { &mut model.conflicts } else { &mut model.plain };
+                prop_assert!(class.back().is_none_or(|(last, _)| *last < at));
+                class.push_back((at, pages));
+                model.pages = model.pages.max(model.used());
+                prop_assert!(model.pages <= shares.pages);
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The sink of `record`.
+
+use std::io;
+
+use super::{encode::Encoder, keep::Keeper, row::Entry, writer::Writer};
+use crate::{
+    event::{End, Item, Lost, LostReason, Start, Time},
+    sink::Sink,
+};
+
+/// Puts a stream into a store.
+#[derive(Debug)]
+pub struct Store {
+    keeper: Keeper,
+    encoder: Encoder,
+    entries: Vec<Entry>,
+    weight: usize,
+    writer: Writer,
+    /// Items that found no room since the last that did.
+    lost: u64,
+    /// All that ever found none.
+    lost_of_all: u64,
+}
+
+/// Handed over out of turn when this much has come together.
+const FULL: usize = 256 * 1024;
+
+impl Store {
+    /// One that keeps what `keeper` wants.
+    #[must_use]
+    pub const fn new(keeper: Keeper, encoder: Encoder, writer: Writer) -> Self {
+        Self {
+            keeper,
+            encoder,
+            entries: Vec::new(),
+            weight: 0,
+            writer,
+            lost: 0,
+            lost_of_all: 0,
+        }
+    }
+
+    fn encode(&mut self, item: &Item) {
+        let before = self.entries.len();
+        self.encoder.item(item, &mut self.entries);
+        let new = self.entries[before..].iter().map(Entry::weight);
+        self.weight += new.sum::<usize>();
+    }
+
+    /// Tells how many found no room, where they are missing.
+    fn account(&mut self, time: Time) {
+        let count = std::mem::take(&mut self.lost);
+        if count > 0 {
+            self.encode(&Item::Lost(Lost {
+                count,
+                reason: LostReason::StoreFull,
+                time,
+            }));
+        }
+    }
+}
+
+impl Sink for Store {
+    fn item(&mut self, item: &Item) -> io::Result<()> {
+        if !self.keeper.wants(item) {
+            return Ok(());
+        }
+        match item {
+            Item::Event(_) if !self.writer.has_room() => {
+                self.lost += 1;
+                self.lost_of_all += 1;
+                return Ok(());
+            }
+            Item::Event(sighting) => {
+                self.account(sighting.time);
+                self.encode(item);
+            }
+            Item::Start(Start { time, .. }) | Item::Lost(Lost { time, .. }) => {
+                self.account(*time);
+                self.encode(item);
+            }
+            Item::End(end) => {
+                self.account(end.time);
+                let lost = end.lost + self.lost_of_all;
+                self.encode(&Item::End(End { lost, ..*end }));
+            }
+        }
+        if self.weight >= FULL {
+            return self.flush();
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.weight = 0;
+        self.writer.give(&mut self.entries)
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.writer.close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+
+    use std::{
+        path::Path,
+        sync::mpsc::{Receiver, channel},
+        time::Duration,
+    };
+
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::{
+        event::Op,
+        sample,
+        store::{
+            database::{self, Opened, Reader},
+            keep::Keep,
+            retention::Bounds,
+            writer::Word,
+        },
+    };
+
+    fn store(path: &Path) -> (Store, Receiver<Word>) {
+        let bounds = Bounds {
+            size: 256 << 20,
+            age: None,
+        };
+        let Opened {
+            database, encoder, ..
+        } = database::open(path, bounds).unwrap();
+        let (send, words) = channel();
+        let writer = Writer::start(database, move |word| send.send(word).unwrap()).unwrap();
+        (Store::new(Keeper::new(Keep::All), encoder, writer), words)
+    }
+
+    fn items(path: &Path) -> Vec<Item> {
+        let mut reader = Reader::open(path).unwrap();
+        std::iter::from_fn(|| Some(reader.items().unwrap()).filter(|piece| !piece.is_empty()))
+            .flatten()
+            .collect()
+    }
+
+    #[test]
+    fn what_was_taken_is_in_the_file_within_a_second() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pwdb");
+        let (mut store, _words) = store(&path);
+        store.take(sample::start()).unwrap();
+        store.flush().unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(items(&path), [sample::start()]);
+        store.take(sample::end(0, 0, 0)).unwrap();
+        store.close().unwrap();
+        assert_eq!(items(&path), [sample::start(), sample::end(0, 0, 0)]);
+    }
+
+    /// Somebody keeps SQLite from writing, longer than memory reaches.
+    #[test]
+    fn what_does_not_fit_is_told_as_lost_where_it_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pwdb");
+        let (mut store, words) = store(&path);
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut given = 0;
+        let mut bind = || {
+            given += 1;
+            let mut bind = sample::sighting(Op::Bind, "0.0.0.0:80");
+            bind.event.socket.cookie = Some(given);
+            sample::event(bind)
+        };
+        while store.lost < 1000 {
+            store.take(bind()).unwrap();
+        }
+        store.flush().unwrap();
+        let patience = Duration::from_secs(30);
+        assert!(matches!(
+            words.recv_timeout(patience).unwrap(),
+            Word::Stuck(_)
+        ));
+        other.execute_batch("ROLLBACK").unwrap();
+        drop(other);
+        assert_eq!(words.recv_timeout(patience).unwrap(), Word::Going);
+        assert!(words.try_recv().is_err(), "it is said once");
+        while !store.writer.has_room() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        store.take(bind()).unwrap();
+        store.take(sample::end(7, 0, 5)).unwrap();
+        store.close().unwrap();
+
+        let items = items(&path);
+        let [before @ .., lost, after, end] = &items[..] else {
+            panic!("{items:?}");
+        };
+        assert_eq!(before.len() as u64 + 1000 + 1, given);
+        assert!(matches!(after, Item::Event(last) if last.event.socket.cookie == Some(given)));
+        assert_eq!(lost, &sample::lost(1000, LostReason::StoreFull));
+        assert_eq!(end, &sample::end(7, 0, 1005));
+    }
+}
