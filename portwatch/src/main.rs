@@ -38,6 +38,14 @@ fn run(Cli { verb, output }: Cli) -> Result<u8, Failure> {
         Verb::CheckRange(args) => {
             commands::check_range::run(&args, &output.resolve(Destination::Stdout))
         }
+        Verb::Record(args) => match args.resolve(output, &System) {
+            Ok(options) => commands::record::run(&options),
+            Err(error) => error.into_clap("record").exit(),
+        },
+        Verb::Replay(args) => match args.resolve(output, &System) {
+            Ok(options) => commands::replay::run(&options),
+            Err(error) => error.into_clap("replay").exit(),
+        },
         Verb::Doctor => commands::doctor::run(&output.resolve(Destination::Stdout)),
         Verb::Completions { shell } => print(|out| commands::completions::run(shell, out)),
         Verb::Man => print(|out| commands::man::run(out)),

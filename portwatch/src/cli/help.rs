@@ -267,6 +267,70 @@ As a script asks:
     },
 ];
 
+/// Sections of `record`.
+pub const RECORD: &[Section] = &[
+    Section {
+        title: "THE FILE",
+        body: "\
+Without -w FILE it is a new one, named after host and time, in $STATE_DIRECTORY, else in /var/lib/portwatch \
+for root and in $XDG_STATE_HOME/portwatch (~/.local/state/portwatch) for others. Only its owner may read it. \
+A recording that is there is continued; what is none is left as it is. Symbolic links are not followed. \
+One process records to a file; it can be replayed, reported on and queried meanwhile:
+
+  sqlite3 -readonly FILE 'SELECT * FROM conflicts'
+
+The tables, and the views binds, connects, conflicts and port_timeline, are described in docs/record.md of the \
+sources.",
+    },
+    Section {
+        title: "WHAT MAY BE LOST",
+        body: "\
+A sudden end of the process costs the last second at most, and the file stays sound. Where the disk is full, \
+that is said once; events are kept in memory, up to a bound, and written when there is room again. What \
+does not fit is counted, and shows as lost where it is missing.",
+    },
+    Section {
+        title: "EXIT STATUS",
+        body: "  0  done, also when nothing happened or it was interrupted
+  2  wrong usage
+  3  not permitted, or not possible on this kernel
+  4  anything else: a file that is not a recording, is damaged, or is recorded to by another process",
+    },
+    Section {
+        title: "EXAMPLES",
+        body: "\
+Whatever fails on this machine, in at most 200 MB and for a month:
+
+  portwatch record --max-size 200M --max-age 4w
+
+Everything that happens to a port tonight:
+
+  portwatch record -w tonight.pwdb --keep all --port 8080 --duration 8h",
+    },
+];
+
+/// Sections of `replay`.
+pub const REPLAY: &[Section] = &[
+    Section {
+        title: "WHAT IS PRINTED",
+        body: "\
+What trace would have printed, where everything was kept (record --keep all) line by line; seq counts \
+the lines of the replay, and totals what it shows. Every start of the recorder begins anew. A recorder that was \
+killed leaves no end.",
+    },
+    Section {
+        title: "EXAMPLES",
+        body: "\
+Who wanted port 8080, and did not get it?
+
+  portwatch replay tonight.pwdb --port 8080 --failed
+
+All conflicts, for a script:
+
+  portwatch replay tonight.pwdb --conflicts -o json | jq .conflict.message",
+    },
+];
+
 /// Sections as `--help` shows them.
 #[must_use]
 pub fn text(sections: &[Section]) -> String {

@@ -7,6 +7,8 @@ mod filter;
 pub mod help;
 pub mod list;
 mod parse;
+mod record;
+mod replay;
 pub mod resolve;
 mod system;
 pub mod target;
@@ -23,6 +25,8 @@ use clap_complete::Shell;
 
 pub use crate::sink::{Destination, Format, OutputOptions};
 pub use filter::{FilterArgs, NetnsArg, UserArg};
+pub use record::{RecordArgs, RecordOptions};
+pub use replay::{ReplayArgs, ReplayOptions};
 pub use resolve::{Names, TraceOptions, UsageError};
 pub use system::System;
 pub use trace::{Attach, KernelArgs, TraceArgs};
@@ -136,6 +140,16 @@ pub enum Verb {
     /// of a telephone exchange. What overlaps with the kernel's automatic range, which sockets are there
     /// now, and the sysctl that keeps the kernel off.
     CheckRange(check::CheckRangeArgs),
+    /// Record what trace would print, and keep what matters in a file, for days
+    ///
+    /// For the failure that happens at night. By default failures are kept, and what is dangerous. The
+    /// file is an SQLite database of bounded size, which replay prints and anybody can query,
+    /// while it is written too. Ends with Ctrl-C, SIGTERM or --duration.
+    Record(Box<RecordArgs>),
+    /// Print a recording as trace would have printed it
+    ///
+    /// With the filters and formats of trace. A recording that is being written can be replayed, too.
+    Replay(Box<ReplayArgs>),
     /// Say what portwatch can see on this machine, what it cannot, and what would help
     ///
     /// Tries what trace would use, without tracing: the way into the kernel that would be chosen

@@ -3,6 +3,7 @@
 use std::{num::IntErrorKind, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{NetnsArg, UserArg};
+use crate::store::retention::LEAST;
 
 /// Highest process id that Linux gives (PID_MAX_LIMIT, include/linux/threads.h).
 const MAX_PID: u32 = 4 * 1024 * 1024;
@@ -12,6 +13,9 @@ pub(super) const DEFAULT_BUFFER: &str = "8M";
 
 /// Largest ring buffer: `max_entries` of a map is 32 bits wide and a power of two here.
 const MAX_BUFFER: u64 = 1 << 31;
+
+/// Default of `--max-size`.
+pub(super) const DEFAULT_STORE: &str = "1G";
 
 /// `8080` or `8000-8100`.
 pub(super) fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
@@ -62,7 +66,35 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// `256K`, `8M`, `65536`: bytes, in powers of 1024.
 pub(super) fn buffer_size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is not a size: write it like 256K or 8M");
+    let too_large = || format!("{text} is too large: a buffer has at most 2G");
+    let bytes = size(text, "256K or 8M", too_large)?;
+    if bytes == 0 {
+        return Err("a buffer cannot be empty".to_owned());
+    }
+    if bytes > MAX_BUFFER {
+        return Err(too_large());
+    }
+    Ok(bytes)
+}
+
+/// `100M`, `1G`, `2T`: bytes of a recording.
+pub(super) fn store_size(text: &str) -> Result<u64, String> {
+    let too_large = || format!("{text} is too large: no file system holds that");
+    let bytes = size(text, "100M or 1G", too_large)?;
+    if bytes < LEAST {
+        return Err(format!(
+            "{text} is too small: a recording needs {}M at least",
+            LEAST >> 20
+        ));
+    }
+    if bytes > i64::MAX as u64 {
+        return Err(too_large());
+    }
+    Ok(bytes)
+}
+
+fn size(text: &str, like: &str, too_large: impl Fn() -> String) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a size: write it like {like}");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let shift = match unit.to_ascii_lowercase().as_str() {
@@ -70,9 +102,9 @@ pub(super) fn buffer_size(text: &str) -> Result<u64, String> {
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
         _ => return Err(wrong()),
     };
-    let too_large = || format!("{text} is too large: a buffer has at most 2G");
     let number: u64 =
         number
             .parse()
@@ -80,14 +112,21 @@ pub(super) fn buffer_size(text: &str) -> Result<u64, String> {
                 IntErrorKind::PosOverflow => too_large(),
                 _ => wrong(),
             })?;
-    let bytes = number
-        .checked_mul(1 << shift)
-        .filter(|bytes| *bytes <= MAX_BUFFER)
-        .ok_or_else(too_large)?;
-    if bytes == 0 {
-        return Err("a buffer cannot be empty".to_owned());
+    number.checked_mul(1 << shift).ok_or_else(too_large)
+}
+
+/// `12h`, `7d`, `4w`.
+pub(super) fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not an age: write it like 12h, 7d or 4w");
+    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+    let age = span
+        .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| wrong())?;
+    let age = Duration::try_from(age).map_err(|_| wrong())?;
+    if age.is_zero() {
+        return Err("nothing would be kept".to_owned());
     }
-    Ok(bytes)
+    Ok(age)
 }
 
 /// `4711`.
@@ -200,6 +239,22 @@ mod tests {
             assert!(buffer_size(text).is_err(), "{text}");
         }
         assert!(buffer_size(DEFAULT_BUFFER).is_ok());
+    }
+
+    #[test]
+    fn sizes_and_ages_of_recordings() {
+        assert_eq!(store_size("1G"), Ok(1 << 30));
+        assert_eq!(store_size("2T"), Ok(2 << 40));
+        assert!(store_size("1M").is_err_and(|words| words.contains("4M at least")));
+        assert!(store_size("9999999999999G").is_err());
+        assert!(store_size(DEFAULT_STORE).is_ok());
+
+        assert_eq!(age("12h"), Ok(Duration::from_secs(12 * 3600)));
+        assert_eq!(age("7d"), Ok(Duration::from_secs(7 * 86400)));
+        assert_eq!(age("1w2d"), Ok(Duration::from_secs(9 * 86400)));
+        for text in ["", "0s", "-1d", "1y", "7", "soon"] {
+            assert!(age(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::{ffi::OsString, path::Path, time::Duration};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use super::*;
-use crate::event::{Backend, Family, Op, Transport};
+use crate::{
+    event::{Backend, Family, Op, Transport},
+    store::keep::Keep,
+};
 
 /// A system with one user and one network namespace.
 struct Known;
@@ -153,6 +156,51 @@ fn output_options_stand_before_or_after_the_verb() {
     }
 }
 
+fn record(line: &str) -> RecordOptions {
+    let Cli {
+        verb: Verb::Record(args),
+        output,
+    } = parse(&format!("record {line}")).unwrap()
+    else {
+        panic!("not record");
+    };
+    args.resolve(output, &Known).unwrap()
+}
+
+#[test]
+fn a_recording_has_its_file_its_bounds_and_every_field() {
+    let options = record("");
+    assert_eq!(options.keep, Keep::Failures);
+    assert_eq!((options.bounds.size, options.bounds.age), (1 << 30, None));
+    assert_eq!(options.file, None);
+    assert!(!options.trace.selection.brief, "though text is the default");
+
+    let options = record("-w a.pwdb --keep conflicts --max-size 64M --max-age 7d --port 80 -q");
+    assert_eq!(options.keep, Keep::Conflicts);
+    assert_eq!(options.bounds.size, 64 << 20);
+    assert_eq!(options.bounds.age, Some(Duration::from_secs(7 * 86400)));
+    assert_eq!(options.file.as_deref(), Some(Path::new("a.pwdb")));
+    assert_eq!(options.trace.selection.ports, [80..=80]);
+    assert!(options.trace.output.quiet);
+    assert_eq!(record("-w -").file, None);
+}
+
+#[test]
+fn replay_takes_the_filters_of_trace() {
+    let Cli {
+        verb: Verb::Replay(args),
+        output,
+    } = parse("replay a.pwdb --port 80 --uid alice --failed -c 3 --no-args -o json").unwrap()
+    else {
+        panic!("not replay");
+    };
+    let replay = args.resolve(output, &Known).unwrap();
+    let trace = trace("--port 80 --uid alice --failed -o json");
+    assert_eq!(replay.selection, trace.selection);
+    assert_eq!((replay.count, replay.args), (Some(3), false));
+    assert_eq!(replay.output.destination, Destination::Stdout);
+}
+
 #[test]
 fn a_command_keeps_its_stdout_and_options() {
     let options = trace("--failed -- nc -l -p 80");
@@ -192,6 +240,13 @@ fn wrong_usage_is_refused_in_words() {
         ("trace -c x", "is not a number of events"),
         ("trace -o xml", "[possible values: text, json]"),
         ("trace -q -v", "cannot be used with"),
+        ("record --max-size 1M", "a recording needs 4M at least"),
+        ("record --max-age 0d", "nothing would be kept"),
+        (
+            "record --keep some",
+            "[possible values: conflicts, failures, all]",
+        ),
+        ("replay", "required arguments were not provided"),
         ("trace nc -l", "unexpected argument 'nc'"),
         ("trace --comm", "a value is required"),
         ("frobnicate", "unrecognized subcommand"),
@@ -277,6 +332,8 @@ fn help_texts() {
     insta::assert_snapshot!("trace_short", help(&["trace", "-h"]));
     insta::assert_snapshot!("trace_long", help(&["trace", "--help"]));
     insta::assert_snapshot!("doctor_long", help(&["doctor", "--help"]));
+    insta::assert_snapshot!("record_long", help(&["record", "--help"]));
+    insta::assert_snapshot!("replay_long", help(&["replay", "--help"]));
 }
 
 #[test]

@@ -87,6 +87,8 @@ fn verb(verb: &Command, page: &mut Vec<u8>) -> io::Result<()> {
         "who" => help::WHO,
         "check" => help::CHECK,
         "check-range" => help::CHECK_RANGE,
+        "record" => help::RECORD,
+        "replay" => help::REPLAY,
         _ => &[],
     };
     if !own.is_empty() {

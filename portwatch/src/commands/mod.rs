@@ -8,6 +8,8 @@ pub mod list;
 mod listing;
 mod live;
 pub mod man;
+pub mod record;
+pub mod replay;
 mod target;
 pub mod trace;
 pub mod who;

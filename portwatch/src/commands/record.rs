@@ -1,0 +1,107 @@
+//! `portwatch record`: what happens, kept in a file.
+
+use std::{
+    fs::DirBuilder,
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use crate::{
+    cli::{Destination, RecordOptions},
+    failure::{Failure, Kind},
+    host::kernel,
+    sink::Sink,
+    stderr::say,
+    store::{
+        database::{self, Opened},
+        keep::Keeper,
+        place::{self, Surroundings},
+        sink::Store,
+        writer::{Word, Writer},
+    },
+};
+
+use super::live::{self, Alone};
+
+/// Records to the end; the value is the exit status.
+///
+/// # Errors
+/// When it cannot start, or the recording cannot be written.
+pub fn run(options: &RecordOptions) -> Result<u8, Failure> {
+    let path = match &options.file {
+        Some(path) => path.clone(),
+        None => default_place()?,
+    };
+    let mut trace = options.trace.clone();
+    trace.output.destination = Destination::File(path.clone());
+    live::run(&trace, &mut Alone, || {
+        let opened = database::open(&path, options.bounds)?;
+        if !options.trace.output.quiet {
+            announce(&opened);
+        }
+        Ok(move || store(opened, options))
+    })
+}
+
+fn announce(opened: &Opened) {
+    let path = opened.database.path().display();
+    if let Some(version) = opened.upgraded {
+        say(format_args!(
+            "portwatch: {path} had schema {version} and was brought up to date"
+        ));
+    }
+    say(format_args!("portwatch: recording to {path}"));
+}
+
+fn store(opened: Opened, options: &RecordOptions) -> io::Result<Box<dyn Sink>> {
+    let Opened {
+        database, encoder, ..
+    } = opened;
+    let path = database.path().to_owned();
+    let quiet = options.trace.output.quiet;
+    let writer = Writer::start(database, move |word| tell(&path, quiet, &word))?;
+    Ok(Box::new(Store::new(
+        Keeper::new(options.keep),
+        encoder,
+        writer,
+    )))
+}
+
+/// That nothing can be written is an error, and said in any case.
+fn tell(path: &Path, quiet: bool, word: &Word) {
+    let path = path.display();
+    match word {
+        Word::Stuck(why) => say(format_args!(
+            "portwatch: cannot write to {path}: {why}\nhint: make room: until then events are kept in \
+             memory, and those that do not fit are lost"
+        )),
+        Word::Going if !quiet => say(format_args!("portwatch: writing to {path} again")),
+        Word::Going => {}
+    }
+}
+
+/// A new file in the state directory, which is made if need be.
+fn default_place() -> Result<PathBuf, Failure> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let surroundings = Surroundings {
+        state_directory: variable("STATE_DIRECTORY"),
+        state_home: variable("XDG_STATE_HOME"),
+        home: variable("HOME"),
+        is_root: nix::unistd::geteuid().is_root(),
+        host: kernel::host_name(),
+    };
+    let directory = place::directory(&surroundings).ok_or_else(|| {
+        let error = anyhow::anyhow!("there is no state directory: HOME is not set");
+        Failure::new(Kind::Usage, error).hint("name a file with -w FILE")
+    })?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    Ok(directory.join(place::name(&surroundings, Timestamp::now())))
+}

@@ -1,0 +1,74 @@
+//! `portwatch replay`: a recording, printed as it would have been printed then.
+
+mod numeric;
+mod stream;
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use crate::{
+    cli::{Destination, ReplayOptions},
+    failure::{Failure, Kind},
+    sink,
+    stderr::say,
+    store::database::Reader,
+};
+use stream::Replayed;
+
+/// Prints a recording; the value is the exit status.
+///
+/// # Errors
+/// When it is none, or the output cannot be written.
+pub fn run(options: &ReplayOptions) -> Result<u8, Failure> {
+    let ReplayOptions {
+        file,
+        selection,
+        count,
+        args,
+        output,
+    } = options;
+    let mut reader = Reader::open(file)?;
+    refuse_overwriting(file, &output.destination)?;
+    let written = |error| Failure::from_write(error, &output.destination);
+    let out = sink::reserve(&output.destination).map_err(Failure::from_open)?;
+    let mut sink = sink::open(out, output, *args).map_err(written)?;
+    let mut replayed = Replayed::new(selection, *count);
+    while !replayed.is_full() {
+        let items = reader.items()?;
+        if items.is_empty() {
+            break;
+        }
+        for item in items {
+            if let Some(mut item) = replayed.take(item) {
+                if output.numeric {
+                    numeric::without_names(&mut item);
+                }
+                sink.take(item).map_err(written)?;
+            }
+        }
+        sink.flush().map_err(written)?;
+    }
+    let is_whole = replayed.is_whole();
+    if let Some(end) = replayed.end() {
+        sink.take(end).map_err(written)?;
+    }
+    sink.close().map_err(written)?;
+    if !is_whole && !output.quiet {
+        say("portwatch: the recording has no end: its recorder is at work, or was killed");
+    }
+    Ok(0)
+}
+
+/// A recording is not overwritten by what is in it.
+fn refuse_overwriting(recording: &Path, destination: &Destination) -> Result<(), Failure> {
+    let Destination::File(path) = destination else {
+        return Ok(());
+    };
+    let (Ok(from), Ok(to)) = (fs::metadata(recording), fs::metadata(path)) else {
+        return Ok(());
+    };
+    if (from.dev(), from.ino()) != (to.dev(), to.ino()) {
+        return Ok(());
+    }
+    let error = anyhow::anyhow!("{} is the recording itself", path.display());
+    Err(Failure::new(Kind::Usage, error).hint("name another file with -w FILE"))
+}
