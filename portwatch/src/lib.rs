@@ -16,6 +16,7 @@ pub mod filter;
 pub mod host;
 pub mod load;
 pub mod plan;
+pub mod report;
 #[cfg(test)]
 mod sample;
 pub mod selection;

@@ -46,6 +46,7 @@ fn run(Cli { verb, output }: Cli) -> Result<u8, Failure> {
             Ok(options) => commands::replay::run(&options),
             Err(error) => error.into_clap("replay").exit(),
         },
+        Verb::Report(args) => commands::report::run(&args, &output.resolve(Destination::Stdout)),
         Verb::Doctor => commands::doctor::run(&output.resolve(Destination::Stdout)),
         Verb::Completions { shell } => print(|out| commands::completions::run(shell, out)),
         Verb::Man => print(|out| commands::man::run(out)),

@@ -331,6 +331,33 @@ All conflicts, for a script:
     },
 ];
 
+/// Sections of `report`.
+pub const REPORT: &[Section] = &[
+    Section {
+        title: "WHAT IS PRINTED",
+        body: "\
+Conflicts, those of one program, port, holder and reason together: how often, first and last, whether the program got \
+the port in the end and how long that took, and whether it was started again and again. What worked \
+and is dangerous. Other failures. Ports that were taken most often, and programs to which the kernel gave most ports: \
+these two need a recording with --keep all. When nobody recorded, and what was lost.",
+    },
+    Section {
+        title: "EXAMPLES",
+        body: "\
+What happened last night?
+
+  portwatch report web-1.pwdb --since '2026-11-28 22:00' --until '2026-11-29 06:00'
+
+Who fights for port 8080?
+
+  portwatch report web-1.pwdb --port 8080
+
+The same of a trace that was kept as lines:
+
+  portwatch report - < trace.jsonl",
+    },
+];
+
 /// Sections as `--help` shows them.
 #[must_use]
 pub fn text(sections: &[Section]) -> String {

@@ -6,9 +6,11 @@ pub mod check;
 mod filter;
 pub mod help;
 pub mod list;
+mod moment;
 mod parse;
 mod record;
 mod replay;
+mod report;
 pub mod resolve;
 mod system;
 pub mod target;
@@ -27,6 +29,7 @@ pub use crate::sink::{Destination, Format, OutputOptions};
 pub use filter::{FilterArgs, NetnsArg, UserArg};
 pub use record::{RecordArgs, RecordOptions};
 pub use replay::{ReplayArgs, ReplayOptions};
+pub use report::{Moment, ReportArgs};
 pub use resolve::{Names, TraceOptions, UsageError};
 pub use system::System;
 pub use trace::{Attach, KernelArgs, TraceArgs};
@@ -150,6 +153,11 @@ pub enum Verb {
     ///
     /// With the filters and formats of trace. A recording that is being written can be replayed, too.
     Replay(Box<ReplayArgs>),
+    /// Sum a recording up: conflicts, whether they were resolved, warnings, other failures, gaps
+    ///
+    /// What is alike is one entry, with how often, since when, who and why; what is not resolved comes
+    /// first. A recording that is being written can be summed up, too.
+    Report(ReportArgs),
     /// Say what portwatch can see on this machine, what it cannot, and what would help
     ///
     /// Tries what trace would use, without tracing: the way into the kernel that would be chosen

@@ -2,6 +2,7 @@
 
 use std::{num::IntErrorKind, ops::RangeInclusive, path::PathBuf, time::Duration};
 
+pub(super) use super::moment::parse as moment;
 use super::{NetnsArg, UserArg};
 use crate::store::retention::LEAST;
 

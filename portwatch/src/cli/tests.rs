@@ -247,6 +247,8 @@ fn wrong_usage_is_refused_in_words() {
             "[possible values: conflicts, failures, all]",
         ),
         ("replay", "required arguments were not provided"),
+        ("report a.pwdb --since someday", "or 36h for so long ago"),
+        ("report a.pwdb --top 0", "is not a number of events"),
         ("trace nc -l", "unexpected argument 'nc'"),
         ("trace --comm", "a value is required"),
         ("frobnicate", "unrecognized subcommand"),
@@ -334,6 +336,7 @@ fn help_texts() {
     insta::assert_snapshot!("doctor_long", help(&["doctor", "--help"]));
     insta::assert_snapshot!("record_long", help(&["record", "--help"]));
     insta::assert_snapshot!("replay_long", help(&["replay", "--help"]));
+    insta::assert_snapshot!("report_long", help(&["report", "--help"]));
 }
 
 #[test]

@@ -89,6 +89,7 @@ fn verb(verb: &Command, page: &mut Vec<u8>) -> io::Result<()> {
         "check-range" => help::CHECK_RANGE,
         "record" => help::RECORD,
         "replay" => help::REPLAY,
+        "report" => help::REPORT,
         _ => &[],
     };
     if !own.is_empty() {

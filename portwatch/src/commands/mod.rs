@@ -10,6 +10,7 @@ mod live;
 pub mod man;
 pub mod record;
 pub mod replay;
+pub mod report;
 mod target;
 pub mod trace;
 pub mod who;

@@ -7,6 +7,7 @@ mod line;
 pub mod listing;
 mod object;
 mod process;
+pub mod report;
 mod socket;
 pub(crate) mod stored;
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod command;
 mod layout;
 pub mod listing;
 mod note;
+pub mod report;
 mod row;
 #[cfg(test)]
 mod tests;

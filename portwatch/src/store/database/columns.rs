@@ -38,11 +38,14 @@ pub(super) const fn is_odd(error: &rusqlite::Error) -> bool {
     )
 }
 
-fn word<T: Word>(row: &SqlRow<'_>, column: &'static str) -> rusqlite::Result<T> {
+pub(super) fn word<T: Word>(row: &SqlRow<'_>, column: &'static str) -> rusqlite::Result<T> {
     maybe_word(row, column)?.ok_or_else(|| odd(column))
 }
 
-fn maybe_word<T: Word>(row: &SqlRow<'_>, column: &'static str) -> rusqlite::Result<Option<T>> {
+pub(super) fn maybe_word<T: Word>(
+    row: &SqlRow<'_>,
+    column: &'static str,
+) -> rusqlite::Result<Option<T>> {
     let text = row.get_ref(column)?.as_str_or_null()?;
     text.map(|text| T::of_word(text).ok_or_else(|| odd(column)))
         .transpose()

@@ -3,6 +3,7 @@
 mod columns;
 mod error;
 mod expire;
+mod facts;
 mod open;
 mod read;
 #[cfg(test)]

@@ -30,16 +30,16 @@ use crate::{
 /// A recording that is read.
 #[derive(Debug)]
 pub struct Reader {
-    connection: Connection,
-    known: Known,
-    path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) known: Known,
+    pub(super) path: PathBuf,
     /// Up to here it was read.
-    after: Id,
+    pub(super) after: Id,
 }
 
 /// Rows that others refer to, of those that were read last.
 #[derive(Debug)]
-struct Known {
+pub(super) struct Known {
     calls: LruCache<Id, Arc<Call>>,
     programs: LruCache<Id, Program>,
     people: LruCache<Id, Occupant>,
@@ -52,10 +52,26 @@ const PIECE: usize = 1000;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What goes wrong in a piece.
-enum Trouble {
+pub(super) enum Trouble {
     Sql(rusqlite::Error),
     /// A row, and what of it.
     Row(Id, String),
+}
+
+impl Trouble {
+    pub(super) fn row(seq: Id, wrong: &dyn std::fmt::Display) -> Self {
+        Self::Row(seq, wrong.to_string())
+    }
+
+    pub(super) fn of(self, path: &Path) -> StoreError {
+        match self {
+            Self::Row(seq, what) => StoreError::Damaged {
+                path: path.to_owned(),
+                what: format!("row {seq}: {what}"),
+            },
+            Self::Sql(error) => StoreError::sql(path, error),
+        }
+    }
 }
 
 impl From<rusqlite::Error> for Trouble {
@@ -131,11 +147,7 @@ impl Reader {
                 *after = items.last().map_or(*after, |(seq, _)| *seq);
                 Ok(items.into_iter().map(|(_, item)| item).collect())
             }
-            Err(Trouble::Row(seq, what)) => Err(StoreError::Damaged {
-                path: path.clone(),
-                what: format!("row {seq}: {what}"),
-            }),
-            Err(Trouble::Sql(error)) => Err(StoreError::sql(path, error)),
+            Err(trouble) => Err(trouble.of(path)),
         }
     }
 }
@@ -207,7 +219,10 @@ impl Known {
         let mut items = Vec::with_capacity(events.len() + notes.len());
         for note in notes.into_iter().take_while(|note| note.seq <= last) {
             let item = decode::note(&note);
-            items.push((note.seq, item.map_err(|wrong| damaged(note.seq, &wrong))?));
+            items.push((
+                note.seq,
+                item.map_err(|wrong| Trouble::row(note.seq, &wrong))?,
+            ));
         }
         for row in events.into_iter().take_while(|row| row.seq <= last) {
             let seq = row.seq;
@@ -219,7 +234,7 @@ impl Known {
 
     fn item(&mut self, transaction: &Transaction<'_>, row: Row) -> Result<Item, Trouble> {
         let seq = row.seq;
-        let absent = |table: &str| Trouble::Row(seq, format!("its {table} is missing"));
+        let absent = |table| Trouble::row(seq, &format_args!("its {table} is missing"));
         let call = self
             .call(transaction, row.call)?
             .ok_or_else(|| absent("call"))?;
@@ -238,11 +253,11 @@ impl Known {
         if let Some(error) = failed {
             return Err(error.into());
         }
-        let sighting = sighting.map_err(|wrong| damaged(seq, &wrong))?;
+        let sighting = sighting.map_err(|wrong| Trouble::row(seq, &wrong))?;
         Ok(Item::Event(Box::new(sighting)))
     }
 
-    fn call(
+    pub(super) fn call(
         &mut self,
         transaction: &Transaction<'_>,
         id: Id,
@@ -263,7 +278,7 @@ impl Known {
         }))
     }
 
-    fn occupant(
+    pub(super) fn occupant(
         &mut self,
         transaction: &Transaction<'_>,
         id: Id,
@@ -300,10 +315,6 @@ fn one<T>(
     let mut statement = transaction.prepare_cached(query)?;
     let mut rows = statement.query([id])?;
     rows.next()?.map(read).transpose()
-}
-
-fn damaged(seq: Id, wrong: &dyn std::fmt::Display) -> Trouble {
-    Trouble::Row(seq, wrong.to_string())
 }
 
 fn row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
@@ -343,7 +354,7 @@ fn row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     })
 }
 
-fn note(row: &SqlRow<'_>) -> rusqlite::Result<Note> {
+pub(super) fn note(row: &SqlRow<'_>) -> rusqlite::Result<Note> {
     let boot: i64 = row.get("time_boot")?;
     Ok(Note {
         seq: row.get("seq")?,

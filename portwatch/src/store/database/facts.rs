@@ -1,0 +1,228 @@
+//! What sums are made of, out of a file: no more of a row than they need, for there may be millions.
+
+use std::{collections::VecDeque, net::IpAddr, num::NonZeroUsize};
+
+use lru::LruCache;
+use rusqlite::{Row as SqlRow, Transaction};
+
+use super::{
+    Reader, StoreError,
+    columns::{address, maybe_word, time, word},
+    read::{Known, Trouble, note},
+};
+use crate::{
+    event::{Hazard, Kind, Overlap, Reason, Time},
+    report::{Alarm, Cause, Fact, Summary, WhoId},
+    store::{decode, row::Id},
+};
+
+/// Rows of a piece.
+const PIECE: usize = 10_000;
+/// Processes that are known by their number.
+const PROCESSES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(8191);
+
+/// A conflict or warning that belongs to an event.
+struct Beside<T> {
+    seq: Id,
+    what: T,
+    message: String,
+    hint: Option<String>,
+}
+
+struct Refusal {
+    kind: Kind,
+    overlap: Option<Overlap>,
+    reason: Option<Reason>,
+    holder: Option<Id>,
+    unit: Option<String>,
+}
+
+/// Processes by their number: the program's number and the pid.
+type Callers = LruCache<Id, (WhoId, u32)>;
+
+impl Reader {
+    /// Sums everything up.
+    ///
+    /// # Errors
+    /// When the file is damaged.
+    pub fn sum_up(&mut self, summary: &mut Summary) -> Result<(), StoreError> {
+        let mut callers = LruCache::new(PROCESSES);
+        loop {
+            let after = self.after;
+            let piece = self.connection.transaction().map_err(Trouble::from);
+            let last = piece.and_then(|transaction| {
+                piece_of(&transaction, &mut self.known, &mut callers, after, summary)
+            });
+            match last.map_err(|trouble| trouble.of(&self.path))? {
+                Some(last) => self.after = last,
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Sums up what stands behind `after`; the value is the last of it, `None` where there is nothing.
+fn piece_of(
+    transaction: &Transaction<'_>,
+    known: &mut Known,
+    callers: &mut Callers,
+    after: Id,
+    summary: &mut Summary,
+) -> Result<Option<Id>, Trouble> {
+    let last: Option<Id> = transaction
+        .prepare_cached(
+            "SELECT max(seq) FROM (SELECT seq FROM event WHERE seq > ?1 ORDER BY seq LIMIT ?2)",
+        )?
+        .query_row((after, PIECE), |row| row.get(0))?;
+    // Behind the last event there may be notes still.
+    let last = match last {
+        Some(last) => Some(last),
+        None => transaction
+            .prepare_cached("SELECT max(seq) FROM note WHERE seq > ?1")?
+            .query_row([after], |row| row.get(0))?,
+    };
+    let Some(last) = last else {
+        return Ok(None);
+    };
+    let mut conflicts = beside(
+        transaction,
+        "SELECT seq, kind, overlap, reason, holder, detail ->> '$.conflict.message' AS message,
+                detail ->> '$.conflict.hint' AS hint,
+                detail ->> '$.conflict.holders[0].systemd.unit' AS unit
+           FROM conflict WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
+        (after, last),
+        |row| {
+            Ok(Refusal {
+                kind: word(row, "kind")?,
+                overlap: maybe_word(row, "overlap")?,
+                reason: maybe_word(row, "reason")?,
+                holder: row.get("holder")?,
+                unit: row.get("unit")?,
+            })
+        },
+    )?;
+    let mut warnings = beside(
+        transaction,
+        "SELECT seq, detail ->> '$.warning.kind' AS kind, detail ->> '$.warning.message' AS message,
+                detail ->> '$.warning.hint' AS hint
+           FROM warning WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
+        (after, last),
+        |row| word::<Hazard>(row, "kind"),
+    )?;
+    let mut notes = transaction
+        .prepare_cached("SELECT * FROM note WHERE seq > ?1 AND seq <= ?2 ORDER BY seq")?
+        .query_map((after, last), note)?
+        .collect::<rusqlite::Result<VecDeque<_>>>()?;
+    let mut tell = |summary: &mut Summary, before: Id| {
+        while let Some(note) = notes.pop_front_if(|note| note.seq < before) {
+            let item = decode::note(&note).map_err(|wrong| Trouble::row(note.seq, &wrong))?;
+            summary.item(&item);
+        }
+        Ok::<_, Trouble>(())
+    };
+
+    let mut statement = transaction.prepare_cached(
+        "SELECT seq, time, time_boot, call, process, port, peer_port, peer_address FROM event
+          WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
+    )?;
+    let mut rows = statement.query((after, last))?;
+    while let Some(row) = rows.next()? {
+        let seq = row.get(0)?;
+        tell(summary, seq)?;
+        let conflict = conflicts.pop_front_if(|one| one.seq == seq);
+        let warning = warnings.pop_front_if(|one| one.seq == seq);
+        let absent = |table| Trouble::row(seq, &format_args!("its {table} is missing"));
+        let call = known
+            .call(transaction, row.get(3)?)?
+            .ok_or_else(|| absent("call"))?;
+        let (who, pid) = number(transaction, known, callers, row.get(4)?, summary)?
+            .ok_or_else(|| absent("process"))?;
+        let refusal = conflict.as_ref().map(|conflict| &conflict.what);
+        let holder = match refusal.and_then(|refusal| Some((refusal.holder?, &refusal.unit))) {
+            None => None,
+            Some((id, unit)) => {
+                let holder = known.occupant(transaction, id)?;
+                let holder = holder.ok_or_else(|| absent("holder"))?;
+                Some(summary.holder(&holder, unit.as_deref()))
+            }
+        };
+        let boot: i64 = row.get(2)?;
+        summary.fact(&Fact {
+            time: Time {
+                boot: boot.cast_unsigned(),
+                utc: time(row.get(1)?),
+            },
+            op: call.op,
+            outcome: call.outcome,
+            transport: call.transport,
+            netns: call.netns,
+            address: call.local,
+            port: row.get(5)?,
+            auto_port: call.auto_port,
+            peer: peer(row, call.outcome.is_failure())?,
+            who,
+            pid,
+            cause: conflict.as_ref().map(|conflict| Cause {
+                kind: conflict.what.kind,
+                overlap: conflict.what.overlap,
+                reason: conflict.what.reason,
+                holder,
+                message: &conflict.message,
+                hint: conflict.hint.as_deref(),
+            }),
+            alarm: warning.as_ref().map(|warning| Alarm {
+                hazard: warning.what,
+                message: &warning.message,
+                hint: warning.hint.as_deref(),
+            }),
+        });
+    }
+    drop(rows);
+    tell(summary, Id::MAX)?;
+    Ok(Some(last))
+}
+
+/// Whom a connect that failed was for; of others nobody asks, and to read it takes time.
+fn peer(row: &SqlRow<'_>, is_failure: bool) -> rusqlite::Result<(Option<IpAddr>, Option<u16>)> {
+    if !is_failure {
+        return Ok((None, None));
+    }
+    Ok((address(row, "peer_address")?, row.get(6)?))
+}
+
+fn beside<T>(
+    transaction: &Transaction<'_>,
+    query: &str,
+    range: (Id, Id),
+    what: impl Fn(&SqlRow<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<VecDeque<Beside<T>>> {
+    transaction
+        .prepare_cached(query)?
+        .query_map(range, |row| {
+            Ok(Beside {
+                seq: row.get("seq")?,
+                what: what(row)?,
+                message: row.get("message")?,
+                hint: row.get("hint")?,
+            })
+        })?
+        .collect()
+}
+
+fn number(
+    transaction: &Transaction<'_>,
+    known: &mut Known,
+    callers: &mut Callers,
+    id: Id,
+    summary: &mut Summary,
+) -> rusqlite::Result<Option<(WhoId, u32)>> {
+    if let Some(found) = callers.get(&id) {
+        return Ok(Some(*found));
+    }
+    let found = known.occupant(transaction, id)?;
+    Ok(found.map(|occupant| {
+        let found = (summary.who(&occupant), occupant.task.pid);
+        callers.put(id, found);
+        found
+    }))
+}
