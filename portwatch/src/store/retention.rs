@@ -26,9 +26,8 @@ pub struct Shares {
     pub pages: u64,
     /// Bytes of the log.
     pub log: u64,
-    /// Entries that are written at once: in the worst case each changes three pages in places of their
-    /// own, and all of them twice make half a log.
-    pub entries: usize,
+    /// Pages that one transaction may change: all of them make no more than half a log.
+    pub changed: usize,
 }
 
 impl Shares {
@@ -43,12 +42,12 @@ impl Shares {
         };
         // 32 KiB of index for 4096 frames, and the first 32 KiB in any case.
         let index = log / 96 + (64 << 10);
-        // Up to 2^64 bytes of log are 2^64 / 48 KiB entries.
-        let entries = (log / (12 * PAGE)) as usize;
+        // 64 MiB at most: a small number of pages.
+        let changed = (log / 2 / PAGE).saturating_sub(SLACK) as usize;
         Self {
             pages: size.saturating_sub(log + index) / PAGE,
             log,
-            entries: if entries < 4096 { entries } else { 4096 },
+            changed: if changed < 4096 { changed } else { 4096 },
         }
     }
 }
@@ -81,9 +80,28 @@ pub enum Step {
     Refuse,
 }
 
-/// Pages that writing may need beyond those that rows take: inner pages, and one half full of each
+/// Pages that a transaction may change beyond those that rows are on: inner ones, and the last one of each
 /// table.
-const SLACK: u64 = 32;
+const SLACK: u64 = 24;
+
+/// What a transaction changes, at worst: a page of its own for each row that others refer to, and as many
+/// as its new rows fill. Those that are removed stand side by side, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Rows that others refer to, each counted once.
+    pub referred: usize,
+    /// Bytes of rows that are written or removed.
+    pub bytes: usize,
+}
+
+impl Footprint {
+    /// Whether all of it may be one transaction.
+    #[must_use]
+    pub const fn fits(self, shares: Shares) -> bool {
+        // Half full, a page holds half of its bytes.
+        self.referred + self.bytes / (PAGE as usize / 2) <= shares.changed
+    }
+}
 
 /// What to do before entries of so many bytes are written.
 #[must_use]
@@ -134,7 +152,7 @@ mod tests {
             let index = (shares.log / PAGE).div_ceil(4096) * (32 << 10) + (32 << 10);
             assert!(shares.pages * PAGE + shares.log + index <= size, "{size}");
             assert!(shares.pages * PAGE > size / 10 * 8, "{size}: {shares:?}");
-            assert!(shares.entries >= 8, "{size}");
+            assert!(shares.changed >= 40, "{size}");
         }
     }
 

@@ -217,6 +217,38 @@ pub enum Entry {
 }
 
 impl Entry {
+    /// Space that it takes in the file, bytes, roughly and rather more.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        /// Numbers of a row, and what names it.
+        const NUMBERS: usize = 64;
+        match self {
+            Self::Call(_, call) => 4 * NUMBERS + call.missing.len() * 20,
+            Self::Program(_, program) => {
+                let Process {
+                    executable_path,
+                    args,
+                    cgroup,
+                    ..
+                } = &*program.process;
+                let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+                let args = args.iter().flatten().map(|arg| arg.len() + 4);
+                3 * NUMBERS + text(executable_path) + text(cgroup) + args.sum::<usize>()
+            }
+            Self::Member(..) => NUMBERS,
+            Self::Release(..) => 0,
+            Self::Row(row) => {
+                let detail = |detail: &Detail| {
+                    NUMBERS + detail.json.len() + detail.processes.len() * NUMBERS / 4
+                };
+                let conflict = row.conflict.as_ref().map(|conflict| detail(&conflict.1));
+                let warning = row.warning.as_deref().map(detail);
+                NUMBERS + conflict.unwrap_or(0) + warning.unwrap_or(0)
+            }
+            Self::Note(note) => NUMBERS + note.json.len(),
+        }
+    }
+
     /// Memory that it takes, bytes, roughly.
     #[must_use]
     pub fn weight(&self) -> usize {

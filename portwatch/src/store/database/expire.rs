@@ -1,7 +1,7 @@
 //! What has to go, out of the tables. `store::retention` decides.
 
 use jiff::Timestamp;
-use rusqlite::{Transaction, TransactionBehavior, params};
+use rusqlite::{Row, Transaction, TransactionBehavior};
 
 use super::{
     Database,
@@ -32,6 +32,10 @@ impl Class {
     }
 }
 
+/// Bytes of an event, and of one with its conflict and all that it names: more than most take.
+const PLAIN: usize = 64;
+const REFUSED: usize = 4096;
+
 impl Database {
     /// What the file holds.
     pub(super) fn holdings(&self) -> rusqlite::Result<Holdings> {
@@ -58,16 +62,10 @@ impl Database {
 
     /// The oldest events that are no conflicts go, as many as one transaction takes.
     pub(super) fn expire_plain(&mut self) -> rusqlite::Result<()> {
-        let last: Option<Id> = self
-            .connection
-            .prepare_cached(
-                "SELECT max(seq) FROM (
-                     SELECT seq FROM event WHERE seq > ?1
+        let query = "SELECT seq, call, process FROM event WHERE seq > ?1
                         AND NOT EXISTS (SELECT 1 FROM conflict WHERE conflict.seq = event.seq)
-                      ORDER BY seq LIMIT ?2)",
-            )?
-            .query_row(params![self.cursor, self.at_once()], |row| row.get(0))?;
-        let Some(last) = last else {
+                      ORDER BY seq";
+        let Some(last) = self.oldest(query, self.cursor, PLAIN, |_| Ok(true))? else {
             return Ok(());
         };
         self.expire(self.cursor + 1, last, Class::Plain)?;
@@ -77,13 +75,10 @@ impl Database {
 
     /// The oldest conflicts go, likewise.
     pub(super) fn expire_conflicts(&mut self) -> rusqlite::Result<()> {
-        let last: Option<Id> = self
-            .connection
-            .prepare_cached(
-                "SELECT max(seq) FROM (SELECT seq FROM conflict ORDER BY seq LIMIT ?1)",
-            )?
-            .query_row([self.at_once()], |row| row.get(0))?;
-        match last {
+        let query = "SELECT event.seq, event.call, event.process
+                       FROM conflict CROSS JOIN event ON event.seq = conflict.seq
+                      WHERE conflict.seq > ?1 ORDER BY conflict.seq";
+        match self.oldest(query, 0, REFUSED, |_| Ok(true))? {
             Some(last) => self.expire(0, last, Class::Conflicts),
             None => Ok(()),
         }
@@ -94,36 +89,46 @@ impl Database {
         let Some(age) = self.bounds.age else {
             return Ok(());
         };
-        loop {
-            let mut last = None;
-            let mut count = 0;
-            {
-                let mut oldest = self
-                    .connection
-                    .prepare_cached("SELECT seq, time FROM event ORDER BY seq LIMIT ?1")?;
-                let mut rows = oldest.query([self.at_once()])?;
-                while let Some(row) = rows.next()? {
-                    if !is_too_old(age, time(row.get(1)?), now) {
-                        break;
-                    }
-                    last = Some(row.get(0)?);
-                    count += 1;
-                }
-            }
-            let Some(last) = last else {
-                return Ok(());
-            };
+        let query = "SELECT seq, call, process, time FROM event WHERE seq > ?1 ORDER BY seq";
+        // Conflicts are larger, so that all might be.
+        let is_due = |row: &Row<'_>| Ok(is_too_old(age, time(row.get(3)?), now));
+        while let Some(last) = self.oldest(query, 0, REFUSED, is_due)? {
             self.expire(0, last, Class::All)?;
-            if count < self.at_once() {
-                return Ok(());
-            }
         }
+        Ok(())
+    }
+
+    /// The last of the rows, from the oldest on, that are due and may be removed in one transaction;
+    /// `bytes`: what one of them takes.
+    fn oldest(
+        &self,
+        query: &str,
+        after: Id,
+        bytes: usize,
+        is_due: impl Fn(&Row<'_>) -> rusqlite::Result<bool>,
+    ) -> rusqlite::Result<Option<Id>> {
+        let mut uses = Uses::default();
+        let mut sum = 0;
+        let mut last = None;
+        let mut statement = self.connection.prepare_cached(query)?;
+        let mut rows = statement.query([after])?;
+        while let Some(row) = rows.next()? {
+            let fits = uses.footprint(sum).fits(self.shares);
+            if !is_due(row)? || (last.is_some() && !fits) {
+                break;
+            }
+            last = Some(row.get(0)?);
+            uses.add(Table::Call, row.get(1)?, 0);
+            uses.add(Table::Process, row.get(2)?, 0);
+            sum += bytes;
+        }
+        Ok(last)
     }
 
     /// The file gives back pages that nothing is on.
     pub(super) fn shrink(&mut self) -> rusqlite::Result<()> {
         self.relieve_log()?;
-        let pages = self.at_once();
+        let pages = self.shares.changed;
         self.connection
             .execute_batch(&format!("PRAGMA incremental_vacuum({pages})"))?;
         // Fewer from now on.
@@ -133,14 +138,6 @@ impl Database {
         let share = i64::try_from(self.shares.pages).unwrap_or(i64::MAX);
         self.connection
             .pragma_update(None, "max_page_count", share.max(pages))
-    }
-
-    /// Events of a transaction: twice as many as are written in one, so that room is made faster than it
-    /// is used.
-    fn at_once(&self) -> i64 {
-        i64::try_from(self.shares.entries)
-            .unwrap_or(i64::MAX)
-            .saturating_mul(2)
     }
 
     fn expire(&mut self, first: Id, last: Id, class: Class) -> rusqlite::Result<()> {

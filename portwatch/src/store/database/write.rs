@@ -16,7 +16,7 @@ use super::columns::{
 use crate::{
     event::Word,
     store::{
-        retention::{self, Bounds, Shares, Step},
+        retention::{self, Bounds, Footprint, Shares, Step},
         row::{Detail, Entry, Id, Note, Row, Table},
     },
 };
@@ -69,9 +69,16 @@ impl Uses {
         self.0.remove(&(table, id)).unwrap_or_default()
     }
 
-    fn count(entries: &[Entry]) -> Self {
+    /// Those of entries from the front of a list, as many as may be one transaction; and how many these
+    /// are, at least one.
+    fn of_front(entries: &[Entry], shares: Shares) -> (Self, usize) {
         let mut uses = Self::default();
-        for entry in entries {
+        let mut bytes = 0;
+        for (count, entry) in entries.iter().enumerate() {
+            if count > 0 && !uses.footprint(bytes).fits(shares) {
+                return (uses, count);
+            }
+            bytes += entry.size();
             match entry {
                 Entry::Member(_, member) => uses.add(Table::Program, member.program, 1),
                 Entry::Row(row) => {
@@ -81,10 +88,18 @@ impl Uses {
                         uses.add(Table::Process, id, 1);
                     }
                 }
-                _ => {}
+                Entry::Release(table, id) => uses.add(*table, *id, 0),
+                Entry::Call(..) | Entry::Program(..) | Entry::Note(_) => {}
             }
         }
-        uses
+        (uses, entries.len())
+    }
+
+    pub(super) fn footprint(&self, bytes: usize) -> Footprint {
+        Footprint {
+            referred: self.0.len(),
+            bytes,
+        }
     }
 }
 
@@ -158,13 +173,13 @@ impl Database {
     /// # Errors
     /// When none of them was written.
     pub fn write(&mut self, entries: &[Entry], now: Timestamp) -> Result<usize, Unwritten> {
-        let entries = &entries[..entries.len().min(self.shares.entries.max(1))];
+        let (mut uses, count) = Uses::of_front(entries, self.shares);
+        let entries = &entries[..count];
         self.make_room(entries, now)?;
         self.relieve_log()?;
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut uses = Uses::count(entries);
         insert(&transaction, entries, &mut uses)?;
         change(&transaction, &uses)?;
         for entry in entries {
@@ -181,8 +196,7 @@ impl Database {
 
     fn make_room(&mut self, entries: &[Entry], now: Timestamp) -> Result<(), Unwritten> {
         self.expire_old(now)?;
-        // On the disk they are smaller than in memory.
-        let bytes: usize = entries.iter().map(Entry::weight).sum();
+        let bytes: usize = entries.iter().map(Entry::size).sum();
         loop {
             let holdings = self.holdings()?;
             match retention::step(self.shares, holdings, bytes as u64) {
@@ -219,11 +233,11 @@ impl Database {
         Ok(())
     }
 
-    /// Ends the recording: one file is left, without a log, that can be read from any place.
+    /// Ends the recording: one file is left, without a log, that can be read from any place; unless
+    /// somebody is reading it, or there is no room for what the log holds. Then the log stays beside it.
     ///
     /// # Errors
-    /// When there is no room for what the log holds; it is left beside the file then, and nothing is
-    /// lost.
+    /// When the file is broken.
     pub fn close(self) -> rusqlite::Result<()> {
         let Self {
             connection, _file, ..
@@ -365,7 +379,7 @@ fn note(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
 
 /// Writes how many uses rows have now.
 fn change(transaction: &Transaction<'_>, uses: &Uses) -> rusqlite::Result<()> {
-    for ((table, id), times) in &uses.0 {
+    for ((table, id), times) in uses.0.iter().filter(|(_, times)| **times != 0) {
         let query = match table {
             Table::Call => "UPDATE call SET uses = uses + ?2 WHERE id = ?1",
             Table::Program => "UPDATE program SET uses = uses + ?2 WHERE id = ?1",
