@@ -1,10 +1,13 @@
 //! `portwatch record`: what happens, kept in a file.
 
+mod service;
+
 use std::{
     fs::DirBuilder,
     io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use anyhow::Context as _;
@@ -25,7 +28,8 @@ use crate::{
     },
 };
 
-use super::live::{self, Alone};
+use super::live;
+use service::{Service, Writing};
 
 /// Records to the end; the value is the exit status.
 ///
@@ -38,12 +42,14 @@ pub fn run(options: &RecordOptions) -> Result<u8, Failure> {
     };
     let mut trace = options.trace.clone();
     trace.output.destination = Destination::File(path.clone());
-    live::run(&trace, &mut Alone, || {
+    let writing = Writing::default();
+    let mut service = Service::new(Rc::clone(&writing));
+    live::run(&trace, &mut service, || {
         let opened = database::open(&path, options.bounds)?;
         if !options.trace.output.quiet {
             announce(&opened);
         }
-        Ok(move || store(opened, options))
+        Ok(move || store(opened, options, &writing))
     })
 }
 
@@ -57,13 +63,15 @@ fn announce(opened: &Opened) {
     say(format_args!("portwatch: recording to {path}"));
 }
 
-fn store(opened: Opened, options: &RecordOptions) -> io::Result<Box<dyn Sink>> {
+fn store(opened: Opened, options: &RecordOptions, writing: &Writing) -> io::Result<Box<dyn Sink>> {
     let Opened {
         database, encoder, ..
     } = opened;
     let path = database.path().to_owned();
     let quiet = options.trace.output.quiet;
     let writer = Writer::start(database, move |word| tell(&path, quiet, &word))?;
+    // There is one stream, so it is set once.
+    writing.get_or_init(|| writer.pulse());
     Ok(Box::new(Store::new(
         Keeper::new(options.keep),
         encoder,
