@@ -18,6 +18,7 @@ mod parity;
 mod policy;
 mod process;
 pub(crate) mod puzzles;
+mod record;
 mod refusals;
 mod udp;
 mod ways;
@@ -94,6 +95,7 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         list::ALL,
         parity::ALL,
         fire::ALL,
+        record::ALL,
     ]
     .into_iter()
     .flatten()
