@@ -329,10 +329,11 @@ impl Page<'_> {
     }
 
     fn span(&self, first: Time, last: Time) -> String {
+        let (first, last) = (self.time(first), self.time(last));
         if first == last {
-            return self.time(first);
+            return first;
         }
-        format!("{} to {}", self.time(first), self.time(last))
+        format!("{first} to {last}")
     }
 
     fn time(&self, time: Time) -> String {

@@ -409,7 +409,7 @@ fn a_full_file_loses_its_oldest_events_and_its_conflicts_last() {
     encoder.item(&sample::start(), &mut entries);
     let mut conflicts = 0;
     let mut largest = 0;
-    for at in 0u32..120_000 {
+    for at in 0u32..90_000 {
         let mut sighting = if at % 1000 == 0 {
             conflicts += 1;
             let holder = sample::nginx();
@@ -445,7 +445,7 @@ fn a_full_file_loses_its_oldest_events_and_its_conflicts_last() {
     let events: i64 = connection
         .query_row("SELECT count(*) FROM event", [], |row| row.get(0))
         .unwrap();
-    assert!(events < 90_000, "{events}");
+    assert!(events < 80_000, "{events}");
     database.close().unwrap();
     let stream = items(&path);
     assert!(
@@ -463,7 +463,7 @@ fn a_smaller_bound_makes_a_large_file_small() {
         sighting.event.socket.cookie = Some(at);
         sample::event(sighting)
     };
-    let many: Vec<_> = (0..150_000).map(bind).collect();
+    let many: Vec<_> = (0..100_000).map(bind).collect();
     record(&path, BOUNDS, &many);
     assert!(fs::metadata(&path).unwrap().len() > LEAST);
     let small = Bounds {
