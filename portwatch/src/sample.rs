@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
+mod any;
 mod checked;
 pub(crate) mod conflict;
 mod listing;
 
 use std::sync::Arc;
 
+pub(crate) use any::any_sighting;
 pub(crate) use checked::*;
 pub(crate) use conflict::*;
 pub(crate) use listing::*;

@@ -164,6 +164,8 @@ mod tests {
 
     use std::collections::HashMap;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{
         event::{LostReason, Op},
@@ -263,6 +265,15 @@ mod tests {
     fn every_row_of_text_comes_back_as_it_was() {
         let items = everything();
         assert_eq!(text(&back(&items)), text(&items));
+    }
+
+    proptest! {
+        #[test]
+        fn any_event_comes_back(sightings in proptest::collection::vec(sample::any_sighting(), 1..8)) {
+            let items: Vec<_> = sightings.into_iter().map(sample::event).collect();
+            prop_assert_eq!(json(&back(&items)), json(&items));
+            prop_assert_eq!(text(&back(&items)), text(&items));
+        }
     }
 
     #[test]

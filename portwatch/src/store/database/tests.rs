@@ -527,6 +527,15 @@ fn the_mark_is_in_the_file() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
+    /// Whatever happened: it is in the file as it was.
+    #[test]
+    fn any_event_comes_back(sightings in proptest::collection::vec(sample::any_sighting(), 1..40)) {
+        let (_folder, path) = folder();
+        let stream: Vec<_> = sightings.into_iter().map(sample::event).collect();
+        record(&path, BOUNDS, &stream);
+        prop_assert_eq!(json(&items(&path)), json(&stream));
+    }
+
     /// However a stream is cut into transactions and runs: it comes back as it was, and every use is
     /// counted.
     #[test]
