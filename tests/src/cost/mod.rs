@@ -12,6 +12,7 @@ mod looking;
 mod memory;
 mod naming;
 mod older;
+mod recording;
 mod verifier;
 mod work;
 
@@ -35,6 +36,8 @@ pub(crate) enum Cost {
     Naming(naming::Options),
     /// Measures the time that a look at all sockets takes.
     Looking(looking::Options),
+    /// Measures what a recording costs.
+    Recording(recording::Options),
     /// Names the programs that portwatch loads, with the instructions that the verifier walked.
     Verifier {
         /// The portwatch to start.
@@ -54,6 +57,7 @@ pub(crate) fn run(cost: Cost) -> Result<ExitCode> {
         Cost::Crowd(options) => older::gather(&options)?,
         Cost::Naming(options) => naming::run(&options)?,
         Cost::Looking(options) => looking::run(&options)?,
+        Cost::Recording(options) => recording::run(&options)?,
         Cost::Verifier { portwatch, attach } => verifier::run(&portwatch, &attach)?,
     }
     Ok(ExitCode::SUCCESS)

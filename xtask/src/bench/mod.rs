@@ -12,6 +12,7 @@ mod naming;
 mod native;
 mod older;
 mod peers;
+mod recording;
 mod report;
 
 use std::fs;
@@ -47,6 +48,7 @@ use crate::{cargo, toolchain};
   cargo xtask bench --older                     starts beside 100,000 sockets; adds to docs/cost.md
   cargo xtask bench --naming                    how long until a holder is named
   cargo xtask bench --looking                   list and who beside ss
+  cargo xtask bench --record                    record and report, on this machine alone
   cargo xtask bench --attach tracing --only bind --quick    one row, quickly; writes nothing")]
 pub(crate) struct Bench {
     /// The kernel (5.10, 6.1, 6.12, 7.x)
@@ -76,6 +78,10 @@ pub(crate) struct Bench {
     /// than their share of its time
     #[arg(long, conflicts_with_all = ["peers", "quick", "only", "verifier", "older", "naming"])]
     looking: bool,
+    /// Nothing but a recorder at 50,000 events a second, and a report on 10,000,000, on this machine alone;
+    /// fails where they miss their limits
+    #[arg(long, conflicts_with_all = ["peers", "quick", "only", "verifier", "older", "naming", "looking"])]
+    record: bool,
     /// Only operations whose name contains this, and nothing else than operations
     #[arg(long, value_name = "PATTERN")]
     only: Option<String>,
@@ -95,10 +101,14 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         older,
         naming,
         looking,
+        record,
         only,
     } = options;
     if verifier {
         return record_verifier();
+    }
+    if record {
+        return bench_recording();
     }
     let line = kernel::find(tag).context("not in the matrix")?;
     let (qemu, kernel, root, neighbours) = {
@@ -241,6 +251,20 @@ fn bench_older(
         older::Place::guest(guest, backends)?,
     ];
     limited(older::WHAT, older::table(&places)?)
+}
+
+/// A recorder and a report.
+fn bench_recording() -> Result<()> {
+    toolchain::ensure_ebpf()?;
+    let step = Step::begin("building portwatch (profile release) and the driver");
+    let portwatch = cargo::build(&["portwatch"], "release", None)?;
+    let tests = cargo::build(&["portwatch-tests"], "guest", None)?;
+    step.done();
+    let figures = recording::measure(
+        tests.executable("portwatch-tests")?,
+        portwatch.executable("portwatch")?,
+    )?;
+    limited(recording::WHAT, recording::table(&figures)?)
 }
 
 /// Keeps a table.
