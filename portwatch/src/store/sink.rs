@@ -204,4 +204,27 @@ mod tests {
         assert_eq!(lost, &sample::lost(1000, LostReason::StoreFull));
         assert_eq!(end, &sample::end(7, 0, 1005));
     }
+
+    /// The end comes while nothing can be written, with something in the queue besides.
+    #[test]
+    fn an_end_without_room_is_an_end_and_says_what_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pwdb");
+        let (mut store, words) = store(&path);
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let bind = || sample::event(sample::sighting(Op::Bind, "0.0.0.0:80"));
+        store.take(bind()).unwrap();
+        store.flush().unwrap();
+        let stuck = words.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert!(matches!(stuck, Word::Stuck(_)));
+        store.take(bind()).unwrap();
+        let error = store.close().unwrap_err().to_string();
+        assert!(
+            error.starts_with("2 events that were kept in memory are lost: "),
+            "{error}"
+        );
+        drop(other);
+        assert!(items(&path).is_empty(), "and the file is sound");
+    }
 }

@@ -244,10 +244,14 @@ impl Work {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+        // What could not be written yet stays by itself, so that it grows no further; at the end
+        // everything is tried once more.
         if pending.is_empty() {
             std::mem::swap(pending, &mut queue.entries);
+        } else if queue.closing {
+            pending.append(&mut queue.entries);
         }
-        queue.closing && queue.entries.is_empty()
+        queue.closing
     }
 
     fn write(&mut self) -> Result<(), Unwritten> {
