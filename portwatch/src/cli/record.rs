@@ -1,6 +1,9 @@
 //! The arguments of `record`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 
@@ -94,6 +97,13 @@ impl RecordArgs {
             no_args,
             kernel,
         } = self;
+        if output.write.as_deref() == Some(Path::new("-")) {
+            return Err(UsageError {
+                option: "--write <FILE>",
+                value: "-".to_owned(),
+                reason: "a recording is a file; trace -o json prints lines".to_owned(),
+            });
+        }
         let trace = TraceArgs {
             filters,
             duration,

@@ -27,7 +27,8 @@ pub struct ReplayArgs {
     pub count: Option<u64>,
 
     /// Leave out the arguments of processes, which may hold secrets
-    #[arg(long, help_heading = "Output")]
+    // Behind the options of every verb, however many verbs there are: clap counts both.
+    #[arg(long, help_heading = "Output", display_order = 1000)]
     pub no_args: bool,
 }
 

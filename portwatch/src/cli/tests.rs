@@ -157,6 +157,10 @@ fn output_options_stand_before_or_after_the_verb() {
 }
 
 fn record(line: &str) -> RecordOptions {
+    try_record(line).unwrap()
+}
+
+fn try_record(line: &str) -> Result<RecordOptions, UsageError> {
     let Cli {
         verb: Verb::Record(args),
         output,
@@ -164,7 +168,7 @@ fn record(line: &str) -> RecordOptions {
     else {
         panic!("not record");
     };
-    args.resolve(output, &Known).unwrap()
+    args.resolve(output, &Known)
 }
 
 #[test]
@@ -182,7 +186,11 @@ fn a_recording_has_its_file_its_bounds_and_every_field() {
     assert_eq!(options.file.as_deref(), Some(Path::new("a.pwdb")));
     assert_eq!(options.trace.selection.ports, [80..=80]);
     assert!(options.trace.output.quiet);
-    assert_eq!(record("-w -").file, None);
+    let error = try_record("-w -").unwrap_err();
+    assert!(
+        error.to_string().contains("a recording is a file"),
+        "{error}"
+    );
 }
 
 #[test]
