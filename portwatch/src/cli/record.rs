@@ -52,6 +52,10 @@ pub struct RecordArgs {
     #[arg(long, value_name = "TIME", value_parser = parse::duration, help_heading = "Stop")]
     pub duration: Option<Duration>,
 
+    /// End after this many events, whether they are kept or not
+    #[arg(short, long, value_name = "N", value_parser = parse::count, help_heading = "Stop")]
+    pub count: Option<u64>,
+
     /// Leave out the arguments of processes, which may hold secrets
     #[arg(long, help_heading = KEPT)]
     pub no_args: bool,
@@ -94,6 +98,7 @@ impl RecordArgs {
             max_size,
             max_age,
             duration,
+            count,
             no_args,
             kernel,
         } = self;
@@ -107,7 +112,7 @@ impl RecordArgs {
         let trace = TraceArgs {
             filters,
             duration,
-            count: None,
+            count,
             no_args,
             kernel,
             command: Vec::new(),

@@ -179,13 +179,15 @@ fn a_recording_has_its_file_its_bounds_and_every_field() {
     assert_eq!(options.file, None);
     assert!(!options.trace.selection.brief, "though text is the default");
 
-    let options = record("-w a.pwdb --keep conflicts --max-size 64M --max-age 7d --port 80 -q");
+    let options =
+        record("-w a.pwdb --keep conflicts --max-size 64M --max-age 7d --port 80 -q -c 5");
     assert_eq!(options.keep, Keep::Conflicts);
     assert_eq!(options.bounds.size, 64 << 20);
     assert_eq!(options.bounds.age, Some(Duration::from_secs(7 * 86400)));
     assert_eq!(options.file.as_deref(), Some(Path::new("a.pwdb")));
     assert_eq!(options.trace.selection.ports, [80..=80]);
     assert!(options.trace.output.quiet);
+    assert_eq!(options.trace.count, Some(5));
     let error = try_record("-w -").unwrap_err();
     assert!(
         error.to_string().contains("a recording is a file"),
