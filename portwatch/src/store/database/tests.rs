@@ -1,5 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
+mod room;
+
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use jiff::Timestamp;

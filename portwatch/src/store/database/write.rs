@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 
 use super::columns::{
     INSERT_CALL, INSERT_MEMBER, INSERT_PROGRAM, insert_call, insert_member, insert_program,
@@ -173,9 +173,27 @@ impl Database {
     /// # Errors
     /// When none of them was written.
     pub fn write(&mut self, entries: &[Entry], now: Timestamp) -> Result<usize, Unwritten> {
-        let (mut uses, count) = Uses::of_front(entries, self.shares);
+        let (uses, count) = Uses::of_front(entries, self.shares);
         let entries = &entries[..count];
-        self.make_room(entries, now)?;
+        let bytes: usize = entries.iter().map(Entry::size).sum();
+        self.expire_old(now)?;
+        self.make_room(bytes as u64)?;
+        if let Err(error) = self.commit(entries, uses) {
+            // Perhaps they take more than they were thought to. Where nothing has to go even for much
+            // more, it is the disk that is full.
+            let is_full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+            let spare = retention::spare(bytes as u64);
+            if !is_full || !self.make_room(spare).unwrap_or(false) {
+                return Err(error.into());
+            }
+            let (uses, _) = Uses::of_front(entries, self.shares);
+            self.commit(entries, uses)?;
+        }
+        Ok(count)
+    }
+
+    /// Writes entries in one transaction.
+    fn commit(&mut self, entries: &[Entry], mut uses: Uses) -> rusqlite::Result<()> {
         self.relieve_log()?;
         let transaction = self
             .connection
@@ -191,19 +209,22 @@ impl Database {
         }
         transaction.commit()?;
         entries.iter().for_each(|entry| self.pins.note(entry));
-        Ok(entries.len())
+        Ok(())
     }
 
-    fn make_room(&mut self, entries: &[Entry], now: Timestamp) -> Result<(), Unwritten> {
-        self.expire_old(now)?;
-        let bytes: usize = entries.iter().map(Entry::size).sum();
+    /// Makes room for entries of so many bytes; the value is whether anything had to go.
+    fn make_room(&mut self, bytes: u64) -> Result<bool, Unwritten> {
+        let mut has_gone = false;
         loop {
             let holdings = self.holdings()?;
-            match retention::step(self.shares, holdings, bytes as u64) {
-                Step::Write => return Ok(()),
+            match retention::step(self.shares, holdings, bytes) {
+                Step::Write => return Ok(has_gone),
+                Step::Shrink => {
+                    self.shrink()?;
+                    continue;
+                }
                 Step::ExpirePlain => self.expire_plain()?,
                 Step::ExpireConflicts => self.expire_conflicts()?,
-                Step::Shrink => self.shrink()?,
                 Step::Refuse => {
                     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
                     let words = Some("nothing is left that could make room".to_owned());
@@ -211,6 +232,7 @@ impl Database {
                     return Err(Unwritten::NoRoom(full));
                 }
             }
+            has_gone = true;
         }
     }
 
@@ -246,9 +268,7 @@ impl Database {
             .query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))
             .or_else(|error| match error.sqlite_error_code() {
                 // Somebody is reading. The last to close empties the log.
-                Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
-                    Ok(())
-                }
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Ok(()),
                 _ => Err(error),
             });
         drop(connection);
