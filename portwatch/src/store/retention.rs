@@ -52,17 +52,13 @@ impl Shares {
     }
 }
 
-/// What the file holds.
+/// Pages of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holdings {
-    /// Pages of the file.
+    /// All of them.
     pub pages: u64,
     /// Those of them that nothing is on.
     pub free: u64,
-    /// There are events that are no conflicts.
-    pub plain: bool,
-    /// There are conflicts.
-    pub conflicts: bool,
 }
 
 /// What to do before the next entries are written.
@@ -70,14 +66,46 @@ pub struct Holdings {
 pub enum Step {
     /// There is room.
     Write,
-    /// The oldest events that are no conflicts go.
-    ExpirePlain,
-    /// The oldest conflicts go: nothing else is left.
-    ExpireConflicts,
+    /// Something has to go; [`Left::first`] says what.
+    Expire,
     /// The file gives back pages that nothing is on.
     Shrink,
-    /// There is nothing that could go: the entries do not fit at all.
-    Refuse,
+}
+
+/// What could go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The place in the stream of the oldest event that is no conflict.
+    pub plain: Option<i64>,
+    /// That of the oldest note (start, loss, end) that is not kept to the last.
+    pub notes: Option<i64>,
+    /// There are conflicts.
+    pub conflicts: bool,
+}
+
+/// What goes together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Events that are no conflicts.
+    Plain,
+    /// Notes, so that they can never push out what they are notes on.
+    Notes,
+    /// Conflicts.
+    Conflicts,
+}
+
+impl Left {
+    /// Of what the oldest go now: conflicts only when nothing else is left. `None`: there is nothing.
+    #[must_use]
+    pub const fn first(self) -> Option<Class> {
+        match (self.plain, self.notes) {
+            (Some(plain), Some(note)) if note < plain => Some(Class::Notes),
+            (Some(_), _) => Some(Class::Plain),
+            (None, Some(_)) => Some(Class::Notes),
+            (None, None) if self.conflicts => Some(Class::Conflicts),
+            (None, None) => None,
+        }
+    }
 }
 
 /// Pages that a transaction may change beyond those that rows are on: inner ones, and the last one of each
@@ -115,21 +143,16 @@ pub const fn spare(bytes: u64) -> u64 {
 
 /// What to do before entries of so many bytes are written.
 #[must_use]
-pub fn step(shares: Shares, holdings: Holdings, bytes: u64) -> Step {
-    let Holdings {
-        pages,
-        free,
-        plain,
-        conflicts,
-    } = holdings;
+pub const fn step(shares: Shares, holdings: Holdings, bytes: u64) -> Step {
+    let Holdings { pages, free } = holdings;
     let used = pages.saturating_sub(free);
     let needed = bytes.div_ceil(HALF) + SLACK;
-    match (used + needed <= shares.pages, plain, conflicts) {
-        (true, _, _) if pages > shares.pages => Step::Shrink,
-        (true, _, _) => Step::Write,
-        (false, true, _) => Step::ExpirePlain,
-        (false, false, true) => Step::ExpireConflicts,
-        (false, false, false) => Step::Refuse,
+    if used + needed > shares.pages {
+        Step::Expire
+    } else if pages > shares.pages {
+        Step::Shrink
+    } else {
+        Step::Write
     }
 }
 
@@ -169,15 +192,25 @@ mod tests {
     #[test]
     fn conflicts_go_last() {
         let shares = Shares::of(LEAST);
-        let full = |plain, conflicts| Holdings {
+        let full = Holdings {
             pages: shares.pages,
             free: 0,
-            plain,
-            conflicts,
         };
-        assert_eq!(step(shares, full(true, true), 1), Step::ExpirePlain);
-        assert_eq!(step(shares, full(false, true), 1), Step::ExpireConflicts);
-        assert_eq!(step(shares, full(false, false), 1), Step::Refuse);
+        assert_eq!(step(shares, full, 1), Step::Expire);
+        let first = |plain, notes, conflicts| {
+            let left = Left {
+                plain,
+                notes,
+                conflicts,
+            };
+            left.first()
+        };
+        assert_eq!(first(Some(7), None, true), Some(Class::Plain));
+        assert_eq!(first(Some(7), Some(8), true), Some(Class::Plain));
+        assert_eq!(first(Some(7), Some(6), true), Some(Class::Notes));
+        assert_eq!(first(None, Some(8), true), Some(Class::Notes));
+        assert_eq!(first(None, None, true), Some(Class::Conflicts));
+        assert_eq!(first(None, None, false), None);
     }
 
     #[test]
@@ -186,8 +219,6 @@ mod tests {
         let holdings = Holdings {
             pages: 2 * shares.pages,
             free: 2 * shares.pages - 10,
-            plain: true,
-            conflicts: false,
         };
         assert_eq!(step(shares, holdings, 1), Step::Shrink);
     }
@@ -213,14 +244,23 @@ mod tests {
     /// A file of rows, each of which takes a whole number of pages, and fills them more or less.
     #[derive(Default)]
     struct Model {
-        plain: VecDeque<(u32, u64)>,
-        conflicts: VecDeque<(u32, u64)>,
+        plain: VecDeque<(i64, u64)>,
+        notes: VecDeque<(i64, u64)>,
+        conflicts: VecDeque<(i64, u64)>,
         pages: u64,
     }
 
     impl Model {
+        fn class(&mut self, class: Class) -> &mut VecDeque<(i64, u64)> {
+            match class {
+                Class::Plain => &mut self.plain,
+                Class::Notes => &mut self.notes,
+                Class::Conflicts => &mut self.conflicts,
+            }
+        }
+
         fn used(&self) -> u64 {
-            let rows = self.plain.iter().chain(&self.conflicts);
+            let rows = self.plain.iter().chain(&self.notes).chain(&self.conflicts);
             rows.map(|(_, pages)| pages).sum()
         }
 
@@ -228,44 +268,63 @@ mod tests {
             Holdings {
                 pages: self.pages,
                 free: self.pages - self.used(),
-                plain: !self.plain.is_empty(),
+            }
+        }
+
+        fn left(&self) -> Left {
+            let oldest = |rows: &VecDeque<(i64, u64)>| rows.front().map(|(at, _)| *at);
+            Left {
+                plain: oldest(&self.plain),
+                notes: oldest(&self.notes),
                 conflicts: !self.conflicts.is_empty(),
             }
         }
     }
 
+    fn any_class() -> impl Strategy<Value = Class> {
+        prop_oneof![
+            Just(Class::Plain),
+            Just(Class::Notes),
+            Just(Class::Conflicts)
+        ]
+    }
+
     proptest! {
-        /// Whatever comes: the file stays inside its share, the oldest of a class goes first, and no
-        /// conflict as long as there is something else.
+        /// Whatever comes: the file stays inside its share, the oldest goes first, and no conflict as
+        /// long as there is something else.
         #[test]
         fn the_bound_holds(
-            rows in proptest::collection::vec((any::<bool>(), 1u64..120, HALF..=PAGE), 1..200),
+            rows in proptest::collection::vec((any_class(), 1u64..120, HALF..=PAGE), 1..200),
             smaller_after in 0usize..200,
         ) {
             let mut shares = Shares::of(2 * LEAST);
             let mut model = Model::default();
-            for (at, (is_conflict, pages, filled)) in (0u32..).zip(rows) {
-                if at as usize == smaller_after {
+            for (at, (class, pages, filled)) in (0..).zip(rows) {
+                if at == smaller_after as i64 {
                     shares = Shares::of(LEAST);
                 }
                 loop {
-                    let before = (model.plain.len(), model.conflicts.len());
+                    let before = model.used();
                     match step(shares, model.holdings(), pages * filled) {
                         Step::Write => break,
-                        Step::ExpirePlain => drop(model.plain.pop_front()),
-                        Step::ExpireConflicts => {
-                            prop_assert!(model.plain.is_empty());
-                            model.conflicts.pop_front();
+                        Step::Expire => {
+                            let left = model.left();
+                            let first = left.first();
+                            prop_assert!(first.is_some(), "{pages} pages fit");
+                            let first = first.unwrap();
+                            let gone = model.class(first).pop_front().unwrap().0;
+                            if first == Class::Conflicts {
+                                prop_assert_eq!((left.plain, left.notes), (None, None));
+                            } else {
+                                prop_assert!(left.plain.is_none_or(|oldest| gone <= oldest));
+                                prop_assert!(left.notes.is_none_or(|oldest| gone <= oldest));
+                            }
                         }
                         Step::Shrink => model.pages = model.used().max(1),
-                        Step::Refuse => prop_assert!(false, "{pages} pages fit"),
                     }
-                    let after = (model.plain.len(), model.conflicts.len());
-                    prop_assert!(after != before || model.pages <= shares.pages);
+                    prop_assert!(model.used() < before || model.pages <= shares.pages);
                 }
-                let class = if is_conflict { &mut model.conflicts } else { &mut model.plain };
-                prop_assert!(class.back().is_none_or(|(last, _)| *last < at));
-                class.push_back((at, pages));
+                model.class(class).push_back((at, pages));
                 model.pages = model.pages.max(model.used());
                 prop_assert!(model.pages <= shares.pages);
             }

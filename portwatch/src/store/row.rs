@@ -188,6 +188,17 @@ pub struct Note {
     pub json: String,
 }
 
+/// Bytes of the numbers of a row, and of what names it.
+const NUMBERS: usize = 64;
+
+impl Note {
+    /// See [`Entry::size`].
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        NUMBERS + self.json.len()
+    }
+}
+
 /// Tables whose rows others refer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Table {
@@ -220,8 +231,6 @@ impl Entry {
     /// Space that it takes in the file, bytes, roughly and rather more.
     #[must_use]
     pub fn size(&self) -> usize {
-        /// Numbers of a row, and what names it.
-        const NUMBERS: usize = 64;
         match self {
             Self::Call(_, call) => 4 * NUMBERS + call.missing.len() * 20,
             Self::Program(_, program) => {
@@ -245,7 +254,7 @@ impl Entry {
                 let warning = row.warning.as_deref().map(detail);
                 NUMBERS + conflict.unwrap_or(0) + warning.unwrap_or(0)
             }
-            Self::Note(note) => NUMBERS + note.json.len(),
+            Self::Note(note) => note.size(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What has to go, out of the tables. `store::retention` decides.
+//! What has to go of the events, out of the tables. `store::retention` decides.
 
 use jiff::Timestamp;
 use rusqlite::{Row, Transaction, TransactionBehavior};
@@ -9,19 +9,19 @@ use super::{
     write::{Pins, Uses, sweep},
 };
 use crate::store::{
-    retention::{Holdings, is_too_old},
+    retention::{Holdings, Left, is_too_old},
     row::{Id, Table},
 };
 
 /// Which events are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+enum Events {
     Plain,
     Conflicts,
     All,
 }
 
-impl Class {
+impl Events {
     /// Of a row of a table with a column `seq`.
     const fn condition(self) -> &'static str {
         match self {
@@ -37,7 +37,7 @@ const PLAIN: usize = 64;
 const REFUSED: usize = 4096;
 
 impl Database {
-    /// What the file holds.
+    /// What room the file has.
     pub(super) fn holdings(&self) -> rusqlite::Result<Holdings> {
         let number = |name: &str| -> rusqlite::Result<u64> {
             let number: i64 = self
@@ -45,19 +45,43 @@ impl Database {
                 .pragma_query_value(None, name, |row| row.get(0))?;
             Ok(number.unsigned_abs())
         };
-        let mut plain = self.connection.prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM event WHERE seq > ?1
-                               AND NOT EXISTS (SELECT 1 FROM conflict WHERE conflict.seq = event.seq))",
-        )?;
-        let mut conflicts = self
-            .connection
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM conflict)")?;
         Ok(Holdings {
             pages: number("page_count")?,
             free: number("freelist_count")?,
-            plain: plain.query_row([self.cursor], |row| row.get(0))?,
-            conflicts: conflicts.query_row([], |row| row.get(0))?,
         })
+    }
+
+    /// What could go. To look for the oldest event that is no conflict may mean to look at each event,
+    /// so what was looked at is remembered.
+    pub(super) fn left(&mut self) -> rusqlite::Result<Left> {
+        let first = |query: &str, after: Id| -> rusqlite::Result<Option<Id>> {
+            let mut statement = self.connection.prepare_cached(query)?;
+            let mut rows = statement.query([after])?;
+            rows.next()?.map(|row| row.get(0)).transpose()
+        };
+        let plain = first(
+            "SELECT seq FROM event WHERE seq > ?1
+                AND NOT EXISTS (SELECT 1 FROM conflict WHERE conflict.seq = event.seq)
+              ORDER BY seq LIMIT 1",
+            self.cursor,
+        )?;
+        let cursor = match plain {
+            Some(plain) => Some(plain - 1),
+            None => first(
+                "SELECT seq FROM event WHERE seq > ?1 ORDER BY seq DESC LIMIT 1",
+                self.cursor,
+            )?,
+        };
+        let left = Left {
+            plain,
+            notes: first(
+                "SELECT seq FROM note WHERE seq > ?1 ORDER BY seq LIMIT 1",
+                self.noted,
+            )?,
+            conflicts: first("SELECT seq FROM conflict WHERE seq > ?1 LIMIT 1", 0)?.is_some(),
+        };
+        self.cursor = cursor.unwrap_or(self.cursor);
+        Ok(left)
     }
 
     /// The oldest events that are no conflicts go, as many as one transaction takes.
@@ -68,7 +92,7 @@ impl Database {
         let Some(last) = self.oldest(query, self.cursor, PLAIN, |_| Ok(true))? else {
             return Ok(());
         };
-        self.expire(self.cursor + 1, last, Class::Plain)?;
+        self.expire(self.cursor + 1, last, Events::Plain)?;
         self.cursor = last;
         Ok(())
     }
@@ -79,7 +103,7 @@ impl Database {
                        FROM conflict CROSS JOIN event ON event.seq = conflict.seq
                       WHERE conflict.seq > ?1 ORDER BY conflict.seq";
         match self.oldest(query, 0, REFUSED, |_| Ok(true))? {
-            Some(last) => self.expire(0, last, Class::Conflicts),
+            Some(last) => self.expire(0, last, Events::Conflicts),
             None => Ok(()),
         }
     }
@@ -93,9 +117,9 @@ impl Database {
         // Conflicts are larger, so that all might be.
         let is_due = |row: &Row<'_>| Ok(is_too_old(age, time(row.get(3)?), now));
         while let Some(last) = self.oldest(query, 0, REFUSED, is_due)? {
-            self.expire(0, last, Class::All)?;
+            self.expire(0, last, Events::All)?;
         }
-        Ok(())
+        self.expire_old_notes(age, now)
     }
 
     /// The last of the rows, from the oldest on, that are due and may be removed in one transaction;
@@ -140,7 +164,7 @@ impl Database {
             .pragma_update(None, "max_page_count", share.max(pages))
     }
 
-    fn expire(&mut self, first: Id, last: Id, class: Class) -> rusqlite::Result<()> {
+    fn expire(&mut self, first: Id, last: Id, class: Events) -> rusqlite::Result<()> {
         self.relieve_log()?;
         let transaction = self
             .connection
@@ -154,7 +178,7 @@ fn remove(
     transaction: &Transaction<'_>,
     first: Id,
     last: Id,
-    class: Class,
+    class: Events,
     pins: &Pins,
 ) -> rusqlite::Result<()> {
     let condition = class.condition();
@@ -183,15 +207,8 @@ fn remove(
     plain(&format!(
         "DELETE FROM warning WHERE seq BETWEEN ?1 AND ?2 {condition}"
     ))?;
-    if class != Class::Plain {
+    if class != Events::Plain {
         plain("DELETE FROM conflict WHERE seq BETWEEN ?1 AND ?2")?;
-    }
-    if class != Class::Conflicts {
-        // What is left of a run keeps its start.
-        plain(
-            "DELETE FROM note WHERE seq BETWEEN ?1 AND ?2
-                AND seq <> (SELECT max(seq) FROM note WHERE event = 'start' AND seq <= ?2)",
-        )?;
     }
     sweep(transaction, &uses, pins)
 }

@@ -4,6 +4,7 @@ mod columns;
 mod error;
 mod expire;
 mod facts;
+mod notes;
 mod open;
 mod read;
 #[cfg(test)]

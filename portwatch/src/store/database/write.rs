@@ -16,7 +16,7 @@ use super::columns::{
 use crate::{
     event::Word,
     store::{
-        retention::{self, Bounds, Footprint, Shares, Step},
+        retention::{self, Bounds, Class, Footprint, Shares, Step},
         row::{Detail, Entry, Id, Note, Row, Table},
     },
 };
@@ -34,6 +34,8 @@ pub struct Database {
     pub(super) pins: Pins,
     /// Up to here no event is left but conflicts.
     pub(super) cursor: Id,
+    /// Up to here no note is left but those that are kept to the last.
+    pub(super) noted: Id,
 }
 
 /// Rows that an encoder remembers, and may refer to though nothing does now.
@@ -158,6 +160,7 @@ impl Database {
             bounds,
             pins,
             cursor: 0,
+            noted: 0,
         })
     }
 
@@ -223,9 +226,14 @@ impl Database {
                     self.shrink()?;
                     continue;
                 }
-                Step::ExpirePlain => self.expire_plain()?,
-                Step::ExpireConflicts => self.expire_conflicts()?,
-                Step::Refuse => {
+                Step::Expire => {}
+            }
+            let left = self.left()?;
+            match left.first() {
+                Some(Class::Plain) => self.expire_plain()?,
+                Some(Class::Notes) => self.expire_notes(left.plain)?,
+                Some(Class::Conflicts) => self.expire_conflicts()?,
+                None => {
                     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
                     let words = Some("nothing is left that could make room".to_owned());
                     let full = rusqlite::Error::SqliteFailure(code, words);
@@ -375,7 +383,7 @@ fn details(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn note(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
+pub(super) fn note(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
     let Note {
         seq,
         utc,

@@ -1,6 +1,7 @@
 //! Files that are full.
 
 use super::*;
+use crate::event::{Lost, LostReason};
 
 fn open_with(path: &Path, size: u64) -> Opened {
     open(path, Bounds { size, age: None }).unwrap()
@@ -92,4 +93,120 @@ fn a_file_that_is_full_sooner_than_thought_loses_more() {
     let kept = count(&database, "conflict");
     assert!((500..5500).contains(&kept), "{kept}");
     assert_eq!(miscounted(&database.connection), 0);
+}
+
+/// So many losses that there would be room for nothing else.
+#[test]
+fn losses_push_out_no_conflict_and_do_not_fill_the_file() {
+    let (_folder, path) = folder();
+    let Opened {
+        mut database,
+        mut encoder,
+        ..
+    } = open_with(&path, LEAST);
+    let mut entries = Vec::new();
+    let mut all = 0;
+    encoder.item(&sample::start(), &mut entries);
+    encoder.item(&conflict(1), &mut entries);
+    for at in 0..80_000 {
+        let reason = [LostReason::RingFull, LostReason::StoreFull][at as usize % 2];
+        encoder.item(&sample::lost(at, reason), &mut entries);
+        all += at;
+    }
+    write(&mut database, &entries);
+    assert!(on_disk(&path) <= LEAST);
+    assert_eq!(count(&database, "conflict"), 1);
+    let notes = count(&database, "note");
+    assert!((1000..60_000).contains(&notes), "{notes}");
+    database.close().unwrap();
+    let left = items(&path);
+    assert!(matches!(left[0], Item::Start(_)));
+    let told = left.iter().filter_map(|item| match item {
+        Item::Lost(Lost { count, .. }) => Some(count),
+        _ => None,
+    });
+    assert_eq!(told.sum::<u64>(), all, "their sum is kept");
+}
+
+/// As a service that is started again and again makes them.
+#[test]
+fn starts_and_ends_do_not_fill_the_file_either() {
+    let (_folder, path) = folder();
+    let Opened {
+        mut database,
+        mut encoder,
+        ..
+    } = open_with(&path, LEAST);
+    let mut entries = Vec::new();
+    for at in 0..25_000 {
+        encoder.item(&sample::start(), &mut entries);
+        encoder.item(&sample::end(at, 0, 0), &mut entries);
+    }
+    write(&mut database, &entries);
+    assert!(on_disk(&path) <= LEAST);
+    let notes = count(&database, "note");
+    assert!((1000..50_000).contains(&notes), "{notes}");
+    database.close().unwrap();
+    let left = items(&path);
+    assert!(matches!(left[0], Item::Start(_)), "a run keeps its start");
+    assert_eq!(left.last(), Some(&sample::end(24_999, 0, 0)));
+}
+
+#[test]
+fn notes_that_are_too_old_go_though_no_event_does() {
+    let (_folder, path) = folder();
+    let losses: Vec<_> = (0..100)
+        .map(|at| sample::lost(at, LostReason::RingFull))
+        .collect();
+    let run = [&[sample::start()][..], &losses, &[sample::end(0, 0, 0)]].concat();
+    record(&path, BOUNDS, &run);
+    record(&path, BOUNDS, &run);
+    assert_eq!(items(&path).len(), 204);
+    let aged = Bounds {
+        age: Some(std::time::Duration::from_secs(1)),
+        ..BOUNDS
+    };
+    let mut late = sample::sighting(Op::Bind, "0.0.0.0:8080");
+    late.time.utc = Timestamp::now();
+    record(&path, aged, &[sample::event(late)]);
+    // The samples are a week old.
+    let left = items(&path);
+    assert!(
+        matches!(&left[..], [Item::Start(_), Item::End(_), Item::Event(_)]),
+        "{left:?}"
+    );
+}
+
+/// A year of conflicts is not looked at three times a second.
+#[test]
+fn conflicts_are_looked_through_once_for_something_else() {
+    let (_folder, path) = folder();
+    let Opened {
+        mut database,
+        mut encoder,
+        ..
+    } = open_with(&path, LEAST);
+    let mut entries = Vec::new();
+    for at in 0..50 {
+        encoder.item(&conflict(at), &mut entries);
+    }
+    write(&mut database, &entries);
+    assert_eq!(database.left().unwrap().plain, None);
+    assert_eq!(database.cursor, 50, "up to here nothing else is left");
+    entries.clear();
+    for at in 0..10 {
+        encoder.item(&conflict(at), &mut entries);
+    }
+    let bind = sample::event(sample::sighting(Op::Bind, "0.0.0.0:80"));
+    encoder.item(&bind, &mut entries);
+    write(&mut database, &entries);
+    assert_eq!(
+        database.left().unwrap().plain,
+        Some(61),
+        "and what comes is seen"
+    );
+    assert_eq!(database.cursor, 60);
+    database.expire_plain().unwrap();
+    assert_eq!(database.left().unwrap().plain, None);
+    assert_eq!(count(&database, "event"), 60);
 }
