@@ -27,6 +27,7 @@ use crate::{
         ring::Ring,
     },
     stderr::say,
+    store::writer::Pulse,
 };
 use stream::{News, Rest, Stream};
 
@@ -42,6 +43,11 @@ pub(super) trait Attendant {
 
     /// The loop goes round.
     fn tick(&mut self) {}
+
+    /// What takes the items, where that may end before the stream does.
+    fn pulse(&self) -> Option<Pulse> {
+        None
+    }
 }
 
 /// Nobody does.
@@ -275,6 +281,7 @@ async fn follow(
     let deadline = tokio::time::sleep(options.duration.unwrap_or(Duration::MAX));
     tokio::pin!(deadline);
     let mut ticks = attendant.period().map(tokio::time::interval);
+    let pulse = attendant.pulse();
     let mut status = None;
     loop {
         tokio::select! {
@@ -302,6 +309,8 @@ async fn follow(
                 None => break,
             },
             () = tick(&mut ticks) => attendant.tick(),
+            // The last item will be told why.
+            () = ended(pulse.as_ref()) => break,
             said = print(&mut diagnostics) => said.context("cannot wait for the kernel")?,
             stepped = watch.stepped() => {
                 stepped.context("cannot watch the clock")?;
@@ -323,6 +332,13 @@ async fn follow(
 async fn tick(ticks: &mut Option<Interval>) {
     match ticks {
         Some(ticks) => drop(ticks.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended(pulse: Option<&Pulse>) {
+    match pulse {
+        Some(pulse) => pulse.ended().await,
         None => std::future::pending().await,
     }
 }

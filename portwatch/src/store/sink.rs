@@ -122,7 +122,7 @@ mod tests {
             database::{self, Opened, Reader},
             keep::Keep,
             retention::Bounds,
-            writer::Word,
+            writer::{Pulse, Word},
         },
     };
 
@@ -203,6 +203,55 @@ mod tests {
         assert!(matches!(after, Item::Event(last) if last.event.socket.cookie == Some(given)));
         assert_eq!(lost, &sample::lost(1000, LostReason::StoreFull));
         assert_eq!(end, &sample::end(7, 0, 1005));
+    }
+
+    /// Comes back when the writer is gone, and panics if it stays.
+    fn wait_for_the_end(pulse: &Pulse) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let patience = Duration::from_secs(30);
+        runtime
+            .block_on(async { tokio::time::timeout(patience, pulse.ended()).await })
+            .unwrap();
+        assert!(!pulse.is_alive(Duration::MAX), "the watchdog is fed");
+    }
+
+    #[test]
+    fn a_writer_whose_file_is_gone_is_not_alive() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pwdb");
+        let (mut store, _words) = store(&path);
+        let pulse = store.writer.pulse();
+        assert!(pulse.is_alive(Duration::MAX));
+        std::fs::remove_file(&path).unwrap();
+        store.take(sample::start()).unwrap();
+        store.flush().unwrap();
+        wait_for_the_end(&pulse);
+        // The next item tells why.
+        store.take(sample::end(0, 0, 0)).unwrap();
+        let error = store.flush().unwrap_err().to_string();
+        assert!(error.contains("the file was moved or removed"), "{error}");
+    }
+
+    #[test]
+    fn a_writer_that_panics_is_not_alive() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pwdb");
+        let bounds = Bounds {
+            size: 256 << 20,
+            age: None,
+        };
+        let Opened { database, .. } = database::open(&path, bounds).unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut writer = Writer::start(database, |word| panic!("{word:?}")).unwrap();
+        let mut entries = vec![Entry::Release(crate::store::row::Table::Call, 1)];
+        writer.give(&mut entries).unwrap();
+        wait_for_the_end(&writer.pulse());
+        let error = writer.close().unwrap_err().to_string();
+        assert!(error.contains("has panicked"), "{error}");
     }
 
     /// The end comes while nothing can be written, with something in the queue besides.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use super::{
     database::{Database, Unwritten},
@@ -50,7 +51,20 @@ struct Shared {
     weight: AtomicU64,
     /// Something is being written; since when, as ms since the start, and 0 if nothing is.
     busy_since: AtomicU64,
+    /// The thread is gone, whatever it was that ended it.
     ended: AtomicBool,
+    /// Told when it is.
+    gone: Notify,
+}
+
+/// Tells that the thread is gone, even where it panics.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+        self.0.gone.notify_one();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -86,8 +100,8 @@ impl Writer {
         let thread = std::thread::Builder::new()
             .name("portwatch-store".to_owned())
             .spawn(move || {
+                let _ending = Ending(Arc::clone(&work.shared));
                 let ended = work.run();
-                work.shared.ended.store(true, Ordering::Release);
                 ended.and_then(|()| work.database.close().map_err(io::Error::other))
             })?;
         Ok(Self {
@@ -166,12 +180,26 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// Whether it has been at one piece of work for no longer than that.
+    /// Whether it is there, and has been at one piece of work for no longer than that.
     #[must_use]
     pub fn is_alive(&self, patience: Duration) -> bool {
+        if self.has_ended() {
+            return false;
+        }
         let since = self.shared.busy_since.load(Ordering::Relaxed);
         let now = millis(self.began);
         since == 0 || u128::from(now.saturating_sub(since)) < patience.as_millis()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.shared.ended.load(Ordering::Acquire)
+    }
+
+    /// Comes back when it is gone. Why, [`Writer::give`] and [`Writer::close`] say.
+    pub async fn ended(&self) {
+        while !self.has_ended() {
+            self.shared.gone.notified().await;
+        }
     }
 }
 

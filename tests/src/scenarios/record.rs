@@ -33,6 +33,7 @@ pub(super) const ALL: &[Session] = sessions![
     record_keeps_inside_its_size: once,
     record_reports_conflicts,
     record_tells_the_service_manager: once,
+    record_without_its_file_ends: once,
     record_unit_has_few_privileges: once,
 ];
 
@@ -519,6 +520,20 @@ fn record_tells_the_service_manager(bench: &Bench) -> Result<()> {
     ensure!(told[0].contains("READY=1"), "{told:?}");
     ensure!(output.status.success(), "{}", stderr(&output));
     Ok(())
+}
+
+/// Somebody removes the file: the recorder ends at once and says why, and does not look alive for days.
+fn record_without_its_file_ends(bench: &Bench) -> Result<()> {
+    let file = bench.file("removed.pwdb")?;
+    let mut recorder = Recorder::start(bench, &file, &["-q", "--keep", "all"])?;
+    fs::remove_file(&file)?;
+    let ended = bench::until("it to end", || {
+        bind()?;
+        Ok(recorder.child.try_wait()?.is_some())
+    });
+    let output = recorder.end(libc::SIGKILL)?;
+    ended?;
+    refused(&output, "the file was moved or removed")
 }
 
 /// What systemd says of the unit: 10 is a service that may do everything.

@@ -39,6 +39,10 @@ impl Attendant for Service {
         self.patience.map(|patience| patience / 2)
     }
 
+    fn pulse(&self) -> Option<Pulse> {
+        self.writing.get().cloned()
+    }
+
     /// A loop that goes round while nothing is written is not alive.
     fn tick(&mut self) {
         let patience = self.patience.unwrap_or(Duration::MAX);

@@ -3,6 +3,8 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
 };
 
@@ -26,7 +28,7 @@ use crate::{
 pub struct Database {
     pub(super) connection: Connection,
     /// Holds the lock; the last to go.
-    _file: File,
+    file: File,
     path: PathBuf,
     log: PathBuf,
     pub(super) shares: Shares,
@@ -153,7 +155,7 @@ impl Database {
         connection.pragma_update(None, "max_page_count", most)?;
         Ok(Self {
             connection,
-            _file: file,
+            file,
             path,
             log,
             shares,
@@ -179,6 +181,7 @@ impl Database {
         let (uses, count) = Uses::of_front(entries, self.shares);
         let entries = &entries[..count];
         let bytes: usize = entries.iter().map(Entry::size).sum();
+        self.check_place()?;
         self.expire_old(now)?;
         self.make_room(bytes as u64)?;
         if let Err(error) = self.commit(entries, uses) {
@@ -193,6 +196,22 @@ impl Database {
             self.commit(entries, uses)?;
         }
         Ok(count)
+    }
+
+    /// One that was moved or removed nobody would look for; and its log stands under its old name, so
+    /// that what is written now might not even be read.
+    fn check_place(&self) -> rusqlite::Result<()> {
+        let is_there = match (fs::symlink_metadata(&self.path), self.file.metadata()) {
+            (Ok(there), Ok(own)) => (there.dev(), there.ino()) == (own.dev(), own.ino()),
+            (Err(error), _) => error.kind() != io::ErrorKind::NotFound,
+            (Ok(_), Err(_)) => true,
+        };
+        if is_there {
+            return Ok(());
+        }
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY_DBMOVED);
+        let words = Some("the file was moved or removed".to_owned());
+        Err(rusqlite::Error::SqliteFailure(code, words))
     }
 
     /// Writes entries in one transaction.
@@ -270,7 +289,7 @@ impl Database {
     /// When the file is broken.
     pub fn close(self) -> rusqlite::Result<()> {
         let Self {
-            connection, _file, ..
+            connection, file, ..
         } = self;
         let closed = connection
             .query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))
@@ -280,7 +299,7 @@ impl Database {
                 _ => Err(error),
             });
         drop(connection);
-        drop(_file);
+        drop(file);
         closed
     }
 }
