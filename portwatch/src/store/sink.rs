@@ -254,6 +254,32 @@ mod tests {
         assert!(error.contains("has panicked"), "{error}");
     }
 
+    /// Every event is written, and only then there is no room any more.
+    #[test]
+    fn an_end_that_finds_no_room_loses_the_totals_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pwdb");
+        let (mut store, words) = store(&path);
+        store
+            .take(sample::event(sample::sighting(Op::Bind, "0.0.0.0:80")))
+            .unwrap();
+        store.flush().unwrap();
+        while items(&path).is_empty() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        store.take(sample::end(1, 0, 0)).unwrap();
+        let error = store.close().unwrap_err().to_string();
+        assert!(
+            error.starts_with("the totals could not be written: "),
+            "{error}"
+        );
+        assert!(words.try_recv().is_err());
+        drop(other);
+        assert_eq!(items(&path).len(), 1);
+    }
+
     /// The end comes while nothing can be written, with something in the queue besides.
     #[test]
     fn an_end_without_room_is_an_end_and_says_what_is_lost() {

@@ -349,8 +349,10 @@ impl Work {
             .filter(|entry| matches!(entry, Entry::Row(_)))
             .count();
         let (Unwritten::NoRoom(error) | Unwritten::Broken(error)) = error;
-        Err(io::Error::other(format!(
-            "{count} events that were kept in memory are lost: {error}"
-        )))
+        let lost = match count {
+            0 => "the totals could not be written".to_owned(),
+            _ => format!("{count} events that were kept in memory are lost"),
+        };
+        Err(io::Error::other(format!("{lost}: {error}")))
     }
 }

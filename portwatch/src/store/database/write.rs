@@ -294,14 +294,24 @@ impl Database {
         let closed = connection
             .query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))
             .or_else(|error| match error.sqlite_error_code() {
-                // Somebody is reading. The last to close empties the log.
-                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Ok(()),
+                Some(code) if log_may_stay(code) => Ok(()),
                 _ => Err(error),
             });
         drop(connection);
         drop(file);
         closed
     }
+}
+
+/// Whether a log that could not be emptied at the end is none the worse for that.
+pub(super) const fn log_may_stay(error: ErrorCode) -> bool {
+    matches!(
+        error,
+        // Somebody is reading. The last to close empties the log.
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked
+        // All of it is there; who opens the file next empties it.
+        | ErrorCode::DiskFull
+    )
 }
 
 fn insert(

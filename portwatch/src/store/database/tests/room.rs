@@ -177,6 +177,17 @@ fn notes_that_are_too_old_go_though_no_event_does() {
     );
 }
 
+/// The disk is full at the end, and all that was recorded is in the log.
+#[test]
+fn a_log_that_a_full_disk_keeps_is_no_failure() {
+    use rusqlite::ErrorCode;
+
+    use crate::store::database::write::log_may_stay;
+
+    assert!(log_may_stay(ErrorCode::DiskFull) && log_may_stay(ErrorCode::DatabaseBusy));
+    assert!(!log_may_stay(ErrorCode::DatabaseCorrupt) && !log_may_stay(ErrorCode::SystemIoFailure));
+}
+
 /// A year of conflicts is not looked at three times a second.
 #[test]
 fn conflicts_are_looked_through_once_for_something_else() {
