@@ -16,9 +16,9 @@ pub struct Store {
     entries: Vec<Entry>,
     weight: usize,
     writer: Writer,
-    /// Items that found no room since the last that did.
-    lost: u64,
-    /// All that ever found none.
+    /// What found no room since the last that did, and losses that were told in that time.
+    lost: Vec<(LostReason, u64)>,
+    /// Events that ever found none.
     lost_of_all: u64,
 }
 
@@ -35,7 +35,7 @@ impl Store {
             entries: Vec::new(),
             weight: 0,
             writer,
-            lost: 0,
+            lost: Vec::new(),
             lost_of_all: 0,
         }
     }
@@ -47,13 +47,20 @@ impl Store {
         self.weight += new.sum::<usize>();
     }
 
+    /// Counts what is to be told as soon as there is room.
+    fn miss(&mut self, reason: LostReason, count: u64) {
+        match self.lost.iter_mut().find(|(other, _)| *other == reason) {
+            Some((_, sum)) => *sum += count,
+            None => self.lost.push((reason, count)),
+        }
+    }
+
     /// Tells how many found no room, where they are missing.
     fn account(&mut self, time: Time) {
-        let count = std::mem::take(&mut self.lost);
-        if count > 0 {
+        for (reason, count) in std::mem::take(&mut self.lost) {
             self.encode(&Item::Lost(Lost {
                 count,
-                reason: LostReason::StoreFull,
+                reason,
                 time,
             }));
         }
@@ -67,8 +74,13 @@ impl Sink for Store {
         }
         match item {
             Item::Event(_) if !self.writer.has_room() => {
-                self.lost += 1;
+                self.miss(LostReason::StoreFull, 1);
                 self.lost_of_all += 1;
+                return Ok(());
+            }
+            // Losses must not take the memory that events may not have.
+            Item::Lost(Lost { count, reason, .. }) if !self.writer.has_room() => {
+                self.miss(*reason, *count);
                 return Ok(());
             }
             Item::Event(sighting) => {
@@ -175,10 +187,16 @@ mod tests {
             bind.event.socket.cookie = Some(given);
             sample::event(bind)
         };
-        while store.lost < 1000 {
+        while store.lost_of_all < 1000 {
             store.take(bind()).unwrap();
         }
         store.flush().unwrap();
+        for _ in 0..1000 {
+            let lost = sample::lost(3, LostReason::RingFull);
+            store.take(lost).unwrap();
+            store.take(bind()).unwrap();
+        }
+        assert!(store.entries.is_empty(), "losses take memory");
         let patience = Duration::from_secs(30);
         assert!(matches!(
             words.recv_timeout(patience).unwrap(),
@@ -196,13 +214,14 @@ mod tests {
         store.close().unwrap();
 
         let items = items(&path);
-        let [before @ .., lost, after, end] = &items[..] else {
+        let [before @ .., missing, lost, after, end] = &items[..] else {
             panic!("{items:?}");
         };
-        assert_eq!(before.len() as u64 + 1000 + 1, given);
+        assert_eq!(before.len() as u64 + 2000 + 1, given);
         assert!(matches!(after, Item::Event(last) if last.event.socket.cookie == Some(given)));
-        assert_eq!(lost, &sample::lost(1000, LostReason::StoreFull));
-        assert_eq!(end, &sample::end(7, 0, 1005));
+        assert_eq!(missing, &sample::lost(2000, LostReason::StoreFull));
+        assert_eq!(lost, &sample::lost(3000, LostReason::RingFull));
+        assert_eq!(end, &sample::end(7, 0, 2005));
     }
 
     /// Comes back when the writer is gone, and panics if it stays.
