@@ -65,3 +65,13 @@ fn tell(told: io::Result<()>) {
         ));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// A file of gigabytes takes more than the 90 seconds that a unit has otherwise.
+    #[test]
+    fn the_unit_may_take_its_time_to_start() {
+        let unit = include_str!("../../../../packaging/portwatch-record.service");
+        assert!(unit.contains("\nTimeoutStartSec=infinity\n"));
+    }
+}
