@@ -21,7 +21,8 @@ pub(super) struct Gaps {
 /// A time in which nobody recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pause {
-    /// The last sign of life before it.
+    /// The last sign of life before it: of one that was killed the last event that it kept, though it may
+    /// have been there for longer, with nothing to keep.
     pub(super) from: Time,
     /// The start after it.
     pub(super) to: Time,

@@ -257,10 +257,19 @@ impl Page<'_> {
 
     fn gap(&mut self, gap: &Gap) {
         let Gap { from, to, killed } = gap;
-        let length = to.utc.duration_since(from.utc);
-        let length =
-            Duration::try_from(length).map_or_else(|_| "the clock was set back".to_owned(), rough);
-        let killed = if *killed { ": it was killed" } else { "" };
+        // Nobody knows when one was killed: it may have had nothing to keep for long.
+        let (at_most, killed) = if *killed {
+            (
+                "at most ",
+                ": it was killed, some time after its last event",
+            )
+        } else {
+            ("", "")
+        };
+        let length = Duration::try_from(to.utc.duration_since(from.utc)).map_or_else(
+            |_| "the clock was set back".to_owned(),
+            |length| format!("{at_most}{}", rough(length)),
+        );
         self.text(
             COUNT,
             &format!("{} ({length}){killed}", self.span(*from, *to)),
