@@ -154,6 +154,26 @@ impl Failure {
         Self::new(Kind::Other, error)
     }
 
+    /// A file cannot be recorded to.
+    #[must_use]
+    pub fn cannot_record(error: StoreError) -> Self {
+        let hint = error.hint_to_record();
+        Self::of_store(error, hint)
+    }
+
+    /// A recording cannot be read.
+    #[must_use]
+    pub fn cannot_read(error: StoreError) -> Self {
+        let hint = error.hint_to_read();
+        Self::of_store(error, hint)
+    }
+
+    fn of_store(error: StoreError, hint: Option<String>) -> Self {
+        let mut failure = Self::new(Kind::Other, error);
+        failure.hints.extend(hint);
+        failure
+    }
+
     /// The output cannot be written.
     #[must_use]
     pub fn from_write(error: io::Error, destination: &Destination) -> Self {
@@ -218,17 +238,6 @@ impl From<CgroupError> for Failure {
             CgroupError::NotMounted => Kind::Impossible,
         };
         Self::new(kind, error)
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        let hint = error.hint();
-        let failure = Self::new(Kind::Other, error);
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
     }
 }
 

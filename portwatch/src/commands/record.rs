@@ -45,7 +45,7 @@ pub fn run(options: &RecordOptions) -> Result<u8, Failure> {
     let writing = Writing::default();
     let mut service = Service::new(Rc::clone(&writing));
     live::run(&trace, &mut service, || {
-        let opened = database::open(&path, options.bounds)?;
+        let opened = database::open(&path, options.bounds).map_err(Failure::cannot_record)?;
         if !options.trace.output.quiet {
             announce(&opened);
         }

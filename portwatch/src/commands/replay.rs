@@ -26,14 +26,14 @@ pub fn run(options: &ReplayOptions) -> Result<u8, Failure> {
         args,
         output,
     } = options;
-    let mut reader = Reader::open(file)?;
+    let mut reader = Reader::open(file).map_err(Failure::cannot_read)?;
     refuse_overwriting(file, &output.destination)?;
     let written = |error| Failure::from_write(error, &output.destination);
     let out = sink::reserve(&output.destination).map_err(Failure::from_open)?;
     let mut sink = sink::open(out, output, *args).map_err(written)?;
     let mut replayed = Replayed::new(selection, *count);
     while !replayed.is_full() {
-        let items = reader.items()?;
+        let items = reader.items().map_err(Failure::cannot_read)?;
         if items.is_empty() {
             break;
         }

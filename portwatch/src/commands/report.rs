@@ -38,7 +38,9 @@ pub fn run(args: &ReportArgs, options: &OutputOptions) -> Result<u8, Failure> {
     if file == Path::new("-") {
         lines(&mut summary)?;
     } else {
-        Reader::open(file)?.sum_up(&mut summary)?;
+        Reader::open(file)
+            .and_then(|mut reader| reader.sum_up(&mut summary))
+            .map_err(Failure::cannot_read)?;
     }
     let report = summary.finish(usize::try_from(*top).unwrap_or(usize::MAX));
     print(&report, options, zone)

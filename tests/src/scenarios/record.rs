@@ -386,6 +386,12 @@ fn record_leaves_strangers_alone(bench: &Bench) -> Result<()> {
     let output = bench::ended(replay.arg(&recording).arg(&recording).spawn()?)?;
     ensure!(tracer::code(output.status) == 2, "{}", stderr(&output));
     ensure!(fs::read(&recording)? == before, "it was changed");
+    // What is not there is not asked to be made by somebody who wants to read.
+    let absent = bench.file("nothere")?;
+    for verb in ["replay", "report"] {
+        let output = portwatch(bench, &[verb], &absent)?;
+        refused(&output, "hint: portwatch record says where it records to")?;
+    }
     Ok(())
 }
 

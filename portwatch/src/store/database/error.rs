@@ -107,9 +107,9 @@ impl StoreError {
         Self::Sql { path, source }
     }
 
-    /// What is to be done about it.
+    /// What is to be done about it by someone who wants to record.
     #[must_use]
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint_to_record(&self) -> Option<String> {
         Some(match self {
             Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "make the directory, or name another file with -w FILE".to_owned()
@@ -126,15 +126,49 @@ impl StoreError {
             }
             Self::Taken { pid: None, .. } => "record to another file with -w FILE".to_owned(),
             Self::Newer { .. } => "use that portwatch, or record to another file".to_owned(),
+            Self::Damaged { path, .. } => {
+                format!("{}; record to another file with -w FILE", recovery(path))
+            }
+            Self::Open { .. } | Self::Empty { .. } | Self::Older { .. } | Self::Sql { .. } => {
+                return None;
+            }
+        })
+    }
+
+    /// What is to be done about it by someone who wants to read.
+    #[must_use]
+    pub fn hint_to_read(&self) -> Option<String> {
+        Some(match self {
+            Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "portwatch record says where it records to; without -w FILE, root's recordings are \
+                 in /var/lib/portwatch"
+                    .to_owned()
+            }
+            Self::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run it with sudo: only its owner may read a recording".to_owned()
+            }
+            Self::Foreign { .. } | Self::NoFile { .. } => {
+                "name a file of portwatch record; portwatch report - reads the lines of trace -o json"
+                    .to_owned()
+            }
+            Self::Newer { .. } => "read it with that portwatch".to_owned(),
             Self::Older { path, .. } => format!(
                 "portwatch record --duration 1s -w {} brings it up to date",
                 path.display()
             ),
-            Self::Damaged { path, .. } => format!(
-                "sqlite3 {} .recover prints what can be saved; record to another file",
-                path.display()
-            ),
-            Self::Open { .. } | Self::Empty { .. } | Self::Sql { .. } => return None,
+            Self::Damaged { path, .. } => recovery(path),
+            Self::Open { .. }
+            | Self::Link { .. }
+            | Self::Empty { .. }
+            | Self::Taken { .. }
+            | Self::Sql { .. } => return None,
         })
     }
+}
+
+fn recovery(path: &Path) -> String {
+    format!(
+        "sqlite3 {} .recover prints what can be saved",
+        path.display()
+    )
 }

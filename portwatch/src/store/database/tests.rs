@@ -310,7 +310,7 @@ fn a_file_that_is_cut_is_refused_wherever_it_is_cut() {
             for refused in [read, written] {
                 let refused = refused.unwrap_err();
                 assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
-                assert!(refused.hint().unwrap().contains(".recover"));
+                assert!(refused.hint_to_read().unwrap().contains(".recover"));
             }
         }
     }
