@@ -9,6 +9,7 @@ mod listing;
 mod live;
 pub mod man;
 pub mod record;
+mod recording;
 pub mod replay;
 pub mod report;
 mod target;

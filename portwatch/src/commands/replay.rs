@@ -3,15 +3,8 @@
 mod numeric;
 mod stream;
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
-
-use crate::{
-    cli::{Destination, ReplayOptions},
-    failure::{Failure, Kind},
-    sink,
-    stderr::say,
-    store::database::Reader,
-};
+use super::recording;
+use crate::{cli::ReplayOptions, failure::Failure, sink, stderr::say};
 use stream::Replayed;
 
 /// Prints a recording; the value is the exit status.
@@ -26,8 +19,7 @@ pub fn run(options: &ReplayOptions) -> Result<u8, Failure> {
         args,
         output,
     } = options;
-    let mut reader = Reader::open(file).map_err(Failure::cannot_read)?;
-    refuse_overwriting(file, &output.destination)?;
+    let mut reader = recording::open(file, &output.destination)?;
     let written = |error| Failure::from_write(error, &output.destination);
     let out = sink::reserve(&output.destination).map_err(Failure::from_open)?;
     let mut sink = sink::open(out, output, *args).map_err(written)?;
@@ -56,19 +48,4 @@ pub fn run(options: &ReplayOptions) -> Result<u8, Failure> {
         say("portwatch: the recording has no end: its recorder is at work, or was killed");
     }
     Ok(0)
-}
-
-/// A recording is not overwritten by what is in it.
-fn refuse_overwriting(recording: &Path, destination: &Destination) -> Result<(), Failure> {
-    let Destination::File(path) = destination else {
-        return Ok(());
-    };
-    let (Ok(from), Ok(to)) = (fs::metadata(recording), fs::metadata(path)) else {
-        return Ok(());
-    };
-    if (from.dev(), from.ino()) != (to.dev(), to.ino()) {
-        return Ok(());
-    }
-    let error = anyhow::anyhow!("{} is the recording itself", path.display());
-    Err(Failure::new(Kind::Usage, error).hint("name another file with -w FILE"))
 }

@@ -8,13 +8,13 @@ use std::{
 use anyhow::Context as _;
 use jiff::{Timestamp, tz::TimeZone};
 
+use super::recording;
 use crate::{
     cli::{Format, OutputOptions, ReportArgs},
     failure::{Failure, Kind},
     report::{Report, Scope, Summary},
     sink::{self, text::report::Look},
     source,
-    store::database::Reader,
 };
 
 /// Prints the sums; the value is the exit status.
@@ -38,8 +38,8 @@ pub fn run(args: &ReportArgs, options: &OutputOptions) -> Result<u8, Failure> {
     if file == Path::new("-") {
         lines(&mut summary)?;
     } else {
-        Reader::open(file)
-            .and_then(|mut reader| reader.sum_up(&mut summary))
+        recording::open(file, &options.destination)?
+            .sum_up(&mut summary)
             .map_err(Failure::cannot_read)?;
     }
     let report = summary.finish(usize::try_from(*top).unwrap_or(usize::MAX));

@@ -29,6 +29,7 @@ pub(super) const ALL: &[Session] = sessions![
     record_cut_anywhere_is_refused: once,
     record_one_recorder_a_file: once,
     record_leaves_strangers_alone: once,
+    record_overwrites_no_recording: once,
     record_newer_schema: once,
     record_keeps_inside_its_size: once,
     record_reports_conflicts,
@@ -378,19 +379,37 @@ fn record_leaves_strangers_alone(bench: &Bench) -> Result<()> {
     let output = bench::ended(command(bench, &link, &[]).spawn()?)?;
     refused(&output, "is a symbolic link")?;
     ensure!(fs::read(&file)? == b"dear diary", "it was changed");
-    // Nor is a recording overwritten by what is printed of it.
-    let recording = bench.file("overwritten.pwdb")?;
-    short(bench, &recording)?;
-    let before = fs::read(&recording)?;
-    let mut replay = bench.command(["replay", "-w"]);
-    let output = bench::ended(replay.arg(&recording).arg(&recording).spawn()?)?;
-    ensure!(tracer::code(output.status) == 2, "{}", stderr(&output));
-    ensure!(fs::read(&recording)? == before, "it was changed");
     // What is not there is not asked to be made by somebody who wants to read.
     let absent = bench.file("nothere")?;
     for verb in ["replay", "report"] {
         let output = portwatch(bench, &[verb], &absent)?;
         refused(&output, "hint: portwatch record says where it records to")?;
+    }
+    Ok(())
+}
+
+/// A recording is not overwritten by what is printed of it.
+fn record_overwrites_no_recording(bench: &Bench) -> Result<()> {
+    let recording = bench.file("overwritten.pwdb")?;
+    short(bench, &recording)?;
+    let log = bench.file("overwritten.pwdb-wal")?;
+    let before = fs::read(&recording)?;
+    for verb in ["replay", "report"] {
+        for (to, words) in [
+            (&recording, "is the recording itself"),
+            (&log, "is a part of the recording"),
+        ] {
+            let mut command = bench.command([verb, "-w"]);
+            let output = bench::ended(command.arg(to).arg(&recording).spawn()?)?;
+            let said = stderr(&output);
+            ensure!(
+                tracer::code(output.status) == 2 && said.contains(words),
+                "{verb}: {}: {said}",
+                output.status
+            );
+            ensure!(fs::read(&recording)? == before, "{verb}: it was changed");
+            ensure!(!log.exists(), "{verb}: a log was made up");
+        }
     }
     Ok(())
 }

@@ -12,6 +12,6 @@ mod tests;
 mod write;
 
 pub use error::StoreError;
-pub use open::{Opened, open};
+pub use open::{Opened, beside, open};
 pub use read::Reader;
 pub use write::{Database, Unwritten};

@@ -106,11 +106,20 @@ fn whole(path: &Path) -> io::Result<PathBuf> {
     Ok(fs::canonicalize(parent.unwrap_or(Path::new(".")))?.join(name))
 }
 
+/// What SQLite keeps beside a file: the write-ahead log, its index, and a journal while it changes from
+/// one to the other (sqlite.org/tempfiles.html).
+pub fn beside(path: &Path) -> [PathBuf; 3] {
+    ["-wal", "-shm", "-journal"].map(|end| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        name.into()
+    })
+}
+
 /// The write-ahead log beside a file.
 pub(super) fn log_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
+    let [log, ..] = beside(path);
+    log
 }
 
 /// Whether the file is ours, by its first bytes, before SQLite touches it.
