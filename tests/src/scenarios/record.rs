@@ -29,6 +29,7 @@ pub(super) const ALL: &[Session] = sessions![
     record_cut_anywhere_is_refused: once,
     record_one_recorder_a_file: once,
     record_leaves_strangers_alone: once,
+    record_trusts_no_file_of_others: once,
     record_overwrites_no_recording: once,
     record_newer_schema: once,
     record_keeps_inside_its_size: once,
@@ -385,6 +386,32 @@ fn record_leaves_strangers_alone(bench: &Bench) -> Result<()> {
         let output = portwatch(bench, &[verb], &absent)?;
         refused(&output, "hint: portwatch record says where it records to")?;
     }
+    Ok(())
+}
+
+/// Who made a file, or may write to it, could change what is recorded in it.
+fn record_trusts_no_file_of_others(bench: &Bench) -> Result<()> {
+    let mode =
+        |file: &Path| Ok::<_, std::io::Error>(fs::metadata(file)?.permissions().mode() & 0o777);
+    let open_to_all = |file: &Path| fs::set_permissions(file, fs::Permissions::from_mode(0o666));
+    let record = |file: &Path| bench::ended(command(bench, file, &[]).spawn()?);
+    let theirs = bench.file("theirs.pwdb")?;
+    fs::write(&theirs, "")?;
+    std::os::unix::fs::chown(&theirs, Some(65534), Some(65534))?;
+    open_to_all(&theirs)?;
+    refused(&record(&theirs)?, "belongs to user 65534")?;
+    ensure!(fs::read(&theirs)?.is_empty(), "it was written to");
+
+    let own = bench.file("open.pwdb")?;
+    fs::write(&own, "")?;
+    open_to_all(&own)?;
+    short(bench, &own)?;
+    let closed = mode(&own)?;
+    ensure!(closed == 0o600, "mode {closed:o}");
+    open_to_all(&own)?;
+    let output = record(&own)?;
+    refused(&output, "can be written by others: its mode is 666")?;
+    refused(&output, "hint: chmod go-w ")?;
     Ok(())
 }
 

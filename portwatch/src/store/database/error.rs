@@ -34,6 +34,28 @@ pub enum StoreError {
         /// What it is called.
         path: PathBuf,
     },
+    /// Somebody else made it.
+    #[error("{} belongs to user {owner}, not to the one who records", path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// It has other names, in places where others may get at it.
+    #[error("{} has more than one name (hard links)", path.display())]
+    Links {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others than its owner may write to it.
+    #[error("{} can be written by others: its mode is {mode:o}", path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Who may do what.
+        mode: u32,
+    },
     /// Something else is in it.
     #[error("{} is not a recording of portwatch, and is left as it is", path.display())]
     Foreign {
@@ -121,10 +143,16 @@ impl StoreError {
             Self::Foreign { .. } | Self::NoFile { .. } => {
                 "name another file; what does not exist is made".to_owned()
             }
+            Self::Exposed { path, .. } => format!(
+                "chmod go-w {} if you trust what is in it, or record to another file with -w FILE",
+                path.display()
+            ),
             Self::Taken { pid: Some(pid), .. } => {
                 format!("end it first (kill {pid}), or record to another file with -w FILE")
             }
-            Self::Taken { pid: None, .. } => "record to another file with -w FILE".to_owned(),
+            Self::Owner { .. } | Self::Links { .. } | Self::Taken { pid: None, .. } => {
+                "record to another file with -w FILE".to_owned()
+            }
             Self::Newer { .. } => "use that portwatch, or record to another file".to_owned(),
             Self::Damaged { path, .. } => {
                 format!("{}; record to another file with -w FILE", recovery(path))
@@ -159,6 +187,9 @@ impl StoreError {
             Self::Damaged { path, .. } => recovery(path),
             Self::Open { .. }
             | Self::Link { .. }
+            | Self::Owner { .. }
+            | Self::Links { .. }
+            | Self::Exposed { .. }
             | Self::Empty { .. }
             | Self::Taken { .. }
             | Self::Sql { .. } => return None,

@@ -1,9 +1,9 @@
 //! A file to record in: made, or ours already.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata, Permissions},
     io::{self, Read as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -45,39 +45,110 @@ pub fn open(path: &Path, bounds: Bounds) -> Result<Opened, StoreError> {
     };
     // SQLite follows no link either, not even to a directory, so it gets a path without any.
     let path = &whole(path).map_err(failed)?;
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        // A pipe that nobody has open would keep us waiting.
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|source| match source.raw_os_error() {
-            Some(libc::ELOOP) => StoreError::Link { path: path.clone() },
-            Some(libc::EISDIR | libc::ENXIO) => StoreError::NoFile { path: path.clone() },
-            _ => failed(source),
-        })?;
+    let file = create(path)?;
     let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(StoreError::NoFile { path: path.clone() });
-    }
+    check_whose(path, &metadata)?;
     if let Locked::Taken(pid) = lock::lock(&file).map_err(failed)? {
         return Err(StoreError::Taken {
             path: path.clone(),
             pid,
         });
     }
-    let log = log_of(path);
-    let has_log = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
-    check_header(path, &mut file, metadata.len(), has_log)?;
+    let (connection, upgraded, (encoder, pins)) = set_up(path, &file, &metadata)?;
+    let database = Database::new(connection, file, path.clone(), log_of(path), bounds, pins);
+    Ok(Opened {
+        database: database.map_err(|source| StoreError::sql(path, source))?,
+        encoder,
+        upgraded,
+    })
+}
+
+/// Opens it, or makes it.
+fn create(path: &Path) -> Result<File, StoreError> {
+    let mut options = File::options();
+    options
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        // A pipe that nobody has open would keep us waiting.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let opened = match options.clone().create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
+        made => made,
+    };
+    opened.map_err(|source| match source.raw_os_error() {
+        Some(libc::ELOOP) => StoreError::Link {
+            path: path.to_owned(),
+        },
+        Some(libc::EISDIR | libc::ENXIO) => StoreError::NoFile {
+            path: path.to_owned(),
+        },
+        _ => StoreError::Open {
+            path: path.to_owned(),
+            source,
+        },
+    })
+}
+
+/// Who made a file can read and change what is recorded in it, and so can who has it under another name.
+fn check_whose(path: &Path, metadata: &Metadata) -> Result<(), StoreError> {
+    let path = path.to_owned();
+    if !metadata.is_file() {
+        return Err(StoreError::NoFile { path });
+    }
+    let owner = metadata.uid();
+    if owner != nix::unistd::geteuid().as_raw() {
+        return Err(StoreError::Owner { path, owner });
+    }
+    if metadata.nlink() > 1 {
+        return Err(StoreError::Links { path });
+    }
+    Ok(())
+}
+
+/// Nobody but its owner may write to it; to one in which nothing is yet, nobody else may do anything.
+fn check_mode(
+    path: &Path,
+    file: &File,
+    metadata: &Metadata,
+    is_empty: bool,
+) -> Result<(), StoreError> {
+    let mode = metadata.mode() & 0o777;
+    if is_empty && mode & 0o077 != 0 {
+        let own = Permissions::from_mode(0o600);
+        return file
+            .set_permissions(own)
+            .map_err(|source| StoreError::Open {
+                path: path.to_owned(),
+                source,
+            });
+    }
+    if mode & 0o022 != 0 {
+        return Err(StoreError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+/// What a file that is locked becomes.
+type Ready = (Connection, Option<i32>, (Encoder, Pins));
+
+fn set_up(path: &Path, file: &File, metadata: &Metadata) -> Result<Ready, StoreError> {
+    let has_log = fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0);
+    let header = check_header(path, file, metadata.len(), has_log)?;
+    check_mode(path, file, metadata, header.is_none())?;
 
     let sql = |source| StoreError::sql(path, source);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let mut connection = Connection::open_with_flags(path, flags).map_err(sql)?;
+    let failed = |source| StoreError::Open {
+        path: path.to_owned(),
+        source,
+    };
     let opened = fs::symlink_metadata(path).map_err(failed)?;
     if (opened.dev(), opened.ino()) != (metadata.dev(), metadata.ino()) {
         return Err(failed(io::Error::other("it was replaced meanwhile")));
@@ -86,13 +157,8 @@ pub fn open(path: &Path, bounds: Bounds) -> Result<Opened, StoreError> {
     if has_log {
         check_all(path, &connection)?;
     }
-    let (encoder, pins) = remember(&connection).map_err(sql)?;
-    let database = Database::new(connection, file, path.clone(), log, bounds, pins);
-    Ok(Opened {
-        database: database.map_err(sql)?,
-        encoder,
-        upgraded,
-    })
+    let remembered = remember(&connection).map_err(sql)?;
+    Ok((connection, upgraded, remembered))
 }
 
 /// The path, with every link in its directories resolved and its last part as it is.
@@ -125,7 +191,7 @@ pub(super) fn log_of(path: &Path) -> PathBuf {
 /// Whether the file is ours, by its first bytes, before SQLite touches it.
 pub(super) fn check_header(
     path: &Path,
-    file: &mut File,
+    file: &File,
     length: u64,
     has_log: bool,
 ) -> Result<Option<Header>, StoreError> {
@@ -289,4 +355,84 @@ fn remember(connection: &Connection) -> rusqlite::Result<(Encoder, Pins)> {
         &|id, row| Ok(Entry::Member(id, Box::new(member(row)?))),
     )?;
     Ok((encoder, pins))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds {
+        size: 64 << 20,
+        age: None,
+    };
+
+    fn folder() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pwdb");
+        (folder, path)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn an_empty_file_that_was_open_to_all_is_ours_alone() {
+        let (_folder, path) = folder();
+        File::create(&path).unwrap();
+        set_mode(&path, 0o666);
+        open(&path, BOUNDS).unwrap();
+        assert_eq!(mode(&path), 0o600);
+    }
+
+    #[test]
+    fn a_recording_that_others_can_change_is_not_continued() {
+        let (_folder, path) = folder();
+        open(&path, BOUNDS).unwrap();
+        for exposed in [0o620, 0o602] {
+            set_mode(&path, exposed);
+            let error = open(&path, BOUNDS).unwrap_err();
+            assert!(
+                matches!(error, StoreError::Exposed { mode, .. } if mode == exposed),
+                "{error}"
+            );
+            assert!(error.hint_to_record().unwrap().contains("chmod go-w "));
+        }
+        // That others may read it is a choice.
+        set_mode(&path, 0o644);
+        open(&path, BOUNDS).unwrap();
+        assert_eq!(mode(&path), 0o644);
+    }
+
+    #[test]
+    fn a_file_with_a_second_name_is_refused() {
+        let (folder, path) = folder();
+        File::create(&path).unwrap();
+        fs::hard_link(&path, folder.path().join("b")).unwrap();
+        let error = open(&path, BOUNDS).unwrap_err();
+        assert!(matches!(error, StoreError::Links { .. }), "{error}");
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_refused() {
+        let (_folder, path) = folder();
+        File::create(&path).unwrap();
+        if let Err(error) = std::os::unix::fs::chown(&path, Some(65534), None) {
+            println!("skip: cannot give a file away: {error}");
+            return;
+        }
+        let error = open(&path, BOUNDS).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Owner { owner: 65534, .. }),
+            "{error}"
+        );
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+    }
 }

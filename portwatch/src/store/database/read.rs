@@ -90,7 +90,7 @@ impl Reader {
             path: path.to_owned(),
             source,
         };
-        let mut file = File::open(path).map_err(failed)?;
+        let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(StoreError::NoFile {
@@ -98,7 +98,7 @@ impl Reader {
             });
         }
         let has_log = fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0);
-        if check_header(path, &mut file, metadata.len(), has_log)?.is_none() && !has_log {
+        if check_header(path, &file, metadata.len(), has_log)?.is_none() && !has_log {
             return Err(StoreError::Empty {
                 path: path.to_owned(),
             });
