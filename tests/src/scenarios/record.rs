@@ -380,6 +380,12 @@ fn record_leaves_strangers_alone(bench: &Bench) -> Result<()> {
     let output = bench::ended(command(bench, &link, &[]).spawn()?)?;
     refused(&output, "is a symbolic link")?;
     ensure!(fs::read(&file)? == b"dear diary", "it was changed");
+    // Nor is a pipe waited for that nobody writes to.
+    let pipe = bench.file("pipe")?;
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU)?;
+    for verb in ["replay", "report"] {
+        refused(&portwatch(bench, &[verb], &pipe)?, "is no regular file")?;
+    }
     // What is not there is not asked to be made by somebody who wants to read.
     let absent = bench.file("nothere")?;
     for verb in ["replay", "report"] {

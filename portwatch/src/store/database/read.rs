@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     num::NonZeroUsize,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -90,7 +91,17 @@ impl Reader {
             path: path.to_owned(),
             source,
         };
-        let file = File::open(path).map_err(failed)?;
+        let file = File::options()
+            .read(true)
+            // A pipe that nobody writes to would keep us waiting.
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|source| match source.raw_os_error() {
+                Some(libc::ENXIO) => StoreError::NoFile {
+                    path: path.to_owned(),
+                },
+                _ => failed(source),
+            })?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(StoreError::NoFile {
@@ -363,4 +374,28 @@ pub(super) fn note(row: &SqlRow<'_>) -> rusqlite::Result<Note> {
         name: own_word(row.get_ref("event")?.as_str()?).unwrap_or_default(),
         json: row.get("detail")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_nobody_writes_to_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let socket = folder.path().join("socket");
+        let _bound = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for path in [pipe, socket, folder.path().to_owned()] {
+            let (tell, told) = mpsc::channel();
+            std::thread::spawn(move || tell.send(Reader::open(&path).map(drop)));
+            let read = told.recv_timeout(Duration::from_secs(10)).unwrap();
+            assert!(matches!(read, Err(StoreError::NoFile { .. })), "{read:?}");
+        }
+    }
 }
