@@ -13,7 +13,7 @@ use crate::{
     },
     load::LoadError,
     plan::{Facts, PREFERENCE, PlanError},
-    sink::{Destination, OpenError},
+    sink::{Destination, OpenError, escape::harmless},
     stderr::say,
     store::database::StoreError,
 };
@@ -210,17 +210,19 @@ impl Failure {
         }
     }
 
+    /// What is wrong, in one line. Names of files and what SQLite quotes of one may be anybody's.
+    pub(crate) fn line(&self) -> String {
+        harmless(&errno::words(&format_args!("{:#}", self.error)))
+    }
+
     /// Prints it.
     pub fn report(&self) {
-        say(format_args!(
-            "portwatch: {}",
-            errno::words(&format_args!("{:#}", self.error))
-        ));
+        say(format_args!("portwatch: {}", self.line()));
         if let Some(details) = &self.details {
             say(details);
         }
         for hint in &self.hints {
-            say(format_args!("hint: {hint}"));
+            say(format_args!("hint: {}", harmless(hint)));
         }
     }
 }

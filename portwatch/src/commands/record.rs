@@ -17,7 +17,7 @@ use crate::{
     cli::{Destination, RecordOptions},
     failure::{Failure, Kind},
     host::kernel,
-    sink::Sink,
+    sink::{Sink, escape::harmless},
     stderr::say,
     store::{
         database::{self, Opened},
@@ -84,8 +84,9 @@ fn tell(path: &Path, quiet: bool, word: &Word) {
     let path = path.display();
     match word {
         Word::Stuck(why) => say(format_args!(
-            "portwatch: cannot write to {path}: {why}\nhint: make room: until then events are kept in \
-             memory, and those that do not fit are lost"
+            "portwatch: cannot write to {path}: {}\nhint: make room: until then events are kept in \
+             memory, and those that do not fit are lost",
+            harmless(why)
         )),
         Word::Going if !quiet => say(format_args!("portwatch: writing to {path} again")),
         Word::Going => {}

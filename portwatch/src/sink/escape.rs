@@ -131,6 +131,17 @@ impl<'a> Escape<'a> {
     }
 }
 
+/// A string for a line of its own, however long.
+#[must_use]
+pub fn harmless(text: &str) -> String {
+    if !text.chars().any(is_harmful) {
+        return text.to_owned();
+    }
+    let mut out = Vec::with_capacity(text.len() + 16);
+    Escape::new(&mut out, usize::MAX).push(text);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// How many bytes at the start are printable ASCII.
 fn plain(text: &str) -> usize {
     text.bytes()
@@ -213,6 +224,7 @@ mod tests {
         ] {
             let (shown, used) = escaped(&[text], usize::MAX);
             assert_eq!(shown, expected);
+            assert_eq!(harmless(text), expected);
             assert_eq!(used, shown.width());
         }
     }

@@ -362,6 +362,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests panic")]
 
     use super::*;
+    use crate::{failure::Failure, sink::escape::is_harmful, store::database::Reader};
 
     const BOUNDS: Bounds = Bounds {
         size: 64 << 20,
@@ -434,5 +435,25 @@ mod tests {
             "{error}"
         );
         assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn what_a_file_says_of_itself_does_nothing_to_a_terminal() {
+        let (_folder, path) = folder();
+        drop(open(&path, BOUNDS).unwrap());
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .execute_batch(
+                "PRAGMA writable_schema = ON;
+                 INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql)
+                 VALUES ('table', char(27) || ']0;x' || char(7), 'x', 99999, 'CREATE TABLE x (y)');",
+            )
+            .unwrap();
+        drop(connection);
+        let error = Reader::open(&path).map(drop).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        let line = Failure::cannot_read(error).line();
+        assert!(line.contains("\\x1b]0;x\\x07"), "{line}");
+        assert!(!line.chars().any(is_harmful), "{line}");
     }
 }
