@@ -24,7 +24,7 @@ use crate::{
 
 pub(super) const ALL: &[Session] = sessions![
     record_replays_what_was_printed,
-    record_survives_sigkill,
+    record_survives_sigkill: once,
     record_full_disk_catches_up: once,
     record_cut_anywhere_is_refused: once,
     record_one_recorder_a_file: once,
@@ -33,7 +33,7 @@ pub(super) const ALL: &[Session] = sessions![
     record_overwrites_no_recording: once,
     record_newer_schema: once,
     record_keeps_inside_its_size: once,
-    record_reports_conflicts,
+    record_reports_conflicts: once,
     record_tells_the_service_manager: once,
     record_without_its_file_ends: once,
     record_unit_has_few_privileges: once,
@@ -45,7 +45,7 @@ struct Recorder {
 }
 
 impl Recorder {
-    /// Starts one, and waits until a bind of the harness is in its file.
+    /// Starts one, and waits until its start is in its file: by then every hook is attached.
     fn start(bench: &Bench, file: &Path, args: &[&str]) -> Result<Self> {
         let child = command(bench, file, args).spawn()?;
         let mut recorder = Self { child };
