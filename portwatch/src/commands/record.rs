@@ -46,11 +46,20 @@ pub fn run(options: &RecordOptions) -> Result<u8, Failure> {
     let mut service = Service::new(Rc::clone(&writing));
     live::run(&trace, &mut service, || {
         let opened = database::open(&path, options.bounds).map_err(Failure::cannot_record)?;
-        if !options.trace.output.quiet {
-            announce(&opened);
-        }
-        Ok(move || store(opened, options, &writing))
+        let prepared = Prepared(Some(opened));
+        Ok(move || store(prepared, options, &writing))
     })
+}
+
+/// A file in which nothing is recorded yet. A start that is refused leaves none behind.
+struct Prepared(Option<Opened>);
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some(opened) = self.0.take() {
+            opened.discard();
+        }
+    }
 }
 
 fn announce(opened: &Opened) {
@@ -63,12 +72,22 @@ fn announce(opened: &Opened) {
     say(format_args!("portwatch: recording to {path}"));
 }
 
-fn store(opened: Opened, options: &RecordOptions, writing: &Writing) -> io::Result<Box<dyn Sink>> {
+/// Begins, with every hook attached.
+fn store(
+    mut prepared: Prepared,
+    options: &RecordOptions,
+    writing: &Writing,
+) -> io::Result<Box<dyn Sink>> {
+    let quiet = options.trace.output.quiet;
+    let opened = prepared.0.take();
+    let opened = opened.ok_or_else(|| io::Error::other("there is no file"))?;
+    if !quiet {
+        announce(&opened);
+    }
     let Opened {
         database, encoder, ..
     } = opened;
     let path = database.path().to_owned();
-    let quiet = options.trace.output.quiet;
     let writer = Writer::start(database, move |word| tell(&path, quiet, &word))?;
     // There is one stream, so it is set once.
     writing.get_or_init(|| writer.pulse());

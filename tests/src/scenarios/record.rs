@@ -13,12 +13,12 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{Session, sessions};
+use super::{Session, looked_up::as_nobody, sessions};
 use crate::{
     bench::{self, Bench},
     expect::lookup,
     script::skip,
-    sys::{mount::Tmpfs, task},
+    sys::{mount::Tmpfs, netns::Netns, task},
     tracer::{self, PATIENCE},
 };
 
@@ -31,6 +31,7 @@ pub(super) const ALL: &[Session] = sessions![
     record_leaves_strangers_alone: once,
     record_trusts_no_file_of_others: once,
     record_overwrites_no_recording: once,
+    record_refused_start_leaves_no_file: once,
     record_newer_schema: once,
     record_keeps_inside_its_size: once,
     record_reports_conflicts: once,
@@ -444,6 +445,27 @@ fn record_overwrites_no_recording(bench: &Bench) -> Result<()> {
             ensure!(!log.exists(), "{verb}: a log was made up");
         }
     }
+    Ok(())
+}
+
+/// Whom the kernel refuses is not told that it records, and finds no file afterwards.
+fn record_refused_start_leaves_no_file(bench: &Bench) -> Result<()> {
+    let directory = bench.file("of-nobody")?;
+    fs::create_dir(&directory)?;
+    std::os::unix::fs::chown(&directory, Some(65534), Some(65534))?;
+    let file = directory.join("refused.pwdb");
+    let path = file.to_str().context("an odd path")?;
+    let output = as_nobody(bench, &Netns::current()?, &["record", "-w", path])?;
+    let left: Vec<_> = fs::read_dir(&directory)?.collect();
+    fs::remove_dir_all(&directory)?;
+    let said = stderr(&output);
+    ensure!(
+        tracer::code(output.status) == 3,
+        "{}: {said}",
+        output.status
+    );
+    ensure!(!said.contains("recording to"), "{said}");
+    ensure!(left.is_empty(), "{left:?} is left");
     Ok(())
 }
 

@@ -29,6 +29,34 @@ pub struct Opened {
     pub encoder: Encoder,
     /// It was upgraded from that version of the schema.
     pub upgraded: Option<i32>,
+    /// The device and inode of a file that was made for it.
+    made: Option<(u64, u64)>,
+}
+
+impl Opened {
+    /// Undoes it, as long as nothing was recorded: a file that was made for it goes, one that was there
+    /// stays.
+    pub fn discard(self) {
+        let Self { database, made, .. } = self;
+        let path = database.path().to_owned();
+        // The rest, the lock among it, goes at the end: nobody else begins with this file meanwhile.
+        let Database { connection, .. } = database;
+        drop(connection);
+        if let Some(made) = made {
+            remove(&path, made);
+        }
+    }
+}
+
+/// Removes a file of ours, unless another has taken its name. There is nobody to tell if that fails.
+fn remove(path: &Path, made: (u64, u64)) {
+    if fs::symlink_metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == made) {
+        let _ = fs::remove_file(path);
+        // SQLite removes them itself, unless the disk is full.
+        for beside in beside(path) {
+            let _ = fs::remove_file(beside);
+        }
+    }
 }
 
 /// How long a lock of SQLite's is waited for: readers hold one only for moments.
@@ -45,7 +73,7 @@ pub fn open(path: &Path, bounds: Bounds) -> Result<Opened, StoreError> {
     };
     // SQLite follows no link either, not even to a directory, so it gets a path without any.
     let path = &whole(path).map_err(failed)?;
-    let file = create(path)?;
+    let (file, is_new) = create(path)?;
     let metadata = file.metadata().map_err(failed)?;
     check_whose(path, &metadata)?;
     if let Locked::Taken(pid) = lock::lock(&file).map_err(failed)? {
@@ -54,17 +82,24 @@ pub fn open(path: &Path, bounds: Bounds) -> Result<Opened, StoreError> {
             pid,
         });
     }
-    let (connection, upgraded, (encoder, pins)) = set_up(path, &file, &metadata)?;
+    let made = is_new.then(|| (metadata.dev(), metadata.ino()));
+    let ready = set_up(path, &file, &metadata).inspect_err(|_| {
+        if let Some(made) = made {
+            remove(path, made);
+        }
+    });
+    let (connection, upgraded, (encoder, pins)) = ready?;
     let database = Database::new(connection, file, path.clone(), log_of(path), bounds, pins);
     Ok(Opened {
         database: database.map_err(|source| StoreError::sql(path, source))?,
         encoder,
         upgraded,
+        made,
     })
 }
 
-/// Opens it, or makes it.
-fn create(path: &Path) -> Result<File, StoreError> {
+/// Opens it, or makes it; the value is whether it is new.
+fn create(path: &Path) -> Result<(File, bool), StoreError> {
     let mut options = File::options();
     options
         .read(true)
@@ -73,8 +108,10 @@ fn create(path: &Path) -> Result<File, StoreError> {
         // A pipe that nobody has open would keep us waiting.
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let opened = match options.clone().create_new(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
-        made => made,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            options.open(path).map(|file| (file, false))
+        }
+        made => made.map(|file| (file, true)),
     };
     opened.map_err(|source| match source.raw_os_error() {
         Some(libc::ELOOP) => StoreError::Link {
@@ -435,6 +472,24 @@ mod tests {
             "{error}"
         );
         assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_start_that_comes_to_nothing_leaves_no_file_that_it_made() {
+        let (folder, path) = folder();
+        open(&path, BOUNDS).unwrap().discard();
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+        drop(open(&path, BOUNDS).unwrap());
+        open(&path, BOUNDS).unwrap().discard();
+        assert!(path.exists(), "it was there before");
+        // What came in its place is not ours.
+        fs::remove_file(&path).unwrap();
+        let opened = open(&path, BOUNDS).unwrap();
+        fs::rename(&path, folder.path().join("b")).unwrap();
+        fs::write(&path, "a diary").unwrap();
+        opened.discard();
+        assert_eq!(fs::read(&path).unwrap(), b"a diary");
     }
 
     #[test]
