@@ -27,7 +27,7 @@ const LONGEST: u64 = 16 << 20;
 /// When there is nothing that could be summed up, or the output cannot be written.
 pub fn run(args: &ReportArgs, options: &OutputOptions) -> Result<u8, Failure> {
     let (now, zone) = (Timestamp::now(), TimeZone::system());
-    let mut summary = Summary::new(scope(args, now, &zone));
+    let mut summary = Summary::new(scope(args, now, &zone)?);
     if args.file == Path::new("-") {
         lines(io::stdin().lock(), &mut summary)?;
     } else {
@@ -40,7 +40,7 @@ pub fn run(args: &ReportArgs, options: &OutputOptions) -> Result<u8, Failure> {
 }
 
 /// What is to be summed up.
-fn scope(args: &ReportArgs, now: Timestamp, zone: &TimeZone) -> Scope {
+fn scope(args: &ReportArgs, now: Timestamp, zone: &TimeZone) -> Result<Scope, Failure> {
     let ReportArgs {
         file: _, // where from, and how much of it is shown
         top: _,
@@ -50,11 +50,20 @@ fn scope(args: &ReportArgs, now: Timestamp, zone: &TimeZone) -> Scope {
     } = args;
     let since = since.as_ref().map(|since| since.resolve(now, zone));
     let until = until.as_ref().map(|until| until.resolve(now, zone));
-    Scope {
+    if let (Some(since), Some(until)) = (since, until)
+        && since >= until
+    {
+        let error = anyhow::anyhow!(
+            "nothing can be between --since and --until: {since:.0} is not before {until:.0}"
+        );
+        return Err(Failure::new(Kind::Usage, error)
+            .hint("36h is a moment so long ago: the earlier has the larger number"));
+    }
+    Ok(Scope {
         since,
         until,
         ports: ports.clone(),
-    }
+    })
 }
 
 /// Sums up lines. A last one without its end is one that is being written.
@@ -121,11 +130,45 @@ mod tests {
 
     use std::io::BufReader;
 
+    use clap::Parser as _;
+
     use super::*;
     use crate::{
+        cli::{Cli, Verb},
         sample,
         sink::{Sink as _, json::Json},
     };
+
+    fn report_of(line: &str) -> ReportArgs {
+        let words = line.split_ascii_whitespace();
+        match Cli::try_parse_from(["portwatch", "report"].into_iter().chain(words))
+            .unwrap()
+            .verb
+        {
+            Verb::Report(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_end_before_its_beginning_is_wrong_usage() {
+        let now = "2026-11-29T12:00:00Z".parse().unwrap();
+        for (line, expected) in [
+            ("a --since 2h --until 1h", None),
+            ("a --since 1h --until 2h", Some(2)),
+            ("a --since 1h --until 1h", Some(2)),
+            ("a --since 2026-11-29T11:00:00Z --until 2h", Some(2)),
+            ("a --since 1h", None),
+            ("a --until 1h", None),
+        ] {
+            let scope = scope(&report_of(line), now, &TimeZone::UTC);
+            assert_eq!(
+                scope.err().map(|failure| failure.code()),
+                expected,
+                "{line}"
+            );
+        }
+    }
 
     fn read(input: impl io::Read) -> Result<(), Failure> {
         let mut summary = Summary::new(Scope::default());
