@@ -25,6 +25,7 @@ use crate::{
     sys::{
         clock,
         netns::Netns,
+        proc,
         sock::{Kind, Sock},
         task::{Background, Ended},
     },
@@ -188,10 +189,18 @@ impl Score {
 }
 
 fn fire_fifty_ports(bench: &Bench) -> Result<()> {
+    let release = proc::kernel_release()?;
+    let kernel = proc::version_of(&release).context("no version")?;
     // The rest: sockets that were being closed at that moment, which nobody has any more; and, where
-    // the kernel preempts programs and then skips others (7.x), whoever was noted by none of them.
+    // the kernel preempts programs and then skips others (7.x), whoever was not noted by the only program
+    // there is.
+    let preempts = (7, 0) <= kernel;
     let per_mille = match bench.backend {
+        // Both programs that note may be skipped: 97.8 and 99.4 % named on 7.3 while others built beside it, 99.8 %
+        // alone.
+        Backend::Tracing if preempts => 985,
         Backend::Tracing | Backend::Kprobe => 995,
+        Backend::RawTp if preempts => 850,
         Backend::RawTp => 950,
     };
     let mut short = Vec::new();
