@@ -12,7 +12,7 @@ use std::{
 use super::{
     namespaces,
     scope::{Reach, Scope},
-    table::{Row, Table},
+    table::{LIMIT, Row, Table},
     unseen,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         sock_diag::{self, Query},
     },
     errno,
-    event::{Descriptor, Holder, Missed, TcpState, Transport},
+    event::{Holder, Missed, TcpState, Transport},
     facts,
     host::{
         kernel,
@@ -66,24 +66,19 @@ pub struct Seen {
 /// long.
 #[must_use]
 pub fn look(scope: &Scope, late: impl FnOnce(&str) + Send) -> Seen {
-    let mut table = Table::default();
     // Of a few sockets, to look at each again costs less.
     let images = match scope.port {
         Some(_) => Images::default(),
         None => Images::now(),
     };
     let (descriptors, listed) = both(|| by_iterator(scope), || by_sock_diag(scope));
-    let without_iterator = match descriptors {
-        Ok(descriptors) => {
-            for descriptor in descriptors {
-                table.descriptor(descriptor);
-            }
-            None
-        }
-        Err(reason) => Some(reason),
+    let (mut table, without_iterator) = match descriptors {
+        Ok(table) => (table, None),
+        Err(reason) => (Table::default(), Some(reason)),
     };
     let ByDiag {
         sockets,
+        beyond,
         visited:
             namespaces::Visited {
                 closed,
@@ -129,7 +124,7 @@ pub fn look(scope: &Scope, late: impl FnOnce(&str) + Send) -> Seen {
     let (rows, left_out) = table.finish();
     Seen {
         rows,
-        left_out,
+        left_out: left_out + beyond,
         missed,
         outside,
         closed,
@@ -176,24 +171,27 @@ fn both<A: Send, B>(one: impl Fn() -> A + Sync, other: impl FnOnce() -> B) -> (A
 ///
 /// # Errors
 /// Why it cannot be used.
-fn by_iterator(scope: &Scope) -> Result<Vec<Descriptor>, String> {
+fn by_iterator(scope: &Scope) -> Result<Table, String> {
     let gathered = facts::prepare().map_err(|error| error.to_string())?;
     let iterator = plan::iterator(&gathered.facts)?;
     let file = load::iterate(&gathered, iterator)
         .map_err(|error| errno::words(&format_args!("{:#}", anyhow::Error::from(error))))?;
-    let mut descriptors = Vec::new();
+    let mut table = Table::default();
     source::descriptors::read(file, |descriptor| {
         if scope.takes(&descriptor.socket) {
-            descriptors.push(descriptor);
+            table.descriptor(descriptor);
         }
     })
     .map_err(|error| errno::words(&error))?;
-    Ok(descriptors)
+    Ok(table)
 }
 
 /// What sock_diag has listed.
 struct ByDiag {
+    /// As many as a table takes.
     sockets: Vec<Sock>,
+    /// Those beyond that.
+    beyond: usize,
     visited: namespaces::Visited,
     /// Whether that is all.
     outcome: io::Result<()>,
@@ -205,6 +203,7 @@ type Sock = (Holder, Option<Instant>);
 /// Sockets by sock_diag, of each namespace.
 fn by_sock_diag(scope: &Scope) -> ByDiag {
     let mut sockets = Vec::new();
+    let mut beyond = 0;
     let mut outcome = Ok(());
     let queries = queries(scope);
     let visited = namespaces::each(
@@ -212,6 +211,9 @@ fn by_sock_diag(scope: &Scope) -> ByDiag {
         move |netns| in_namespace(netns, &queries),
         |(mut listed, asked)| {
             listed.retain(|(socket, _)| scope.takes(socket));
+            let room = LIMIT.saturating_sub(sockets.len());
+            beyond += listed.len().saturating_sub(room);
+            listed.truncate(room);
             sockets.append(&mut listed);
             if let Err(error) = asked {
                 outcome = Err(error);
@@ -220,6 +222,7 @@ fn by_sock_diag(scope: &Scope) -> ByDiag {
     );
     ByDiag {
         sockets,
+        beyond,
         visited,
         outcome,
     }

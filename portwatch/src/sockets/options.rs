@@ -14,7 +14,8 @@ use crate::{
     event::{Family, Holder, Missed, SocketOptions, Transport},
 };
 
-/// How long a thread asks. `cargo xtask bench --looking` asks 20,000 sockets in a tenth of that.
+/// How long a thread asks. A look at 20,000 sockets takes a fraction of it in all (`cargo xtask bench
+/// --looking`).
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sockets that are worth a thread.

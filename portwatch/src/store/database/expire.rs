@@ -104,7 +104,12 @@ impl Database {
                       WHERE conflict.seq > ?1 ORDER BY conflict.seq";
         match self.oldest(query, 0, REFUSED, |_| Ok(true))? {
             Some(last) => self.expire(0, last, Events::Conflicts),
-            None => Ok(()),
+            // None of them could ever go.
+            None => {
+                let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+                let words = Some("there are conflicts without their events".to_owned());
+                Err(rusqlite::Error::SqliteFailure(code, words))
+            }
         }
     }
 
