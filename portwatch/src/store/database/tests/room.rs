@@ -221,3 +221,23 @@ fn conflicts_are_looked_through_once_for_something_else() {
     assert_eq!(database.left().unwrap().plain, None);
     assert_eq!(count(&database, "event"), 60);
 }
+
+/// Of a damaged file: none of its conflicts can go, and that is no reason to look for ever.
+#[test]
+fn conflicts_without_their_events_end_a_recorder_that_needs_room() {
+    let (_folder, path) = folder();
+    let Opened {
+        mut database,
+        mut encoder,
+        ..
+    } = open_with(&path, 16 << 20);
+    let mut entries = Vec::new();
+    encoder.item(&conflict(1), &mut entries);
+    write(&mut database, &entries);
+    database
+        .connection
+        .execute_batch("DELETE FROM event")
+        .unwrap();
+    let error = database.expire_conflicts().unwrap_err();
+    assert!(matches!(Unwritten::from(error), Unwritten::Broken(_)));
+}
