@@ -36,26 +36,47 @@ pub fn just_closed_by(event: &Event) -> Option<&Closer> {
         .saturating_sub(event.duration.unwrap_or_default());
     let Last { closer, addresses } = event.conflict.as_ref()?.last.as_deref()?;
     let is_recent = closer.time_boot >= began.saturating_sub(nanos(JUST_BEFORE));
-    (is_recent && may_overlap(event.local.address?, *addresses)).then_some(closer)
+    let v6only = event.socket.options.v6only == Some(true);
+    (is_recent && may_overlap(event.local.address?, v6only, *addresses)).then_some(closer)
 }
 
 /// Whether a socket with that local address, folded, may have been in the way of one that asks for
 /// another. What it has in the lower half is not its own: it had no peer.
-fn may_overlap(asked: IpAddr, folded: u64) -> bool {
+fn may_overlap(asked: IpAddr, v6only: bool, folded: u64) -> bool {
     let asked = match asked {
         IpAddr::V6(six) => six.to_ipv4_mapped().map_or(asked, IpAddr::V4),
         IpAddr::V4(_) => asked,
     };
-    let same = match asked {
-        IpAddr::V4(four) => fold4(four) == folded || fold6(four.to_ipv6_mapped()) == folded,
-        IpAddr::V6(six) => fold6(six) == folded,
-    };
-    folded == 0 || asked.is_unspecified() || same
+    // 0.0.0.0 or ::, and nobody noted whether that was for IPv6 only.
+    if folded == 0 {
+        return true;
+    }
+    match (asked, unfolded4(folded)) {
+        (IpAddr::V4(asked), Some(had)) => {
+            asked.is_unspecified() || had.is_unspecified() || asked == had
+        }
+        (IpAddr::V4(_), None) => false,
+        (IpAddr::V6(asked), Some(_)) => asked.is_unspecified() && !v6only,
+        (IpAddr::V6(asked), None) => asked.is_unspecified() || fold6(asked) == folded,
+    }
+}
+
+/// The IPv4 address of a word, be it that of an IPv4 socket or, mapped, that of an IPv6 one.
+fn unfolded4(folded: u64) -> Option<Ipv4Addr> {
+    let own = ((folded >> 32) as u32, folded as u32);
+    let prefix = fold6(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped());
+    let mapped = (folded ^ prefix).rotate_left(32);
+    let mapped = ((mapped >> 32) as u32, mapped as u32);
+    [mapped, own]
+        .into_iter()
+        .find(|(_, rest)| *rest == 0)
+        .map(|(address, _)| Ipv4Addr::from(address.to_ne_bytes()))
 }
 
 /// The word of an IPv4 address, as [`LastRecord`] says.
 ///
 /// [`LastRecord`]: portwatch_ebpf::abi::record::LastRecord::addresses
+#[cfg(test)]
 fn fold4(address: Ipv4Addr) -> u64 {
     u64::from(u32::from_ne_bytes(address.octets())) << 32
 }
@@ -101,13 +122,22 @@ mod tests {
             ("127.0.0.1", "::ffff:127.0.0.1", true),
             ("::ffff:127.0.0.1", "127.0.0.1", true),
             ("::ffff:127.0.0.1", "127.0.0.2", false),
+            ("127.0.0.1", "::ffff:0.0.0.0", true),
+            ("::1", "::ffff:0.0.0.0", false),
+            ("0.0.0.0", "::1", false),
+            ("::ffff:0.0.0.0", "::1", false),
+            ("::ffff:0.0.0.0", "127.0.0.2", true),
         ] {
             assert_eq!(
-                may_overlap(asked.parse().unwrap(), word(closed)),
+                may_overlap(asked.parse().unwrap(), false, word(closed)),
                 expected,
                 "{asked} {closed}"
             );
         }
+        let any = "::".parse().unwrap();
+        assert!(may_overlap(any, true, word("::1")));
+        assert!(!may_overlap(any, true, word("127.0.0.1")));
+        assert!(!may_overlap(any, true, word("::ffff:127.0.0.1")));
     }
 
     #[test]
