@@ -1,5 +1,9 @@
 //! Recording, and what may happen to it.
 
+mod faults;
+mod files;
+mod service;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -13,6 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+use self::{faults::*, files::*, service::*};
 use super::{Session, looked_up::as_nobody, sessions};
 use crate::{
     bench::{self, Bench},
@@ -48,9 +53,10 @@ struct Recorder {
 impl Recorder {
     /// Starts one, and waits until its start is in its file: by then every hook is attached.
     fn start(bench: &Bench, file: &Path, args: &[&str]) -> Result<Self> {
+        // Before it starts: it may have written by the time the lines are counted.
+        let began = lines_of(bench, file).len();
         let child = command(bench, file, args).spawn()?;
         let mut recorder = Self { child };
-        let began = lines_of(bench, file).len();
         let waited = bench::until("the recorder to write", || {
             if let Some(status) = recorder.child.try_wait()? {
                 bail!("it ended with {status}");
@@ -183,122 +189,6 @@ fn record_replays_what_was_printed(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// kill -9, again and again: the file stays sound, and all that is older than a second is in it.
-fn record_survives_sigkill(bench: &Bench) -> Result<()> {
-    let file = bench.file("killed.pwdb")?;
-    let rounds: u64 = if bench.long { 25 } else { 5 };
-    let mut must: BTreeSet<Ipv4Addr> = BTreeSet::new();
-    // Each bind has an address of its own: a cookie not every backend tells, and ports come again.
-    let mut next = u32::from(Ipv4Addr::new(127, 1, 0, 1));
-    for round in 0..rounds {
-        let recorder = Recorder::start(bench, &file, &["-q", "--keep", "all"])?;
-        let began = Instant::now();
-        let mut binds = Vec::new();
-        // Ends in another place of the writer's round each time.
-        let length = Duration::from_millis(1500 + 137 * (round % 8));
-        while began.elapsed() < length {
-            let address = Ipv4Addr::from(next);
-            next += 1;
-            UdpSocket::bind((address, 0))?;
-            binds.push((Instant::now(), address));
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let killed = Instant::now();
-        let output = recorder.end(libc::SIGKILL)?;
-        ensure!(
-            tracer::code(output.status) == 128 + libc::SIGKILL,
-            "{}",
-            output.status
-        );
-        let is_old = |at: &Instant| killed.duration_since(*at) > Duration::from_secs(1);
-        let old = binds.iter().filter(|(at, _)| is_old(at));
-        must.extend(old.map(|(_, address)| *address));
-        let kept: BTreeSet<Ipv4Addr> = replay(bench, &file)?
-            .iter()
-            .filter(|line| is_own(line))
-            .filter_map(|line| {
-                lookup(line, "network.local.address")?
-                    .as_str()?
-                    .parse()
-                    .ok()
-            })
-            .collect();
-        let missing = must.difference(&kept).count();
-        ensure!(
-            missing == 0,
-            "round {round}: {missing} of {} events are missing",
-            must.len()
-        );
-    }
-    ensure!(must.len() > 100, "only {} binds", must.len());
-    Ok(())
-}
-
-/// A disk that fills up and is emptied: said once, nothing is lost without being counted.
-fn record_full_disk_catches_up(bench: &Bench) -> Result<()> {
-    let directory = bench.file("small-disk")?;
-    fs::create_dir_all(&directory)?;
-    let disk = Tmpfs::new(&directory, 12 << 20)?;
-    let result = full_disk(bench, &directory);
-    drop(disk);
-    fs::remove_dir(&directory)?;
-    result
-}
-
-fn full_disk(bench: &Bench, directory: &Path) -> Result<()> {
-    let ballast = directory.join("ballast");
-    fs::write(&ballast, vec![0; 11 << 20])?;
-    let file = directory.join("full.pwdb");
-    let words = bench.file("full.err")?;
-    let mut command = command(bench, &file, &["--keep", "all", "-u"]);
-    command.stderr(fs::File::create(&words)?);
-    let mut child = command.spawn()?;
-    let said = |what: &str| -> Result<bool> { Ok(fs::read_to_string(&words)?.contains(what)) };
-    let filled = bench::until("the disk to be full", || {
-        for _ in 0..500 {
-            bind()?;
-        }
-        ensure!(
-            child.try_wait()?.is_none(),
-            "it ended: {}",
-            fs::read_to_string(&words)?
-        );
-        said("cannot write to")
-    });
-    if filled.is_err() {
-        child.kill()?;
-        child.wait()?;
-        return filled;
-    }
-    let after = bind()?;
-    std::thread::sleep(Duration::from_secs(2));
-    fs::remove_file(&ballast)?;
-    let caught_up = bench::until("it to catch up", || said("again"));
-    task::signal(child.id(), libc::SIGTERM)?;
-    let output = bench::ended(child)?;
-    caught_up?;
-    let words = fs::read_to_string(&words)?;
-    ensure!(output.status.success(), "{}: {words}", output.status);
-    ensure!(
-        words.matches("cannot write to").count() == 1,
-        "said more than once: {words}"
-    );
-    let lines = replay(bench, &file)?;
-    let end = lines.last().context("nothing was recorded")?;
-    ensure!(lookup(end, "event.name") == Some(&"end".into()), "{end}");
-    ensure!(
-        lookup(end, "totals.lost") == Some(&0.into()),
-        "memory was enough: {end}"
-    );
-    let is_after =
-        |line: &Value| is_own(line) && lookup(line, "network.local.port") == Some(&after.into());
-    ensure!(
-        lines.iter().any(is_after),
-        "what came while the disk was full is missing"
-    );
-    Ok(())
-}
-
 /// A short recording with a conflict in it.
 fn short(bench: &Bench, file: &Path) -> Result<()> {
     let recorder = Recorder::start(bench, file, &["-q", "--keep", "all"])?;
@@ -322,168 +212,6 @@ fn refused(output: &Output, words: &str) -> Result<()> {
         output.status
     );
     ensure!(said.contains(words), "{said:?} without {words:?}");
-    Ok(())
-}
-
-fn record_cut_anywhere_is_refused(bench: &Bench) -> Result<()> {
-    let file = bench.file("cut.pwdb")?;
-    short(bench, &file)?;
-    let whole = fs::read(&file)?;
-    let pages = whole.len() / 4096;
-    ensure!(pages > 8, "{pages} pages");
-    for page in 0..pages {
-        fs::write(&file, &whole[..page * 4096])?;
-        let words = if page == 0 { "is empty" } else { "is damaged" };
-        refused(&portwatch(bench, &["replay"], &file)?, words)?;
-        refused(&portwatch(bench, &["report"], &file)?, words)?;
-        if page > 0 {
-            let output = bench::ended(command(bench, &file, &[]).spawn()?)?;
-            refused(&output, words)?;
-            ensure!(fs::read(&file)?.len() == page * 4096, "it was written to");
-        }
-    }
-    fs::write(&file, &whole)?;
-    replay(bench, &file).map(drop)
-}
-
-fn record_one_recorder_a_file(bench: &Bench) -> Result<()> {
-    let file = bench.file("one.pwdb")?;
-    let first = Recorder::start(bench, &file, &["-q"])?;
-    let second = bench::ended(command(bench, &file, &[]).spawn()?)?;
-    refused(
-        &second,
-        &format!("is being recorded to by process {}", first.child.id()),
-    )?;
-    ensure!(
-        stderr(&second).contains("hint: "),
-        "no next step: {}",
-        stderr(&second)
-    );
-    first.end(libc::SIGTERM)?;
-    // It is free again, and continued.
-    Recorder::start(bench, &file, &["-q"])?.end(libc::SIGTERM)?;
-    let starts = replay(bench, &file)?;
-    let starts = starts
-        .iter()
-        .filter(|line| lookup(line, "event.name") == Some(&"start".into()));
-    ensure!(starts.count() == 2, "not continued");
-    Ok(())
-}
-
-fn record_leaves_strangers_alone(bench: &Bench) -> Result<()> {
-    let file = bench.file("diary.txt")?;
-    fs::write(&file, "dear diary")?;
-    let output = bench::ended(command(bench, &file, &[]).spawn()?)?;
-    refused(&output, "is not a recording of portwatch")?;
-    ensure!(fs::read(&file)? == b"dear diary", "it was changed");
-    let link = bench.file("link.pwdb")?;
-    std::os::unix::fs::symlink(&file, &link)?;
-    let output = bench::ended(command(bench, &link, &[]).spawn()?)?;
-    refused(&output, "is a symbolic link")?;
-    ensure!(fs::read(&file)? == b"dear diary", "it was changed");
-    // Nor is a pipe waited for that nobody writes to.
-    let pipe = bench.file("pipe")?;
-    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU)?;
-    for verb in ["replay", "report"] {
-        refused(&portwatch(bench, &[verb], &pipe)?, "is no regular file")?;
-    }
-    // What is not there is not asked to be made by somebody who wants to read.
-    let absent = bench.file("nothere")?;
-    for verb in ["replay", "report"] {
-        let output = portwatch(bench, &[verb], &absent)?;
-        refused(&output, "hint: portwatch record says where it records to")?;
-    }
-    Ok(())
-}
-
-/// Who made a file, or may write to it, could change what is recorded in it.
-fn record_trusts_no_file_of_others(bench: &Bench) -> Result<()> {
-    let mode =
-        |file: &Path| Ok::<_, std::io::Error>(fs::metadata(file)?.permissions().mode() & 0o777);
-    let open_to_all = |file: &Path| fs::set_permissions(file, fs::Permissions::from_mode(0o666));
-    let record = |file: &Path| bench::ended(command(bench, file, &[]).spawn()?);
-    let theirs = bench.file("theirs.pwdb")?;
-    fs::write(&theirs, "")?;
-    std::os::unix::fs::chown(&theirs, Some(65534), Some(65534))?;
-    open_to_all(&theirs)?;
-    refused(&record(&theirs)?, "belongs to user 65534")?;
-    ensure!(fs::read(&theirs)?.is_empty(), "it was written to");
-
-    let own = bench.file("open.pwdb")?;
-    fs::write(&own, "")?;
-    open_to_all(&own)?;
-    short(bench, &own)?;
-    let closed = mode(&own)?;
-    ensure!(closed == 0o600, "mode {closed:o}");
-    open_to_all(&own)?;
-    let output = record(&own)?;
-    refused(&output, "can be written by others: its mode is 666")?;
-    refused(&output, "hint: chmod go-w ")?;
-    Ok(())
-}
-
-/// A recording is not overwritten by what is printed of it.
-fn record_overwrites_no_recording(bench: &Bench) -> Result<()> {
-    let recording = bench.file("overwritten.pwdb")?;
-    short(bench, &recording)?;
-    let log = bench.file("overwritten.pwdb-wal")?;
-    let before = fs::read(&recording)?;
-    for verb in ["replay", "report"] {
-        for (to, words) in [
-            (&recording, "is the recording itself"),
-            (&log, "is a part of the recording"),
-        ] {
-            let mut command = bench.command([verb, "-w"]);
-            let output = bench::ended(command.arg(to).arg(&recording).spawn()?)?;
-            let said = stderr(&output);
-            ensure!(
-                tracer::code(output.status) == 2 && said.contains(words),
-                "{verb}: {}: {said}",
-                output.status
-            );
-            ensure!(fs::read(&recording)? == before, "{verb}: it was changed");
-            ensure!(!log.exists(), "{verb}: a log was made up");
-        }
-    }
-    Ok(())
-}
-
-/// Whom the kernel refuses is not told that it records, and finds no file afterwards.
-fn record_refused_start_leaves_no_file(bench: &Bench) -> Result<()> {
-    let directory = bench.file("of-nobody")?;
-    fs::create_dir(&directory)?;
-    std::os::unix::fs::chown(&directory, Some(65534), Some(65534))?;
-    let file = directory.join("refused.pwdb");
-    let path = file.to_str().context("an odd path")?;
-    let output = as_nobody(bench, &Netns::current()?, &["record", "-w", path])?;
-    let left: Vec<_> = fs::read_dir(&directory)?.collect();
-    fs::remove_dir_all(&directory)?;
-    let said = stderr(&output);
-    ensure!(
-        tracer::code(output.status) == 3,
-        "{}: {said}",
-        output.status
-    );
-    ensure!(!said.contains("recording to"), "{said}");
-    ensure!(left.is_empty(), "{left:?} is left");
-    Ok(())
-}
-
-fn record_newer_schema(bench: &Bench) -> Result<()> {
-    let file = bench.file("newer.pwdb")?;
-    short(bench, &file)?;
-    let mut bytes = fs::read(&file)?;
-    // PRAGMA user_version (sqlite.org/fileformat2.html, 1.3)
-    let version = bytes.get_mut(60..64).context("no header")?;
-    version.copy_from_slice(&1000u32.to_be_bytes());
-    fs::write(&file, &bytes)?;
-    refused(
-        &portwatch(bench, &["replay"], &file)?,
-        "by a newer portwatch",
-    )?;
-    let output = bench::ended(command(bench, &file, &[]).spawn()?)?;
-    refused(&output, "its schema is 1000")?;
-    ensure!(fs::read(&file)? == bytes, "it was changed");
     Ok(())
 }
 
@@ -572,75 +300,4 @@ fn record_reports_conflicts(bench: &Bench) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn record_tells_the_service_manager(bench: &Bench) -> Result<()> {
-    let path = bench.file("notify")?;
-    let manager = UnixDatagram::bind(&path)?;
-    manager.set_read_timeout(Some(PATIENCE))?;
-    let file = bench.file("service.pwdb")?;
-    let child = command(bench, &file, &["-q"])
-        .env("NOTIFY_SOCKET", &path)
-        .env("WATCHDOG_USEC", "400000")
-        .spawn()?;
-    let mut told = Vec::new();
-    let mut buffer = [0; 512];
-    let heard = bench::until("the watchdog to be told twice", || {
-        let length = manager.recv(&mut buffer)?;
-        told.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
-        Ok(told
-            .iter()
-            .filter(|text| text.contains("WATCHDOG=1"))
-            .count()
-            >= 2)
-    });
-    task::signal(child.id(), libc::SIGTERM)?;
-    let output = bench::ended(child)?;
-    heard.with_context(|| stderr(&output))?;
-    ensure!(told[0].contains("READY=1"), "{told:?}");
-    ensure!(output.status.success(), "{}", stderr(&output));
-    Ok(())
-}
-
-/// Somebody removes the file: the recorder ends at once and says why, and does not look alive for days.
-fn record_without_its_file_ends(bench: &Bench) -> Result<()> {
-    let file = bench.file("removed.pwdb")?;
-    let mut recorder = Recorder::start(bench, &file, &["-q", "--keep", "all"])?;
-    fs::remove_file(&file)?;
-    let ended = bench::until("it to end", || {
-        bind()?;
-        Ok(recorder.child.try_wait()?.is_some())
-    });
-    let output = recorder.end(libc::SIGKILL)?;
-    ended?;
-    refused(&output, "the file was moved or removed")
-}
-
-/// What systemd says of the unit: 10 is a service that may do everything.
-fn record_unit_has_few_privileges(bench: &Bench) -> Result<()> {
-    let unit = bench.file("portwatch-record.service")?;
-    fs::write(
-        &unit,
-        include_str!("../../../packaging/portwatch-record.service"),
-    )?;
-    let output = Command::new("systemd-analyze")
-        .args(["security", "--offline=true", "--threshold=30", "--no-pager"])
-        .arg(&unit)
-        .output();
-    match output {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            skip("no systemd-analyze here")
-        }
-        Err(error) => Err(error.into()),
-        Ok(output) => {
-            let said = stderr(&output);
-            if said.contains("unrecognized option") {
-                return skip("this systemd-analyze cannot look at files");
-            }
-            let text = String::from_utf8_lossy(&output.stdout);
-            let last = text.trim().lines().last().unwrap_or_default();
-            ensure!(output.status.success(), "{last} {said}");
-            Ok(())
-        }
-    }
 }
