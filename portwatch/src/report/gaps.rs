@@ -21,8 +21,8 @@ pub(super) struct Gaps {
 /// A time in which nobody recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pause {
-    /// The last sign of life before it: of one that was killed the last event that it kept, though it may
-    /// have been there for longer, with nothing to keep.
+    /// The last sign of life before it: of one that was killed the last event that it kept, or that it was
+    /// there with nothing to keep, which it writes once a minute.
     pub(super) from: Time,
     /// The start after it.
     pub(super) to: Time,
@@ -57,7 +57,7 @@ impl Gaps {
         }
     }
 
-    /// Something was recorded.
+    /// Something was recorded, or the recorder was there.
     pub(super) const fn alive(&mut self, time: Time) {
         self.last = Some((time, false));
     }

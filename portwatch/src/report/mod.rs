@@ -186,6 +186,13 @@ impl Summary {
         }
     }
 
+    /// The recorder was there, with nothing to keep.
+    pub fn alive(&mut self, time: Time) {
+        if self.scope.has(time.utc) {
+            self.gaps.alive(time);
+        }
+    }
+
     fn sighting(&mut self, sighting: &Sighting) {
         let Sighting {
             event,

@@ -228,6 +228,16 @@ pub enum Entry {
 }
 
 impl Entry {
+    /// Its place in the stream, if it has one.
+    #[must_use]
+    pub fn seq(&self) -> Option<Id> {
+        match self {
+            Self::Row(row) => Some(row.seq),
+            Self::Note(note) => Some(note.seq),
+            Self::Call(..) | Self::Program(..) | Self::Member(..) | Self::Release(..) => None,
+        }
+    }
+
     /// Space that it takes in the file, bytes, roughly and rather more.
     #[must_use]
     pub fn size(&self) -> usize {

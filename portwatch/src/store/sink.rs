@@ -121,7 +121,7 @@ mod tests {
     use std::{
         path::Path,
         sync::mpsc::{Receiver, channel},
-        time::Duration,
+        time::{Duration, Instant},
     };
 
     use rusqlite::Connection;
@@ -170,6 +170,42 @@ mod tests {
         store.take(sample::end(0, 0, 0)).unwrap();
         store.close().unwrap();
         assert_eq!(items(&path), [sample::start(), sample::end(0, 0, 0)]);
+    }
+
+    #[test]
+    fn one_that_has_nothing_to_keep_says_that_it_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pwdb");
+        let bounds = Bounds {
+            size: 256 << 20,
+            age: None,
+        };
+        let Opened {
+            database, encoder, ..
+        } = database::open(&path, bounds).unwrap();
+        let writer = Writer::start_idling(database, Duration::from_millis(50), |_| ()).unwrap();
+        let mut store = Store::new(Keeper::new(Keep::All), encoder, writer);
+        store.take(sample::start()).unwrap();
+        store.flush().unwrap();
+        let connection = Connection::open(&path).unwrap();
+        let patience = Instant::now() + Duration::from_secs(30);
+        let signs = || -> Vec<i64> {
+            let mut statement = connection.prepare("SELECT time FROM alive").unwrap();
+            let rows = statement.query_map([], |row| row.get(0)).unwrap();
+            rows.map(Result::unwrap).collect()
+        };
+        let mut first = None;
+        loop {
+            match (&signs()[..], first) {
+                ([one], None) => first = Some(*one),
+                ([one], Some(first)) if *one > first => break,
+                ([] | [_], _) => {}
+                (many, _) => panic!("{many:?}"),
+            }
+            assert!(Instant::now() < patience, "there is no second sign");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        store.close().unwrap();
     }
 
     /// Somebody keeps SQLite from writing, longer than memory reaches.

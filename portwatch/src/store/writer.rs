@@ -18,13 +18,14 @@ use super::{
     database::{Database, Unwritten},
     row::Entry,
 };
+use crate::enrich::clock::Clock;
 
 /// How long entries are collected before they are written: less than the second that a sudden end may
 /// cost.
 const COLLECT: Duration = Duration::from_millis(300);
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often age is looked after while nothing comes.
+/// How often age is looked after, and a sign of life given, while nothing comes.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long the end waits for room on a full disk.
 const LAST_WAIT: Duration = Duration::from_secs(3);
@@ -87,6 +88,15 @@ impl Writer {
     /// # Errors
     /// When there can be no thread.
     pub fn start(database: Database, say: impl Fn(Word) + Send + 'static) -> io::Result<Self> {
+        Self::start_idling(database, IDLE, say)
+    }
+
+    /// Likewise, with a time of its own after which nothing has come for long.
+    pub(super) fn start_idling(
+        database: Database,
+        idle: Duration,
+        say: impl Fn(Word) + Send + 'static,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let began = Instant::now();
         let mut work = Work {
@@ -94,6 +104,7 @@ impl Writer {
             shared: Arc::clone(&shared),
             pending: Vec::new(),
             say: Box::new(say),
+            idle,
             stuck: false,
             began,
         };
@@ -225,6 +236,7 @@ struct Work {
     /// Taken from the queue and not written yet.
     pending: Vec<Entry>,
     say: Box<dyn Fn(Word) + Send>,
+    idle: Duration,
     stuck: bool,
     began: Instant,
 }
@@ -236,7 +248,11 @@ impl Work {
             self.shared
                 .busy_since
                 .store(millis(self.began).max(1), Ordering::Relaxed);
-            let written = self.write();
+            let is_idle = self.pending.is_empty() && !closing;
+            let written = match is_idle {
+                true => self.write().and_then(|()| self.say_alive()),
+                false => self.write(),
+            };
             self.shared.busy_since.store(0, Ordering::Relaxed);
             match written {
                 Ok(()) if closing => return Ok(()),
@@ -252,14 +268,17 @@ impl Work {
     /// is the last.
     fn collect(&mut self) -> bool {
         let Self {
-            shared, pending, ..
+            shared,
+            pending,
+            idle,
+            ..
         } = self;
         let mut queue = locked(&shared.queue);
         if pending.is_empty() {
             let nothing = |queue: &mut Queue| queue.entries.is_empty() && !queue.closing;
             queue = shared
                 .changed
-                .wait_timeout_while(queue, IDLE, nothing)
+                .wait_timeout_while(queue, *idle, nothing)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
             let weight = &shared.weight;
@@ -306,6 +325,15 @@ impl Work {
             (self.say)(Word::Going);
         }
         written
+    }
+
+    /// With nothing to write: that it is there.
+    fn say_alive(&mut self) -> Result<(), Unwritten> {
+        // Without a clock nobody can be told when.
+        match Clock::new().and_then(|clock| clock.now()) {
+            Ok(now) => self.database.alive(now),
+            Err(_) => Ok(()),
+        }
     }
 
     fn unburden(&self, first: usize, count: usize) {

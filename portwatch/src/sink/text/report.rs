@@ -257,12 +257,9 @@ impl Page<'_> {
 
     fn gap(&mut self, gap: &Gap) {
         let Gap { from, to, killed } = gap;
-        // Nobody knows when one was killed: it may have had nothing to keep for long.
+        // When one was killed nobody knows, only when it was last seen alive.
         let (at_most, killed) = if *killed {
-            (
-                "at most ",
-                ": it was killed, some time after its last event",
-            )
+            ("at most ", ": it was killed")
         } else {
             ("", "")
         };

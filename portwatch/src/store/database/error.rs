@@ -88,14 +88,6 @@ pub enum StoreError {
         /// Version of its schema.
         found: i32,
     },
-    /// An older portwatch has written it, and it is only to be read.
-    #[error("{} has schema {found}, and this portwatch reads {}", path.display(), schema::version())]
-    Older {
-        /// The file.
-        path: PathBuf,
-        /// Version of its schema.
-        found: i32,
-    },
     /// It is not what was written.
     #[error("{} is damaged: {what}", path.display())]
     Damaged {
@@ -157,9 +149,7 @@ impl StoreError {
             Self::Damaged { path, .. } => {
                 format!("{}; record to another file with -w FILE", recovery(path))
             }
-            Self::Open { .. } | Self::Empty { .. } | Self::Older { .. } | Self::Sql { .. } => {
-                return None;
-            }
+            Self::Open { .. } | Self::Empty { .. } | Self::Sql { .. } => return None,
         })
     }
 
@@ -180,10 +170,6 @@ impl StoreError {
                     .to_owned()
             }
             Self::Newer { .. } => "read it with that portwatch".to_owned(),
-            Self::Older { path, .. } => format!(
-                "portwatch record --duration 1s -w {} brings it up to date",
-                path.display()
-            ),
             Self::Damaged { path, .. } => recovery(path),
             Self::Open { .. }
             | Self::Link { .. }

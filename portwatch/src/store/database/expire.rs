@@ -6,7 +6,8 @@ use rusqlite::{Row, Transaction, TransactionBehavior};
 use super::{
     Database,
     columns::time,
-    write::{Pins, Uses, sweep},
+    rows::sweep,
+    uses::{Pins, Uses},
 };
 use crate::store::{
     retention::{Holdings, Left, is_too_old},

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     event::{Hazard, Kind, Overlap, Reason, Time},
     report::{Alarm, Cause, Fact, Summary, WhoId},
-    store::{decode, row::Id},
+    store::{decode, row::Id, schema},
 };
 
 /// Rows of a piece.
@@ -51,7 +51,13 @@ impl Reader {
             let after = self.after;
             let piece = self.connection.transaction().map_err(Trouble::from);
             let last = piece.and_then(|transaction| {
-                piece_of(&transaction, &mut self.known, &mut callers, after, summary)
+                piece_of(
+                    &transaction,
+                    &mut self.known,
+                    &mut callers,
+                    (after, self.version),
+                    summary,
+                )
             });
             match last.map_err(|trouble| trouble.of(&self.path))? {
                 Some(last) => self.after = last,
@@ -66,7 +72,7 @@ fn piece_of(
     transaction: &Transaction<'_>,
     known: &mut Known,
     callers: &mut Callers,
-    after: Id,
+    (after, version): (Id, i32),
     summary: &mut Summary,
 ) -> Result<Option<Id>, Trouble> {
     let last: Option<Id> = transaction
@@ -113,11 +119,28 @@ fn piece_of(
         .prepare_cached("SELECT * FROM note WHERE seq > ?1 AND seq <= ?2 ORDER BY seq")?
         .query_map((after, last), note)?
         .collect::<rusqlite::Result<VecDeque<_>>>()?;
+    let mut alive = if version < schema::ALIVE {
+        VecDeque::new()
+    } else {
+        transaction
+            .prepare_cached(
+                "SELECT seq, time, time_boot FROM alive WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
+            )?
+            .query_map((after, last), sign_of_life)?
+            .collect::<rusqlite::Result<VecDeque<_>>>()?
+    };
     let mut tell = |summary: &mut Summary, before: Id| {
+        let mut was_alive = |summary: &mut Summary, before: Id| {
+            while let Some((_, time)) = alive.pop_front_if(|(seq, _)| *seq < before) {
+                summary.alive(time);
+            }
+        };
         while let Some(note) = notes.pop_front_if(|note| note.seq < before) {
             let item = decode::note(&note).map_err(|wrong| Trouble::row(note.seq, &wrong))?;
+            was_alive(summary, note.seq);
             summary.item(&item);
         }
+        was_alive(summary, before);
         Ok::<_, Trouble>(())
     };
 
@@ -180,6 +203,14 @@ fn piece_of(
     drop(rows);
     tell(summary, Id::MAX)?;
     Ok(Some(last))
+}
+
+/// That a recorder was there, at a row.
+fn sign_of_life(row: &SqlRow<'_>) -> rusqlite::Result<(Id, Time)> {
+    let boot: i64 = row.get(2)?;
+    let utc = time(row.get(1)?);
+    let boot = boot.cast_unsigned();
+    Ok((row.get(0)?, Time { boot, utc }))
 }
 
 /// Whom a connect that failed was for; of others nobody asks, and to read it takes time.

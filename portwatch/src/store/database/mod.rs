@@ -7,8 +7,10 @@ mod facts;
 mod notes;
 mod open;
 mod read;
+mod rows;
 #[cfg(test)]
 mod tests;
+mod uses;
 mod write;
 
 pub use error::StoreError;

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 use jiff::Timestamp;
 use rusqlite::TransactionBehavior;
 
-use super::{Database, read::note, write};
+use super::{Database, read::note, rows};
 use crate::{
     event::{Item, Lost, LostReason, Time},
     sink::json::stored,
@@ -70,8 +70,14 @@ impl Database {
             transaction
                 .prepare_cached("DELETE FROM note WHERE seq <= ?1")?
                 .execute([last])?;
+            // What is said of a run goes with its start.
+            if let Some(start) = kept.iter().find(|note| note.name == "start") {
+                transaction
+                    .prepare_cached("DELETE FROM alive WHERE seq < ?1")?
+                    .execute([start.seq])?;
+            }
             for note in &kept {
-                write::note(&transaction, note)?;
+                rows::note(&transaction, note)?;
             }
             transaction.commit()?;
         }

@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{Database, StoreError, write::Pins};
+use super::{Database, StoreError, uses::Pins};
 use crate::store::{
     encode::{Encoder, Next},
     identity::{self, Header, Identity},

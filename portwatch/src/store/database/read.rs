@@ -36,6 +36,8 @@ pub struct Reader {
     pub(super) path: PathBuf,
     /// Up to here it was read.
     pub(super) after: Id,
+    /// Of its schema: an older one is read as it is.
+    pub(super) version: i32,
 }
 
 /// Rows that others refer to, of those that were read last.
@@ -121,21 +123,23 @@ impl Reader {
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .map_err(sql)?;
         let path = path.to_owned();
-        match found.cmp(&schema::version()) {
-            std::cmp::Ordering::Less if found == 0 => Err(StoreError::Empty { path }),
-            std::cmp::Ordering::Less => Err(StoreError::Older { path, found }),
-            std::cmp::Ordering::Greater => Err(StoreError::Newer { path, found }),
-            std::cmp::Ordering::Equal => Ok(Self {
-                connection,
-                known: Known {
-                    calls: LruCache::new(KNOWN),
-                    programs: LruCache::new(KNOWN),
-                    people: LruCache::new(KNOWN),
-                },
-                path,
-                after: 0,
-            }),
+        if found == 0 {
+            return Err(StoreError::Empty { path });
         }
+        if found > schema::version() {
+            return Err(StoreError::Newer { path, found });
+        }
+        Ok(Self {
+            connection,
+            known: Known {
+                calls: LruCache::new(KNOWN),
+                programs: LruCache::new(KNOWN),
+                people: LruCache::new(KNOWN),
+            },
+            path,
+            after: 0,
+            version: found,
+        })
     }
 
     /// The next items, in their order; none at the end.
@@ -148,6 +152,7 @@ impl Reader {
             known,
             path,
             after,
+            version: _, // the same in all of them
         } = self;
         let piece = connection
             .transaction()

@@ -1,7 +1,6 @@
 //! Entries into tables, in transactions of a bounded size.
 
 use std::{
-    collections::{HashMap, HashSet},
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
@@ -9,17 +8,18 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior, params};
 
-use super::columns::{
-    INSERT_CALL, INSERT_MEMBER, INSERT_PROGRAM, insert_call, insert_member, insert_program,
-    nanoseconds,
+use super::{
+    columns::nanoseconds,
+    rows::{change, insert, remove_unused},
+    uses::{Pins, Uses},
 };
 use crate::{
-    event::Word,
+    event::Time,
     store::{
-        retention::{self, Bounds, Class, Footprint, Shares, Step},
-        row::{Detail, Entry, Id, Note, Row, Table},
+        retention::{self, Bounds, Class, Shares, Step},
+        row::{Entry, Id},
     },
 };
 
@@ -38,83 +38,9 @@ pub struct Database {
     pub(super) cursor: Id,
     /// Up to here no note is left but those that are kept to the last.
     pub(super) noted: Id,
-}
-
-/// Rows that an encoder remembers, and may refer to though nothing does now.
-#[derive(Debug, Default)]
-pub(super) struct Pins(HashSet<(Table, Id)>);
-
-impl Pins {
-    pub(super) fn note(&mut self, entry: &Entry) {
-        match entry {
-            Entry::Call(id, _) => drop(self.0.insert((Table::Call, *id))),
-            Entry::Program(id, _) => drop(self.0.insert((Table::Program, *id))),
-            Entry::Member(id, _) => drop(self.0.insert((Table::Process, *id))),
-            Entry::Release(table, id) => drop(self.0.remove(&(*table, *id))),
-            Entry::Row(_) | Entry::Note(_) => {}
-        }
-    }
-
-    fn holds(&self, table: Table, id: Id) -> bool {
-        self.0.contains(&(table, id))
-    }
-}
-
-/// By how much the uses of rows change.
-#[derive(Debug, Default)]
-pub(super) struct Uses(HashMap<(Table, Id), i64>);
-
-impl Uses {
-    pub(super) fn add(&mut self, table: Table, id: Id, times: i64) {
-        *self.0.entry((table, id)).or_default() += times;
-    }
-
-    fn take(&mut self, table: Table, id: Id) -> i64 {
-        self.0.remove(&(table, id)).unwrap_or_default()
-    }
-
-    /// Those of entries from the front of a list, as many as may be one transaction; and how many these
-    /// are, at least one.
-    fn of_front(entries: &[Entry], shares: Shares) -> (Self, usize) {
-        let mut uses = Self::default();
-        let mut bytes = 0;
-        for (count, entry) in entries.iter().enumerate() {
-            if count > 0 && !uses.footprint(bytes).fits(shares) {
-                return (uses, count);
-            }
-            bytes += entry.size();
-            match entry {
-                Entry::Member(_, member) => uses.add(Table::Program, member.program, 1),
-                Entry::Row(row) => {
-                    uses.add(Table::Call, row.call, 1);
-                    uses.add(Table::Process, row.process, 1);
-                    for id in named(row) {
-                        uses.add(Table::Process, id, 1);
-                    }
-                }
-                Entry::Release(table, id) => uses.add(*table, *id, 0),
-                Entry::Call(..) | Entry::Program(..) | Entry::Note(_) => {}
-            }
-        }
-        (uses, entries.len())
-    }
-
-    pub(super) fn footprint(&self, bytes: usize) -> Footprint {
-        Footprint {
-            referred: self.0.len(),
-            bytes,
-        }
-    }
-}
-
-/// The processes that the details of an event name.
-fn named(row: &Row) -> impl Iterator<Item = Id> {
-    let conflict = row
-        .conflict
-        .iter()
-        .flat_map(|conflict| &conflict.1.processes);
-    let warning = row.warning.iter().flat_map(|warning| &warning.processes);
-    conflict.chain(warning).copied()
+    /// The last row that this recorder wrote, and the one at which it last said that it was alive.
+    last: Option<Id>,
+    said: Option<Id>,
 }
 
 /// Why entries were not written.
@@ -163,6 +89,8 @@ impl Database {
             pins,
             cursor: 0,
             noted: 0,
+            last: None,
+            said: None,
         })
     }
 
@@ -231,6 +159,33 @@ impl Database {
         }
         transaction.commit()?;
         entries.iter().for_each(|entry| self.pins.note(entry));
+        self.last = entries.iter().rev().find_map(Entry::seq).or(self.last);
+        Ok(())
+    }
+
+    /// Writes that the recorder is alive, with nothing to keep: should it be killed, nobody would know
+    /// how long it had been there.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn alive(&mut self, now: Time) -> Result<(), Unwritten> {
+        let Some(last) = self.last else {
+            return Ok(());
+        };
+        self.relieve_log()?;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction
+            .prepare_cached("DELETE FROM alive WHERE seq = ?1")?
+            .execute([self.said])?;
+        transaction
+            .prepare_cached(
+                "INSERT OR REPLACE INTO alive (seq, time, time_boot) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![last, nanoseconds(now.utc), now.boot.cast_signed()])?;
+        transaction.commit()?;
+        self.said = Some(last);
         Ok(())
     }
 
@@ -312,192 +267,4 @@ pub(super) const fn log_may_stay(error: ErrorCode) -> bool {
         // All of it is there; who opens the file next empties it.
         | ErrorCode::DiskFull
     )
-}
-
-fn insert(
-    transaction: &Transaction<'_>,
-    entries: &[Entry],
-    uses: &mut Uses,
-) -> rusqlite::Result<()> {
-    let mut calls = transaction.prepare_cached(INSERT_CALL)?;
-    let mut programs = transaction.prepare_cached(INSERT_PROGRAM)?;
-    let mut members = transaction.prepare_cached(INSERT_MEMBER)?;
-    let mut events = transaction.prepare_cached(
-        "INSERT INTO event (seq, time, time_boot, call, process, thread, duration, port, peer_address,
-             peer_port, cookie, inode)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-    )?;
-    for entry in entries {
-        match entry {
-            Entry::Call(id, call) => {
-                insert_call(&mut calls, *id, uses.take(Table::Call, *id), call)?;
-            }
-            Entry::Program(id, program) => {
-                insert_program(&mut programs, *id, uses.take(Table::Program, *id), program)?;
-            }
-            Entry::Member(id, member) => {
-                insert_member(&mut members, *id, uses.take(Table::Process, *id), member)?;
-            }
-            Entry::Row(row) => {
-                let Row {
-                    seq,
-                    utc,
-                    boot,
-                    call,
-                    process,
-                    thread,
-                    duration,
-                    port,
-                    peer,
-                    peer_port,
-                    cookie,
-                    inode,
-                    conflict: _, // in a table of its own, as is the next
-                    warning: _,
-                } = &**row;
-                events.execute(params![
-                    seq,
-                    nanoseconds(*utc),
-                    boot.cast_signed(),
-                    call,
-                    process,
-                    thread,
-                    duration.map(u64::cast_signed),
-                    port,
-                    peer.map(|peer| peer.to_string()),
-                    peer_port,
-                    cookie.map(u64::cast_signed),
-                    inode.map(u64::cast_signed),
-                ])?;
-                details(transaction, row)?;
-            }
-            Entry::Note(note) => self::note(transaction, note)?,
-            Entry::Release(..) => {}
-        }
-    }
-    Ok(())
-}
-
-fn details(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
-    if let Some(conflict) = &row.conflict {
-        let (cause, Detail { json, .. }) = &**conflict;
-        transaction
-            .prepare_cached(
-                "INSERT INTO conflict (seq, kind, overlap, reason, holder, detail)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            )?
-            .execute(params![
-                row.seq,
-                cause.kind.word(),
-                cause.overlap.map(Word::word),
-                cause.reason.map(Word::word),
-                cause.holder,
-                json,
-            ])?;
-    }
-    if let Some(warning) = &row.warning {
-        transaction
-            .prepare_cached("INSERT INTO warning (seq, detail) VALUES (?1, ?2)")?
-            .execute(params![row.seq, warning.json])?;
-    }
-    let mut times: HashMap<Id, i64> = HashMap::new();
-    for id in named(row) {
-        *times.entry(id).or_default() += 1;
-    }
-    for (process, times) in times {
-        transaction
-            .prepare_cached("INSERT INTO mention (seq, process, times) VALUES (?1, ?2, ?3)")?
-            .execute(params![row.seq, process, times])?;
-    }
-    Ok(())
-}
-
-pub(super) fn note(transaction: &Transaction<'_>, note: &Note) -> rusqlite::Result<()> {
-    let Note {
-        seq,
-        utc,
-        boot,
-        name,
-        json,
-    } = note;
-    transaction
-        .prepare_cached(
-            "INSERT INTO note (seq, time, time_boot, event, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![
-            seq,
-            nanoseconds(*utc),
-            boot.cast_signed(),
-            name,
-            json
-        ])?;
-    Ok(())
-}
-
-/// Writes how many uses rows have now.
-fn change(transaction: &Transaction<'_>, uses: &Uses) -> rusqlite::Result<()> {
-    for ((table, id), times) in uses.0.iter().filter(|(_, times)| **times != 0) {
-        let query = match table {
-            Table::Call => "UPDATE call SET uses = uses + ?2 WHERE id = ?1",
-            Table::Program => "UPDATE program SET uses = uses + ?2 WHERE id = ?1",
-            Table::Process => "UPDATE process SET uses = uses + ?2 WHERE id = ?1",
-        };
-        transaction
-            .prepare_cached(query)?
-            .execute(params![id, times])?;
-    }
-    Ok(())
-}
-
-/// Removes rows of which the last use may have gone.
-pub(super) fn sweep(
-    transaction: &Transaction<'_>,
-    uses: &Uses,
-    pins: &Pins,
-) -> rusqlite::Result<()> {
-    change(transaction, uses)?;
-    for (table, id) in uses.0.keys() {
-        if !pins.holds(*table, *id) {
-            remove_unused(transaction, *table, *id, |table, id| pins.holds(table, id))?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes a row that nothing refers to; with a process its program, if that was the last one.
-fn remove_unused(
-    transaction: &Transaction<'_>,
-    table: Table,
-    id: Id,
-    is_pinned: impl Fn(Table, Id) -> bool,
-) -> rusqlite::Result<()> {
-    let plain = |query: &str, id: Id| transaction.prepare_cached(query)?.execute([id]);
-    match table {
-        Table::Call => drop(plain("DELETE FROM call WHERE id = ?1 AND uses <= 0", id)?),
-        Table::Program => drop(plain(
-            "DELETE FROM program WHERE id = ?1 AND uses <= 0",
-            id,
-        )?),
-        Table::Process => {
-            let gone: Option<Id> = {
-                let mut statement = transaction.prepare_cached(
-                    "DELETE FROM process WHERE id = ?1 AND uses <= 0 RETURNING program",
-                )?;
-                let mut rows = statement.query([id])?;
-                // All of them, so that the statement comes to its end.
-                let mut gone = None;
-                while let Some(row) = rows.next()? {
-                    gone = Some(row.get(0)?);
-                }
-                gone
-            };
-            if let Some(program) = gone {
-                plain("UPDATE program SET uses = uses - 1 WHERE id = ?1", program)?;
-                if !is_pinned(Table::Program, program) {
-                    plain("DELETE FROM program WHERE id = ?1 AND uses <= 0", program)?;
-                }
-            }
-        }
-    }
-    Ok(())
 }
