@@ -1,8 +1,8 @@
 //! Clocks, in nanoseconds; instructions under `-icount shift=0`.
 
-use std::{thread::sleep, time::Duration};
+use std::{fs, thread::sleep, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::{
     sys::resource::{UsageWho, getrusage},
     time::{ClockId, clock_getcpuclockid},
@@ -39,4 +39,21 @@ pub(super) fn of(pid: u32) -> Result<u64> {
 /// Sleeps.
 pub(super) fn pause(milliseconds: u64) {
     sleep(Duration::from_millis(milliseconds));
+}
+
+/// Which part of its time a process has spent in the kernel, from 0 to 1; as exact as the ticks by which
+/// the kernel tells the two apart (proc_pid_stat(5), utime and stime).
+pub(super) fn in_kernel(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
+    let times: Vec<f64> = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    let [user, kernel] = times[..] else {
+        bail!("no times in {stat}");
+    };
+    Ok(kernel / (user + kernel).max(1.0))
 }

@@ -197,27 +197,29 @@ fn start(contender: &Contender) -> Result<()> {
             let mut lines = tracer.lines()?;
             let first = lines.next(Duration::from_secs(60))?;
             let (now, ran) = (clock::machine()?, tracer.ran()?);
+            let inside = clock::in_kernel(tracer.pid())?;
             let first = first.unwrap_or_default();
             if !first.contains("\"start\"") {
                 bail!("it does not start: {first} {}", tracer.stop()?);
             }
             lines.drain();
-            runs.push((ran, now - since));
+            runs.push((ran, now - since, (ran as f64 * inside) as u64));
             tracer.stop()?;
         } else {
             let mut tracer = contender.start(Output::Null, &[])?;
             tracer.attached()?;
-            runs.push((tracer.ran()?, 0));
+            runs.push((tracer.ran()?, 0, 0));
             tracer.stop()?;
             break;
         }
     }
-    let least = runs.iter().map(|(ran, _)| ran).min().context("no run")?;
+    let (least, _, kernel) = runs.iter().min().context("no run")?;
     value(contender, "start-run", least);
-    let mut elapsed: Vec<u64> = runs.iter().map(|(_, elapsed)| *elapsed).collect();
+    let mut elapsed: Vec<u64> = runs.iter().map(|(_, elapsed, _)| *elapsed).collect();
     elapsed.sort_unstable();
     if contender.is_portwatch() {
         value(contender, "start-elapsed", elapsed[elapsed.len() / 2]);
+        value(contender, "start-kernel", kernel);
     }
     Ok(())
 }

@@ -59,6 +59,23 @@ const fn value(
     }
 }
 
+const fn shown(
+    who: &'static str,
+    what: &'static str,
+    name: &'static str,
+    unit: f64,
+    suffix: &'static str,
+) -> Row {
+    Row {
+        what,
+        who,
+        source: Source::Value(name),
+        limit: None,
+        unit,
+        suffix,
+    }
+}
+
 use Source::{Own, Total};
 
 /// Filters that no operation of the workload matches.
@@ -209,8 +226,17 @@ pub(crate) const OPS: &[Row] = &[
 /// What is measured in the same boot, but is not about operations.
 pub(crate) const START: &[Row] = &[
     value("tracing", "exec to `start`", "start-run", 120.0, 1e6, " M"),
+    shown(
+        "tracing",
+        "of that in the kernel",
+        "start-kernel",
+        1e6,
+        " M",
+    ),
     value("kprobe", "exec to `start`", "start-run", 120.0, 1e6, " M"),
+    shown("kprobe", "of that in the kernel", "start-kernel", 1e6, " M"),
     value("raw_tp", "exec to `start`", "start-run", 120.0, 1e6, " M"),
+    shown("raw_tp", "of that in the kernel", "start-kernel", 1e6, " M"),
     value(
         "tracing",
         "run when idle, per second",
