@@ -9,6 +9,7 @@ mod descriptor;
 mod listing;
 mod missed;
 mod name;
+mod program;
 mod warning;
 mod word;
 
@@ -20,6 +21,7 @@ pub use descriptor::Descriptor;
 pub use listing::Listing;
 pub use missed::Missed;
 pub use name::name;
+pub use program::identity;
 pub use warning::*;
 pub use word::Word;
 

@@ -177,6 +177,10 @@ impl Failure {
     /// The output cannot be written.
     #[must_use]
     pub fn from_write(error: io::Error, destination: &Destination) -> Self {
+        let error = match error.downcast::<StoreError>() {
+            Ok(store) => return Self::cannot_record(store),
+            Err(error) => error,
+        };
         let full = error.kind() == io::ErrorKind::StorageFull;
         let error = anyhow::Error::from(error);
         let error = match destination {

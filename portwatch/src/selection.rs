@@ -40,3 +40,42 @@ pub struct Selection {
     /// Of each event only what the columns of text show: the rest need not be collected.
     pub brief: bool,
 }
+
+impl Selection {
+    /// Whether it leaves out anything that is shown without filters.
+    #[must_use]
+    pub fn is_narrow(&self) -> bool {
+        let Self {
+            ports,
+            peer_ports,
+            pids,
+            comms,
+            uids,
+            netns,
+            cgroups,
+            containers,
+            transports,
+            families,
+            events,
+            failed,
+            conflicts,
+            descendants,
+            brief: _, // of each event
+        } = self;
+        let usual = [Op::Bind, Op::Listen, Op::Connect, Op::Autobind];
+        let lists = [
+            ports.is_empty(),
+            peer_ports.is_empty(),
+            pids.is_empty(),
+            comms.is_empty(),
+            uids.is_empty(),
+            netns.is_empty(),
+            cgroups.is_empty(),
+            containers.is_empty(),
+            transports.is_empty(),
+            families.is_empty(),
+            usual.iter().all(|op| events.contains(op)),
+        ];
+        lists.contains(&false) || *failed || *conflicts || *descendants
+    }
+}

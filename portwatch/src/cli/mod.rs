@@ -192,7 +192,7 @@ pub struct OutputArgs {
     )]
     pub output: Format,
 
-    /// Where to print: a file, which is overwritten; - is standard output
+    /// Where to print: a file, which is overwritten (by record: continued); - is standard output
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, global = true)]
     pub write: Option<PathBuf>,
 

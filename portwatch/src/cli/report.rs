@@ -23,7 +23,7 @@ pub struct ReportArgs {
     #[arg(long, value_name = "TIME", value_parser = parse::moment, help_heading = WHAT)]
     pub until: Option<Moment>,
 
-    /// Local port, or a range of ports: 8080, 8000-8100; of failures the port asked for
+    /// Port, or a range of ports: 8080, 8000-8100; of failures the port asked for, of connects the peer's too
     #[arg(
         long = "port",
         value_name = "PORT[-PORT]",

@@ -20,8 +20,8 @@ use crate::{
     sink::{Sink, escape::harmless},
     stderr::say,
     store::{
-        database::{self, Opened},
-        keep::Keeper,
+        database::{self, Opened, Reader, StoreError},
+        keep::{Keep, Keeper},
         place::{self, Surroundings},
         sink::Store,
         writer::{Word, Writer},
@@ -46,8 +46,9 @@ pub fn run(options: &RecordOptions) -> Result<u8, Failure> {
     let mut service = Service::new(Rc::clone(&writing));
     live::run(&trace, &mut service, || {
         let opened = database::open(&path, options.bounds).map_err(Failure::cannot_record)?;
+        let keeper = keeper(&opened, options)?;
         let prepared = Prepared(Some(opened));
-        Ok(move || store(prepared, options, &writing))
+        Ok(move || store(prepared, keeper, options, &writing))
     })
 }
 
@@ -60,6 +61,30 @@ impl Drop for Prepared {
             opened.discard();
         }
     }
+}
+
+/// What picks what is kept. It knows what was refused before this start, as far as the end of the file
+/// tells: what resolves that is to be kept too.
+fn keeper(opened: &Opened, options: &RecordOptions) -> Result<Keeper, Failure> {
+    /// Rows of the end that are looked at: it takes a moment.
+    const ROWS: i64 = 10_000;
+    let mut keeper = Keeper::new(options.keep);
+    if options.keep == Keep::All {
+        return Ok(keeper);
+    }
+    let mut read = || -> Result<(), StoreError> {
+        let mut reader = Reader::open(opened.database.path())?;
+        reader.skip_to_last(ROWS)?;
+        loop {
+            let items = reader.items()?;
+            if items.is_empty() {
+                return Ok(());
+            }
+            keeper.learn(&items);
+        }
+    };
+    read().map_err(Failure::cannot_record)?;
+    Ok(keeper)
 }
 
 fn announce(opened: &Opened) {
@@ -75,6 +100,7 @@ fn announce(opened: &Opened) {
 /// Begins, with every hook attached.
 fn store(
     mut prepared: Prepared,
+    keeper: Keeper,
     options: &RecordOptions,
     writing: &Writing,
 ) -> io::Result<Box<dyn Sink>> {
@@ -85,28 +111,33 @@ fn store(
         announce(&opened);
     }
     let Opened {
-        database, encoder, ..
+        mut database,
+        encoder,
+        ..
     } = opened;
+    database.keeps(options.keep, options.trace.selection.is_narrow());
     let path = database.path().to_owned();
     let writer = Writer::start(database, move |word| tell(&path, quiet, &word))?;
     // There is one stream, so it is set once.
     writing.get_or_init(|| writer.pulse());
-    Ok(Box::new(Store::new(
-        Keeper::new(options.keep),
-        encoder,
-        writer,
-    )))
+    Ok(Box::new(Store::new(keeper, encoder, writer)))
 }
 
 /// That nothing can be written is an error, and said in any case.
 fn tell(path: &Path, quiet: bool, word: &Word) {
     let path = path.display();
     match word {
-        Word::Stuck(why) => say(format_args!(
-            "portwatch: cannot write to {path}: {}\nhint: make room: until then events are kept in \
-             memory, and those that do not fit are lost",
-            harmless(why)
-        )),
+        Word::Stuck { why, by_reader } => {
+            let what = match by_reader {
+                true => "end that program",
+                false => "make room",
+            };
+            say(format_args!(
+                "portwatch: cannot write to {path}: {}\nhint: {what}: until then events are kept in memory, and \
+                 those that do not fit are lost",
+                harmless(why)
+            ));
+        }
         Word::Going if !quiet => say(format_args!("portwatch: writing to {path} again")),
         Word::Going => {}
     }

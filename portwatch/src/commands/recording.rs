@@ -8,18 +8,30 @@ use std::{
 };
 
 use crate::{
-    cli::Destination,
+    cli::{Destination, OutputOptions},
     failure::{Failure, Kind},
+    stderr::say,
     store::database::{self, Reader},
 };
 
-/// Opens a recording of which something is printed to `destination`.
+/// Opens a recording of which something is printed.
 ///
 /// # Errors
 /// When it is none, or would be overwritten.
-pub(super) fn open(path: &Path, destination: &Destination) -> Result<Reader, Failure> {
+pub(super) fn open(path: &Path, output: &OutputOptions) -> Result<Reader, Failure> {
+    let OutputOptions {
+        destination, quiet, ..
+    } = output;
     refuse_overwriting(path, destination)?;
-    Reader::open(path).map_err(Failure::cannot_read)
+    let reader = Reader::open(path).map_err(Failure::cannot_read)?;
+    if reader.is_cut() && !quiet {
+        let path = path.display();
+        say(format_args!(
+            "portwatch: {path} was not closed, and its log ({path}-wal) is not there: what came last may be missing\n\
+             hint: copy them together, or sqlite3 {path} \".backup COPY\" while it is written"
+        ));
+    }
+    Ok(reader)
 }
 
 /// A recording, and what SQLite keeps beside it, is not overwritten by what is in it.

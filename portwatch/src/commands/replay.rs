@@ -19,7 +19,7 @@ pub fn run(options: &ReplayOptions) -> Result<u8, Failure> {
         args,
         output,
     } = options;
-    let mut reader = recording::open(file, &output.destination)?;
+    let mut reader = recording::open(file, output)?;
     let written = |error| Failure::from_write(error, &output.destination);
     let out = sink::reserve(&output.destination).map_err(Failure::from_open)?;
     let mut sink = sink::open(out, output, *args).map_err(written)?;

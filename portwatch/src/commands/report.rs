@@ -31,7 +31,7 @@ pub fn run(args: &ReportArgs, options: &OutputOptions) -> Result<u8, Failure> {
     if args.file == Path::new("-") {
         lines(io::stdin().lock(), &mut summary)?;
     } else {
-        recording::open(&args.file, &options.destination)?
+        recording::open(&args.file, options)?
             .sum_up(&mut summary)
             .map_err(Failure::cannot_read)?;
     }
@@ -100,8 +100,12 @@ fn lines(mut input: impl BufRead, summary: &mut Summary) -> Result<(), Failure> 
         let error = why.context(format!(
             "line {number} of standard input is none of portwatch"
         ));
-        return Err(Failure::new(Kind::Other, error)
-            .hint("give it what portwatch trace -o json or replay -o json prints"));
+        // The first bytes of every SQLite file.
+        let hint = match number == 1 && line.starts_with(b"SQLite format 3\0") {
+            true => "a recording is named: portwatch report FILE",
+            false => "give it what portwatch trace -o json or replay -o json prints",
+        };
+        return Err(Failure::new(Kind::Other, error).hint(hint));
     }
     Ok(())
 }

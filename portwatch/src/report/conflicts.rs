@@ -3,14 +3,17 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
+    num::NonZeroUsize,
     time::Duration,
 };
+
+use lru::LruCache;
 
 use crate::event::{Errno, Kind, Op, Outcome, Overlap, Reason, Time, Transport};
 
 use super::{
     Fact, WhoId,
-    tally::{Tally, bounded},
+    tally::{Counted, Tally, bounded},
 };
 
 /// Conflicts that a person takes for one that happens again.
@@ -43,6 +46,19 @@ pub(super) struct Group {
     pub(super) is_open: bool,
 }
 
+impl Counted for Group {
+    fn count(&self) -> u64 {
+        self.tally.count
+    }
+}
+
+impl Key {
+    /// Whether it can be seen that the loser gets the port in the end: it has to ask for the same again.
+    pub(super) fn can_be_resolved(&self) -> bool {
+        self.port.is_some() && matches!(self.op, Op::Bind | Op::Listen)
+    }
+}
+
 /// Processes of a group that are told apart.
 const PIDS: usize = 100_000;
 
@@ -57,20 +73,43 @@ impl Group {
 struct Wanted {
     netns: Option<u32>,
     transport: Transport,
+    address: Option<IpAddr>,
     port: u16,
-    who: WhoId,
+    program: u64,
+}
+
+/// What is known of it.
+#[derive(Debug)]
+struct Open {
+    since: Time,
+    /// The groups it is of.
+    keys: Vec<Key>,
+    /// Who had it the last time.
+    holder: Option<u32>,
 }
 
 /// All conflicts so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Conflicts {
     pub(super) groups: HashMap<Key, Group>,
-    /// Since when, and which groups it is of.
-    open: HashMap<Wanted, (Time, Vec<Key>)>,
+    open: LruCache<Wanted, Open>,
+}
+
+/// Ports that programs want at one time, of those that were refused last.
+const OPEN: NonZeroUsize = NonZeroUsize::MIN.saturating_add(19_999);
+
+impl Default for Conflicts {
+    fn default() -> Self {
+        Self {
+            groups: HashMap::new(),
+            open: LruCache::new(OPEN),
+        }
+    }
 }
 
 impl Conflicts {
-    pub(super) fn failed(&mut self, fact: &Fact<'_>) {
+    /// A call was refused; `gone` counts conflicts that go from the table for it.
+    pub(super) fn failed(&mut self, fact: &Fact<'_>, gone: &mut u64) {
         let (Some(cause), Outcome::Failure(errno)) = (&fact.cause, fact.outcome) else {
             return;
         };
@@ -85,9 +124,7 @@ impl Conflicts {
             overlap: cause.overlap,
             reason: cause.reason,
         };
-        let Some(group) = bounded(&mut self.groups, key) else {
-            return;
-        };
+        let group = bounded(&mut self.groups, key, gone);
         group.tally.note(fact.time);
         group.address = fact.address;
         // The words of the last: they say how it stands.
@@ -100,10 +137,14 @@ impl Conflicts {
         let Some(wanted) = wanted(fact) else {
             return;
         };
-        if let Some((_, keys)) = bounded_open(&mut self.open, wanted, fact.time)
-            && !keys.contains(&key)
-        {
-            keys.push(key);
+        let open = self.open.get_or_insert_mut(wanted, || Open {
+            since: fact.time,
+            keys: Vec::new(),
+            holder: None,
+        });
+        open.holder = cause.holder_pid;
+        if !open.keys.contains(&key) {
+            open.keys.push(key);
         }
     }
 
@@ -112,7 +153,14 @@ impl Conflicts {
         if self.open.is_empty() {
             return;
         }
-        let Some((since, keys)) = wanted(fact).and_then(|wanted| self.open.remove(&wanted)) else {
+        let Some(wanted) = wanted(fact) else {
+            return;
+        };
+        // Where several processes run one program, the one that had it all the time resolves nothing.
+        if (self.open.peek(&wanted)).is_none_or(|open| open.holder == Some(fact.pid)) {
+            return;
+        }
+        let Some(Open { since, keys, .. }) = self.open.pop(&wanted) else {
             return;
         };
         for key in keys {
@@ -129,22 +177,10 @@ fn wanted(fact: &Fact<'_>) -> Option<Wanted> {
     Some(Wanted {
         netns: fact.netns,
         transport: fact.transport,
+        address: fact.address,
         port: fact.port?,
-        who: fact.who,
+        program: fact.program,
     })
-}
-
-fn bounded_open(
-    open: &mut HashMap<Wanted, (Time, Vec<Key>)>,
-    wanted: Wanted,
-    now: Time,
-) -> Option<&mut (Time, Vec<Key>)> {
-    /// Programs that wait for a port at one time.
-    const MOST: usize = 20_000;
-    if open.len() >= MOST && !open.contains_key(&wanted) {
-        return None;
-    }
-    Some(open.entry(wanted).or_insert_with(|| (now, Vec::new())))
 }
 
 /// How long it took from one moment to a later one. The kernel's clock knows it, unless the machine was

@@ -2,10 +2,11 @@
 //!
 //! Events come as [`Fact`]s, from lines ([`Summary::item`]) or from the tables of a recording, whose
 //! reader spares itself everything that no sum needs. Ports are counted in arrays, the rest in tables
-//! with a bound: what comes once those are full is counted under nobody's name, and said to be.
+//! with a bound: when those are full, what happened least often goes, and it is said that it did.
 
 mod conflicts;
 mod gaps;
+mod keeping;
 mod names;
 mod result;
 mod tally;
@@ -18,10 +19,11 @@ use jiff::Timestamp;
 
 use crate::event::{
     Errno, Explanation, Hazard, Item, Kind, Occupant, Op, Outcome, Overlap, Reason, Sighting, Time,
-    Transport, Warning, name,
+    Transport, Warning, identity, name,
 };
 use conflicts::Conflicts;
 use gaps::Gaps;
+pub use keeping::{Keeping, Kept};
 use names::Names;
 pub use names::{Who, WhoId};
 pub use result::{
@@ -53,6 +55,8 @@ pub struct Fact<'a> {
     pub peer: (Option<IpAddr>, Option<u16>),
     /// The program.
     pub who: WhoId,
+    /// What tells it from others ([`identity`]).
+    pub program: u64,
     /// The process.
     pub pid: u32,
     /// Why it was refused.
@@ -72,6 +76,8 @@ pub struct Cause<'a> {
     pub reason: Option<Reason>,
     /// Who has the first socket in the way.
     pub holder: Option<WhoId>,
+    /// In which process.
+    pub holder_pid: Option<u32>,
     /// What happened.
     pub message: &'a str,
     /// What to do.
@@ -96,7 +102,7 @@ pub struct Scope {
     pub since: Option<Timestamp>,
     /// Before then.
     pub until: Option<Timestamp>,
-    /// Local ports; on failure those that were asked for. Empty for all.
+    /// Local ports, on failure those that were asked for; of connects the peer's too. Empty for all.
     pub ports: Vec<RangeInclusive<u16>>,
 }
 
@@ -107,11 +113,19 @@ impl Scope {
         self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time < until)
     }
 
-    /// Whether a local port is meant.
+    /// Whether a part of that time is meant. A clock that was set back in between makes it begin after
+    /// its end.
     #[must_use]
-    pub fn has_port(&self, port: Option<u16>) -> bool {
-        self.ports.is_empty()
-            || port.is_some_and(|port| self.ports.iter().any(|range| range.contains(&port)))
+    pub fn meets(&self, from: Timestamp, to: Timestamp) -> bool {
+        let (from, to) = (from.min(to), from.max(to));
+        self.since.is_none_or(|since| to >= since) && self.until.is_none_or(|until| from < until)
+    }
+
+    /// Whether one of these ports is meant.
+    #[must_use]
+    pub fn has_port(&self, ports: [Option<u16>; 2]) -> bool {
+        let is_meant = |port: u16| self.ports.iter().any(|range| range.contains(&port));
+        self.ports.is_empty() || ports.into_iter().flatten().any(is_meant)
     }
 }
 
@@ -149,6 +163,8 @@ pub struct Summary {
     taken: [Vec<u32>; TRANSPORTS],
     automatic: HashMap<WhoId, u64>,
     gaps: Gaps,
+    /// Events that were counted under names which had to go.
+    unnamed: u64,
 }
 
 const TRANSPORTS: usize = 5;
@@ -186,11 +202,15 @@ impl Summary {
         }
     }
 
-    /// The recorder was there, with nothing to keep.
-    pub fn alive(&mut self, time: Time) {
-        if self.scope.has(time.utc) {
-            self.gaps.alive(time);
-        }
+    /// What the run that has just begun says of itself.
+    pub fn keeping(&mut self, keeping: Keeping) {
+        self.gaps.keeping(keeping, &self.scope);
+    }
+
+    /// Whether only some ports are meant.
+    #[must_use]
+    pub const fn has_ports(&self) -> bool {
+        !self.scope.ports.is_empty()
     }
 
     fn sighting(&mut self, sighting: &Sighting) {
@@ -216,9 +236,11 @@ impl Summary {
                 ..
             } = explanation;
             let owner = owners.first();
+            let mut holder_pid = None;
             let holder = owner.and_then(|owner| {
                 let creator = owner.creator.as_ref().map(|creator| &creator.occupant);
                 let holder = owner.processes.first().or(creator)?;
+                holder_pid = Some(holder.task.pid);
                 Some(self.holder(holder, owner.systemd_unit.as_deref()))
             });
             Cause {
@@ -226,6 +248,7 @@ impl Summary {
                 overlap: verdict.overlap,
                 reason: verdict.reason,
                 holder,
+                holder_pid,
                 message,
                 hint: hint.as_deref(),
             }
@@ -255,6 +278,7 @@ impl Summary {
             auto_port: event.auto_port,
             peer: (peer.address, peer.port),
             who,
+            program: identity(&event.task, process),
             pid: event.task.pid,
             cause,
             alarm,
@@ -274,15 +298,15 @@ impl Summary {
             auto_port,
             peer,
             who,
-            pid: _, // likewise
+            program: _, // likewise
+            pid: _,
             cause,
             alarm,
         } = fact;
-        if !self.scope.has(time.utc) {
-            return;
-        }
-        self.gaps.alive(*time);
-        if !self.scope.has_port(*port) {
+        let is_counted = self.scope.has(time.utc);
+        self.gaps.alive(*time, is_counted);
+        let peer_port = peer.1.filter(|_| *op == Op::Connect);
+        if !is_counted || !self.scope.has_port([*port, peer_port]) {
             return;
         }
         self.seen.note(*time, outcome.is_failure(), cause.is_some());
@@ -293,14 +317,13 @@ impl Summary {
                 port: port.filter(|_| !auto_port),
                 who: *who,
             };
-            if let Some((tally, message, hint)) = bounded(&mut self.warnings, alarming) {
-                tally.note(*time);
-                *message = alarm.message.to_owned();
-                *hint = alarm.hint.map(str::to_owned);
-            }
+            let (tally, message, hint) = bounded(&mut self.warnings, alarming, &mut self.unnamed);
+            tally.note(*time);
+            alarm.message.clone_into(message);
+            *hint = alarm.hint.map(str::to_owned);
         }
         match (outcome, cause) {
-            (Outcome::Failure(_), Some(_)) => self.conflicts.failed(fact),
+            (Outcome::Failure(_), Some(_)) => self.conflicts.failed(fact, &mut self.unnamed),
             (Outcome::Failure(errno), None) => {
                 let (address, port) = match op {
                     Op::Connect => *peer,
@@ -314,9 +337,7 @@ impl Summary {
                     port,
                     who: *who,
                 };
-                if let Some(tally) = bounded(&mut self.failures, failed) {
-                    tally.note(*time);
-                }
+                bounded(&mut self.failures, failed, &mut self.unnamed).note(*time);
             }
             (Outcome::Success, _) => self.success(fact),
             (Outcome::Unknown(_), _) => {}
@@ -338,10 +359,9 @@ impl Summary {
                 *count = count.saturating_add(1);
             }
         }
-        if fact.auto_port
-            && let Some(count) = bounded(&mut self.automatic, fact.who)
-        {
-            *count += 1;
+        if fact.auto_port {
+            // These are no events of their own.
+            *bounded(&mut self.automatic, fact.who, &mut 0) += 1;
         }
     }
 

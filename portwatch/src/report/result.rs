@@ -5,7 +5,7 @@ use std::{cmp::Reverse, net::IpAddr, time::Duration};
 use crate::event::{Errno, Hazard, Kind, LostReason, Op, Overlap, Reason, Time, Transport, Word};
 
 use super::{
-    Alarming, Failed, Summary, Who,
+    Alarming, Failed, Kept, Scope, Summary, Who,
     conflicts::{Group, Key, between},
     gaps::Pause,
     tally::Tally,
@@ -40,24 +40,32 @@ pub struct Report {
     pub host: Option<String>,
     /// What there was altogether.
     pub seen: Seen,
+    /// What was to be summed up.
+    pub scope: Scope,
     /// Starts of the recorder.
     pub runs: u64,
+    /// What was kept of what happened.
+    pub kept: Kept,
+    /// The last sign of life of a recorder that has not ended: it is at work, or was killed.
+    pub unended: Option<Time>,
     /// Those that are not resolved first, then by their number.
     pub conflicts: Vec<ConflictGroup>,
     /// Warnings, most frequent first.
     pub warnings: Vec<WarningGroup>,
     /// Other failures, most frequent first.
     pub failures: Vec<FailureGroup>,
-    /// Ports that were taken most often.
-    pub turnover: Vec<Turnover>,
-    /// Programs to which the kernel gave most ports.
-    pub automatic: Vec<Automatic>,
+    /// Ports that were taken most often; `None` where not everything was kept.
+    pub turnover: Option<Vec<Turnover>>,
+    /// Programs to which the kernel gave most ports; likewise.
+    pub automatic: Option<Vec<Automatic>>,
     /// Times in which nobody recorded, the last first.
     pub gaps: Vec<Gap>,
     /// What was lost.
     pub lost: Vec<Loss>,
     /// Groups of each list above, from conflicts to gaps, that are not in it.
     pub more: [u64; 6],
+    /// Events of groups for which there was no room.
+    pub unnamed: u64,
 }
 
 /// Conflicts of one kind.
@@ -93,7 +101,9 @@ pub struct ConflictGroup {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// The loser got the port in the end.
+    /// Whether it could be seen that the loser gets the port in the end.
+    pub resolvable: bool,
+    /// That it did.
     pub resolution: Option<Resolution>,
     /// The loser was started again and again.
     pub flapping: Option<Flapping>,
@@ -212,9 +222,12 @@ pub struct Loss {
 /// Processes from which on a program is said to be started again and again.
 const FLAPPING: usize = 3;
 
+/// Processes that follow each other faster on average are those of one start, its workers.
+const TOGETHER: Duration = Duration::from_millis(100);
+
 pub(super) fn finish(summary: Summary, top: usize) -> Report {
     let Summary {
-        scope: _,
+        scope,
         names,
         seen,
         conflicts,
@@ -223,6 +236,7 @@ pub(super) fn finish(summary: Summary, top: usize) -> Report {
         taken,
         automatic,
         gaps,
+        unnamed,
     } = summary;
     let mut conflicts: Vec<ConflictGroup> = conflicts
         .groups
@@ -231,7 +245,11 @@ pub(super) fn finish(summary: Summary, top: usize) -> Report {
         .collect();
     // Down to the last difference, so that the same events always give the same report.
     conflicts.sort_by_cached_key(|group| {
-        let is_settled = group.resolution.is_some_and(|one| !one.open_again);
+        let is_settled = match group.resolution {
+            Some(one) if !one.open_again => 2,
+            None if !group.resolvable => 1,
+            _ => 0,
+        };
         let what = (group.port, group.transport.word(), group.op, group.errno.0);
         let who = (group.loser.clone(), group.holder.clone());
         let rule = (
@@ -320,6 +338,8 @@ pub(super) fn finish(summary: Summary, top: usize) -> Report {
         })
         .collect();
     lost.sort_by_key(|loss| (Reverse(loss.count), loss.reason.word()));
+    let unended = gaps.unended(scope.until);
+    let is_whole = gaps.kept.least.is_none();
     let more = [
         cut(&mut conflicts, top),
         cut(&mut warnings, top),
@@ -331,15 +351,19 @@ pub(super) fn finish(summary: Summary, top: usize) -> Report {
     Report {
         host: gaps.host,
         seen,
+        scope,
         runs: gaps.runs,
+        kept: gaps.kept,
+        unended,
         conflicts,
         warnings,
         failures,
-        turnover,
-        automatic,
+        turnover: is_whole.then_some(turnover),
+        automatic: is_whole.then_some(automatic),
         gaps: pauses,
         lost,
         more,
+        unnamed,
     }
 }
 
@@ -373,11 +397,13 @@ fn conflict(key: Key, group: Group, name: impl Fn(super::WhoId) -> Who) -> Optio
         ..
     } = group;
     let (first, last) = tally.span?;
-    let flapping = (restarts >= FLAPPING).then(|| Flapping {
+    let every = between(first, last)
+        .zip(u32::try_from(restarts.saturating_sub(1)).ok())
+        .and_then(|(time, steps)| time.checked_div(steps));
+    let is_flapping = restarts >= FLAPPING && every.is_none_or(|every| every >= TOGETHER);
+    let flapping = is_flapping.then_some(Flapping {
         processes: restarts as u64,
-        every: between(first, last)
-            .zip(u32::try_from(restarts - 1).ok())
-            .map(|(time, steps)| time / steps),
+        every,
     });
     Some(ConflictGroup {
         op,
@@ -395,6 +421,7 @@ fn conflict(key: Key, group: Group, name: impl Fn(super::WhoId) -> Who) -> Optio
         last,
         message,
         hint,
+        resolvable: key.can_be_resolved(),
         resolution: resolved.map(|(times, took)| Resolution {
             times,
             took,

@@ -12,6 +12,7 @@ use crate::{
     sink::{json, schema, text::report::Look},
     store::{
         database::{Opened, Reader, open},
+        keep::Keep,
         retention::Bounds,
     },
 };
@@ -277,12 +278,115 @@ fn what_is_out_of_scope_is_not_counted() {
     assert_eq!((report.seen.events, report.seen.failures), (20, 10));
     assert_eq!(report.failures[0].count, 10);
     assert!(report.conflicts.is_empty() && report.lost.is_empty() && report.gaps.is_empty());
+    assert_eq!(report.unended, None);
+}
+
+/// A pause that began before what is asked for, or lasts all through it, is one all the same.
+#[test]
+fn a_pause_is_told_wherever_the_scope_meets_it() {
+    let between = |since, until| Scope {
+        since: Some(moment(since).utc),
+        until: Some(moment(until).utc),
+        ports: Vec::new(),
+    };
+    for (since, until, expected) in [
+        (0, 100, 0),
+        (0, 1000, 1),
+        (1000, 2000, 1),
+        (2000, 5000, 1),
+        (4050, 5000, 0),
+    ] {
+        let report = report(&night(), between(since, until), 10);
+        assert_eq!(report.gaps.len(), expected, "{since} {until}");
+        for gap in report.gaps {
+            assert_eq!((gap.from, gap.to), (moment(139), moment(4000)));
+        }
+    }
+    let words = text(&report(&night(), between(1000, 2000), 10), None);
+    assert!(
+        words.contains("nothing happened since 2026-11-22"),
+        "{words}"
+    );
+}
+
+#[test]
+fn what_another_program_gets_or_at_another_address_resolves_nothing() {
+    let python = |script: &str, local: &str| {
+        let bind = sighting(Op::Bind, local);
+        by(bind, "python3", "/usr/bin/python3", &["python3", script])
+    };
+    let refused = |script: &str| {
+        let mut bind = refused_by(sighting(Op::Bind, "127.0.0.1:8080"), vec![nginx()]);
+        bind.process = python(script, "127.0.0.1:8080").process;
+        bind
+    };
+    let holder = refused_by(sighting(Op::Bind, "127.0.0.1:8080"), vec![nginx()])
+        .explanation
+        .map(|explanation| explanation.owners[0].processes[0].task.pid)
+        .unwrap();
+    let own = || python("b.py", "127.0.0.1:8080");
+    for (item, resolves) in [
+        (at(5, 2, python("a.py", "127.0.0.1:8080")), false),
+        (at(5, 1, python("b.py", "127.0.0.2:8080")), false),
+        (at(5, holder, own()), false),
+        (at(5, 1, own()), true),
+        (at(5, 3, own()), true),
+    ] {
+        let items = [at(0, 1, refused("b.py")), item];
+        let report = report(&items, Scope::default(), 1);
+        assert_eq!(report.conflicts[0].resolution.is_some(), resolves);
+    }
+}
+
+#[test]
+fn workers_that_are_refused_together_are_not_started_again_and_again() {
+    let refused = || refused_by(sighting(Op::Bind, "0.0.0.0:8080"), vec![nginx()]);
+    let items: Vec<_> = (0..4).map(|pid| at(0, 1 + pid, refused())).collect();
+    let report = report(&items, Scope::default(), 1);
+    assert_eq!(
+        (report.conflicts[0].count, report.conflicts[0].flapping),
+        (4, None)
+    );
+}
+
+#[test]
+fn a_connect_is_found_by_the_port_of_its_peer() {
+    let scope = Scope {
+        ports: vec![5432..=5432],
+        ..Scope::default()
+    };
+    let report = report(&night(), scope, 10);
+    assert_eq!((report.seen.events, report.failures[0].count), (40, 40));
+}
+
+/// Of what was not kept nothing is said, and what was kept is.
+#[test]
+fn what_was_not_kept_is_not_counted() {
+    let mut summary = Summary::new(Scope::default());
+    summary.item(&start(0));
+    summary.keeping(Keeping {
+        keep: Keep::Failures,
+        filtered: true,
+        alive: Some(moment(90)),
+    });
+    for item in &night()[1..8] {
+        summary.item(item);
+    }
+    let report = summary.finish(10);
+    assert_eq!((&report.turnover, &report.automatic), (&None, &None));
+    assert_eq!(report.unended, Some(moment(90)));
+    insta::assert_snapshot!("failures_only", text(&report, Some(100)));
 }
 
 #[test]
 fn nothing_is_a_report_too() {
     let nothing = report(&[], Scope::default(), 10);
-    assert_eq!(nothing, Report::default());
+    let whole = Report {
+        turnover: Some(Vec::new()),
+        automatic: Some(Vec::new()),
+        ..Report::default()
+    };
+    assert_eq!(nothing, whole);
     assert!(text(&nothing, None).starts_with("nothing happened\n0 events"));
 }
 

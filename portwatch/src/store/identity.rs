@@ -27,6 +27,8 @@ pub struct Header {
     pub version: i32,
     /// Length that the file should have, bytes.
     pub length: u64,
+    /// It was not closed: what came last is, or was, in a log beside it.
+    pub is_open: bool,
 }
 
 /// Whose a file is that begins with these bytes.
@@ -59,6 +61,8 @@ pub fn of(bytes: &[u8]) -> Identity {
     Identity::Own(Header {
         version: version.cast_signed(),
         length: u64::from(pages) * page,
+        // Read version (sqlite.org/fileformat2.html, 1.3.3): 2 is that of a file with a log.
+        is_open: bytes.get(19) == Some(&2),
     })
 }
 
@@ -83,8 +87,12 @@ mod tests {
         let own = Header {
             version: 3,
             length: 7 * 4096,
+            is_open: false,
         };
         assert_eq!(of(&header(APPLICATION, 3)), Identity::Own(own));
+        let mut written = header(APPLICATION, 3);
+        written[19] = 2;
+        assert!(matches!(of(&written), Identity::Own(own) if own.is_open));
         assert_eq!(of(&header(0, 3)), Identity::Database);
         assert_eq!(of(b""), Identity::Empty);
         assert_eq!(of(b"{\"schema\":\"portwatch/1\"}"), Identity::Foreign);

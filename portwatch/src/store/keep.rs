@@ -1,12 +1,12 @@
 //! What of a stream is worth keeping. No I/O.
 
-use std::num::NonZeroUsize;
+use std::{net::IpAddr, num::NonZeroUsize};
 
 use clap::ValueEnum;
 use lru::LruCache;
 
 use crate::{
-    event::{Item, Op, Sighting, Transport},
+    event::{Item, Op, Sighting, Transport, Word, identity},
     filter::is_conflict,
 };
 
@@ -22,6 +22,18 @@ pub enum Keep {
     All,
 }
 
+impl Word for Keep {
+    const WORDS: &'static [Self] = &[Self::Conflicts, Self::Failures, Self::All];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Conflicts => "conflicts",
+            Self::Failures => "failures",
+            Self::All => "all",
+        }
+    }
+}
+
 /// Unresolved failures that are remembered.
 const OPEN: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 
@@ -30,19 +42,21 @@ const OPEN: NonZeroUsize = NonZeroUsize::MIN.saturating_add(4095);
 struct Wanted {
     netns: Option<u32>,
     transport: Transport,
+    address: Option<IpAddr>,
     port: u16,
-    program: String,
+    /// [`identity`]
+    program: u64,
 }
 
 impl Wanted {
     fn of(sighting: &Sighting) -> Option<Self> {
         let Sighting { event, process, .. } = sighting;
-        let executable = process.executable_path.as_deref();
         Some(Self {
             netns: event.socket.netns,
             transport: event.transport,
+            address: event.local.address,
             port: event.local.port?,
-            program: executable.or(event.task.comm.as_deref())?.to_owned(),
+            program: identity(&event.task, process),
         })
     }
 }
@@ -62,6 +76,13 @@ impl Keeper {
         Self {
             keep,
             open: LruCache::new(OPEN),
+        }
+    }
+
+    /// Learns what was refused before this recorder was started, from what the one before it kept.
+    pub fn learn(&mut self, kept: &[Item]) {
+        for item in kept {
+            self.wants(item);
         }
     }
 
@@ -133,14 +154,29 @@ mod tests {
     fn what_resolves_a_failure_is_kept_once() {
         let bind = || event(sighting(Op::Bind, "0.0.0.0:80"));
         let other = by(sighting(Op::Bind, "0.0.0.0:80"), "x", "/bin/x", &["x"]);
+        let script = by(
+            sighting(Op::Bind, "0.0.0.0:80"),
+            "node",
+            "/usr/bin/node",
+            &["node", "x.js"],
+        );
         let items = [
             bind(),
             event(failed(sighting(Op::Bind, "0.0.0.0:80"), libc::EADDRINUSE)),
             event(sighting(Op::Bind, "0.0.0.0:81")),
+            event(sighting(Op::Bind, "127.0.0.1:80")),
             event(other),
+            event(script),
             bind(),
             bind(),
         ];
-        assert_eq!(kept(Keep::Conflicts, &items), [1, 4]);
+        assert_eq!(kept(Keep::Conflicts, &items), [1, 6]);
+        let mut next = Keeper::new(Keep::Conflicts);
+        next.learn(&items[..2]);
+        assert!(
+            next.wants(&bind()),
+            "the recorder before had kept the failure"
+        );
+        assert!(!next.wants(&bind()));
     }
 }

@@ -156,16 +156,31 @@ pub const fn step(shares: Shares, holdings: Holdings, bytes: u64) -> Step {
     }
 }
 
-/// Whether an event of that time is too old at `now`. A time that lies ahead is one of a clock that was
-/// wrong, and must not keep everything behind it for ever.
-#[must_use]
-pub fn is_too_old(age: Duration, time: Timestamp, now: Timestamp) -> bool {
-    let passed = now.duration_since(time);
-    // A limit that is longer than time can be limits nothing.
-    SignedDuration::try_from(age).is_ok_and(|age| passed > age || passed < -SKEW)
+/// How old something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// Too old.
+    Old,
+    /// Not yet.
+    Young,
+    /// It lies ahead: one of two clocks was wrong, this one or that one. It stays, until there is no room or
+    /// until its time has come, and what is behind it is judged by itself.
+    Ahead,
 }
 
-/// A clock may be set back by so much without any event being taken for one of a wrong clock.
+/// How old an event of that time is at `now`.
+#[must_use]
+pub fn age(limit: Duration, time: Timestamp, now: Timestamp) -> Age {
+    let passed = now.duration_since(time);
+    match SignedDuration::try_from(limit) {
+        Ok(limit) if passed > limit => Age::Old,
+        // A limit that is longer than time can be limits nothing.
+        _ if passed < -SKEW => Age::Ahead,
+        _ => Age::Young,
+    }
+}
+
+/// By so much a clock may be set back, and what comes next is in order all the same.
 const SKEW: SignedDuration = SignedDuration::from_hours(24);
 
 #[cfg(test)]
@@ -228,17 +243,17 @@ mod tests {
         let now: Timestamp = "2026-11-29T12:00:00Z".parse().unwrap();
         let hour = Duration::from_secs(3600);
         for (time, expected) in [
-            ("2026-11-29T11:30:00Z", false),
-            ("2026-11-29T10:59:59Z", true),
+            ("2026-11-29T11:30:00Z", Age::Young),
+            ("2026-11-29T10:59:59Z", Age::Old),
             // Set back by an hour since.
-            ("2026-11-29T13:00:00Z", false),
-            ("2035-01-01T00:00:00Z", true),
-            ("1970-01-01T00:00:00Z", true),
+            ("2026-11-29T13:00:00Z", Age::Young),
+            ("2035-01-01T00:00:00Z", Age::Ahead),
+            ("1970-01-01T00:00:00Z", Age::Old),
         ] {
             let time = time.parse().unwrap();
-            assert_eq!(is_too_old(hour, time, now), expected, "{time}");
+            assert_eq!(age(hour, time, now), expected, "{time}");
         }
-        assert!(!is_too_old(Duration::MAX, Timestamp::MIN, now));
+        assert_eq!(age(Duration::MAX, Timestamp::MIN, now), Age::Young);
     }
 
     /// A file of rows, each of which takes a whole number of pages, and fills them more or less.

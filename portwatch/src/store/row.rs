@@ -228,13 +228,12 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// Its place in the stream, if it has one.
+    /// The place in the stream of a start.
     #[must_use]
-    pub fn seq(&self) -> Option<Id> {
+    pub fn start(&self) -> Option<Id> {
         match self {
-            Self::Row(row) => Some(row.seq),
-            Self::Note(note) => Some(note.seq),
-            Self::Call(..) | Self::Program(..) | Self::Member(..) | Self::Release(..) => None,
+            Self::Note(note) if note.name == "start" => Some(note.seq),
+            _ => None,
         }
     }
 

@@ -9,8 +9,8 @@ pub const VIEWS: &str = include_str!("schema/views.sql");
 /// Their names.
 pub const VIEW_NAMES: [&str; 4] = ["port_timeline", "binds", "connects", "conflicts"];
 
-/// The table `alive` came with this version; what is older can be read without.
-pub const ALIVE: i32 = 2;
+/// The table `run` came with this version; what is older can be read without.
+pub const RUN: i32 = 2;
 
 /// The version that this portwatch writes (`PRAGMA user_version`).
 #[must_use]

@@ -12,10 +12,11 @@ use std::{
 };
 
 use jiff::Timestamp;
+use rusqlite::ErrorCode;
 use tokio::sync::Notify;
 
 use super::{
-    database::{Database, Unwritten},
+    database::{Database, StoreError, Unwritten},
     row::Entry,
 };
 use crate::enrich::clock::Clock;
@@ -37,8 +38,14 @@ const PLENTY: usize = 2 << 20;
 /// What happened to the writer that people should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// Nothing can be written, and why; entries are kept in memory.
-    Stuck(String),
+    /// Nothing can be written, and why; entries are kept in memory. `by_reader`: another program reads,
+    /// and does not end.
+    Stuck {
+        /// What SQLite says.
+        why: String,
+        /// It is a reader, not the disk.
+        by_reader: bool,
+    },
     /// It goes on.
     Going,
 }
@@ -259,7 +266,10 @@ impl Work {
                 Ok(()) => {}
                 Err(error) if closing => return self.give_up(error),
                 Err(Unwritten::NoRoom(error)) => self.pause(&error),
-                Err(Unwritten::Broken(error)) => return Err(io::Error::other(error)),
+                Err(Unwritten::Broken(error)) => {
+                    let error = StoreError::sql(self.database.path(), error);
+                    return Err(io::Error::other(error));
+                }
             }
         }
     }
@@ -349,7 +359,14 @@ impl Work {
     /// Says once that nothing can be written, and waits a little.
     fn pause(&mut self, error: &rusqlite::Error) {
         if !std::mem::replace(&mut self.stuck, true) {
-            (self.say)(Word::Stuck(error.to_string()));
+            let code = error.sqlite_error_code();
+            (self.say)(Word::Stuck {
+                why: error.to_string(),
+                by_reader: matches!(
+                    code,
+                    Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+                ),
+            });
         }
         let queue = locked(&self.shared.queue);
         drop(

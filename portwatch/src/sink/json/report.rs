@@ -12,10 +12,11 @@ use super::{
 use crate::{
     event::{Op, Time, Word},
     report::{
-        Automatic, ConflictGroup, FailureGroup, Flapping, Gap, Loss, Report, Resolution, Seen,
-        Turnover, WarningGroup, Who,
+        Automatic, ConflictGroup, FailureGroup, Flapping, Gap, Kept, Loss, Report, Resolution,
+        Seen, Turnover, WarningGroup, Who,
     },
     sink::{clock::Clock, digits},
+    store::keep::Keep,
 };
 
 /// The line.
@@ -24,7 +25,10 @@ pub fn line(report: &Report) -> Vec<u8> {
     let Report {
         host,
         seen,
+        scope: _, // the caller's
         runs,
+        kept,
+        unended,
         conflicts,
         warnings,
         failures,
@@ -33,6 +37,7 @@ pub fn line(report: &Report) -> Vec<u8> {
         gaps,
         lost,
         more,
+        unnamed,
     } = report;
     let Seen {
         events,
@@ -51,6 +56,16 @@ pub fn line(report: &Report) -> Vec<u8> {
         });
         if let Some((first, last)) = span {
             times(line, clock, first, last);
+        }
+        let Kept { least, filtered } = *kept;
+        line.object(key!("kept"), |part| {
+            part.word(key!("least"), least.unwrap_or(Keep::All).word());
+            part.flag(key!("filtered"), filtered);
+        });
+        if let Some(time) = unended {
+            line.object(key!("unended"), |part| {
+                part.time(key!("last"), clock, time.utc);
+            });
         }
         line.object(key!("totals"), |part| {
             part.number(key!("events"), events);
@@ -71,7 +86,7 @@ pub fn line(report: &Report) -> Vec<u8> {
         list(line, key!("failures"), failures, |part, one| {
             failure(part, one, clock);
         });
-        list(line, key!("turnover"), turnover, |part, one| {
+        maybe_list(line, key!("turnover"), turnover.as_deref(), |part, one| {
             let Turnover {
                 transport,
                 port,
@@ -80,11 +95,16 @@ pub fn line(report: &Report) -> Vec<u8> {
             part.number(key!("count"), count);
             network(part, transport.word(), None, Some(port), key!("local"));
         });
-        list(line, key!("automatic"), automatic, |part, one| {
-            let Automatic { who, count } = one;
-            part.number(key!("count"), *count);
-            program(part, key!("program"), who);
-        });
+        maybe_list(
+            line,
+            key!("automatic"),
+            automatic.as_deref(),
+            |part, one| {
+                let Automatic { who, count } = one;
+                part.number(key!("count"), *count);
+                program(part, key!("program"), who);
+            },
+        );
         list(line, key!("gaps"), gaps, |part, one| {
             let Gap { from, to, killed } = *one;
             part.time(key!("from"), clock, from.utc);
@@ -110,10 +130,23 @@ pub fn line(report: &Report) -> Vec<u8> {
             part.number(key!("turnover"), turnover);
             part.number(key!("automatic"), automatic);
             part.number(key!("gaps"), gaps);
+            part.number(key!("events"), *unnamed);
         });
     });
     out.push(b'\n');
     out
+}
+
+/// Absent where it is not known.
+fn maybe_list<T>(
+    line: &mut Object<'_>,
+    key: Key,
+    items: Option<&[T]>,
+    write: impl FnMut(&mut Object<'_>, &T),
+) {
+    if let Some(items) = items {
+        list(line, key, items, write);
+    }
 }
 
 fn list<T>(
@@ -149,6 +182,7 @@ fn conflict(part: &mut Object<'_>, group: &ConflictGroup, clock: &mut Clock) {
         last,
         message,
         hint,
+        resolvable,
         resolution,
         flapping,
     } = group;
@@ -168,10 +202,8 @@ fn conflict(part: &mut Object<'_>, group: &ConflictGroup, clock: &mut Clock) {
         part.text(key!("message"), message.as_str());
         part.text(key!("hint"), hint.as_deref());
     });
-    part.flag(
-        key!("resolved"),
-        resolution.is_some_and(|resolution| !resolution.open_again),
-    );
+    let resolved = resolution.is_some_and(|resolution| !resolution.open_again);
+    part.flag(key!("resolved"), resolvable.then_some(resolved));
     if let Some(Resolution {
         times,
         took,

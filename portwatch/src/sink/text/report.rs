@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{Paint, lost_reason};
@@ -10,10 +10,11 @@ use crate::{
     errno,
     event::{Endpoint, Errno, Hazard, Time, Transport, Word as _},
     report::{
-        Automatic, ConflictGroup, FailureGroup, Flapping, Gap, Loss, Report, Resolution, Seen,
-        Turnover, WarningGroup, Who,
+        Automatic, ConflictGroup, FailureGroup, Flapping, Gap, Kept, Loss, Report, Resolution,
+        Scope, Seen, Turnover, WarningGroup, Who,
     },
     sink::{digits, escape::Escape},
+    store::keep::Keep,
 };
 
 /// How it is to look.
@@ -38,7 +39,10 @@ pub fn lines(report: &Report, look: &Look) -> Vec<u8> {
     let Report {
         host,
         seen,
+        scope,
         runs,
+        kept,
+        unended,
         conflicts,
         warnings,
         failures,
@@ -47,6 +51,7 @@ pub fn lines(report: &Report, look: &Look) -> Vec<u8> {
         gaps,
         lost,
         more,
+        unnamed,
     } = report;
     let [
         more_conflicts,
@@ -56,19 +61,23 @@ pub fn lines(report: &Report, look: &Look) -> Vec<u8> {
         more_automatic,
         more_gaps,
     ] = *more;
-    page.head(host.as_deref(), *seen, *runs, lost);
+    page.head(host.as_deref(), *seen, scope);
+    page.totals(*seen, *runs, lost);
+    page.kept(*kept);
+    page.unended(*unended);
+    page.unnamed(*unnamed);
     page.section("CONFLICTS", conflicts, more_conflicts, Page::conflict);
     page.section("WARNINGS", warnings, more_warnings, Page::warning);
     page.section("OTHER FAILURES", failures, more_failures, Page::failure);
     page.section(
         "PORTS TAKEN MOST OFTEN",
-        turnover,
+        turnover.as_deref().unwrap_or_default(),
         more_turnover,
         Page::turnover,
     );
     page.section(
         "PORTS CHOSEN BY THE KERNEL, BY PROGRAM",
-        automatic,
+        automatic.as_deref().unwrap_or_default(),
         more_automatic,
         Page::automatic,
     );
@@ -87,16 +96,10 @@ struct Page<'a> {
 const COUNT: usize = 8;
 
 impl Page<'_> {
-    fn head(&mut self, host: Option<&str>, seen: Seen, runs: u64, lost: &[Loss]) {
-        let Seen {
-            events,
-            failures,
-            conflicts,
-            span,
-        } = seen;
+    fn head(&mut self, host: Option<&str>, seen: Seen, scope: &Scope) {
         let mut words = host.map_or_else(String::new, |host| format!("{host}: "));
-        match span {
-            None => words.push_str("nothing happened"),
+        match seen.span {
+            None => words.push_str(&self.nothing(scope)),
             Some((first, last)) => {
                 let length = last.utc.duration_since(first.utc).unsigned_abs();
                 words.push_str(&format!(
@@ -108,6 +111,44 @@ impl Page<'_> {
             }
         }
         self.text(0, &words);
+    }
+
+    /// Where nothing was found, what was looked for.
+    fn nothing(&self, scope: &Scope) -> String {
+        let Scope {
+            since,
+            until,
+            ports,
+        } = scope;
+        let mut words = "nothing happened".to_owned();
+        if let [first, rest @ ..] = &ports[..] {
+            let (low, high) = (first.start(), first.end());
+            words.push_str(&match low == high {
+                true => format!(" on port {low}"),
+                false => format!(" on ports {low}-{high}"),
+            });
+            if !rest.is_empty() {
+                words.push_str(&format!(
+                    " and {} more",
+                    many(rest.len() as u64, "range", "ranges")
+                ));
+            }
+        }
+        for (word, time) in [("since", since), ("before", until)] {
+            if let Some(time) = time {
+                words.push_str(&format!(" {word} {}", self.stamp(*time)));
+            }
+        }
+        words
+    }
+
+    fn totals(&mut self, seen: Seen, runs: u64, lost: &[Loss]) {
+        let Seen {
+            events,
+            failures,
+            conflicts,
+            span: _, // stands above
+        } = seen;
         let lost: u64 = lost.iter().map(|loss| loss.count).sum();
         self.text(
             0,
@@ -119,6 +160,49 @@ impl Page<'_> {
                 many(runs, "start of the recorder", "starts of the recorder"),
             ),
         );
+    }
+
+    /// What there is not may have happened all the same.
+    fn kept(&mut self, kept: Kept) {
+        let Kept { least, filtered } = kept;
+        let what = match least {
+            Some(Keep::Conflicts) => Some("conflicts"),
+            Some(Keep::Failures) => Some("failures"),
+            Some(Keep::All) | None => None,
+        };
+        let passed = "what the recorder's filters let pass";
+        let words = match (what, filtered) {
+            (None, false) => return,
+            (None, true) => format!("kept was only {passed}"),
+            (Some(what), filtered) => {
+                let of = if filtered {
+                    format!(", of {passed}")
+                } else {
+                    String::new()
+                };
+                format!(
+                    "kept were only {what}{of}: how often ports were taken is not known (record --keep all)"
+                )
+            }
+        };
+        self.text(0, &words);
+    }
+
+    fn unended(&mut self, last: Option<Time>) {
+        if let Some(last) = last {
+            let last = self.time(last);
+            self.text(
+                0,
+                &format!("its recorder has not ended: it is at work, or was killed after {last}"),
+            );
+        }
+    }
+
+    fn unnamed(&mut self, count: u64) {
+        if count > 0 {
+            let words = "of kinds that were too many, and happened least often, are not told below";
+            self.text(0, &format!("{} {words}", many(count, "event", "events")));
+        }
     }
 
     fn section<T>(&mut self, title: &str, items: &[T], more: u64, print: fn(&mut Self, &T)) {
@@ -154,6 +238,7 @@ impl Page<'_> {
             last,
             message,
             hint,
+            resolvable,
             resolution,
             flapping,
         } = group;
@@ -168,7 +253,8 @@ impl Page<'_> {
         words.push_str(&format!(" ({}{comma}{rule})", kind.word()));
         self.counted(*count, &words);
         let settled = match resolution {
-            None => "not resolved".to_owned(),
+            None if !resolvable => String::new(),
+            None => "; not resolved".to_owned(),
             Some(Resolution {
                 times,
                 took,
@@ -180,10 +266,10 @@ impl Page<'_> {
                     times => format!(" {times} times, the last time"),
                 };
                 let again = if *open_again { ", and open again" } else { "" };
-                format!("resolved{times}{took}{again}")
+                format!("; resolved{times}{took}{again}")
             }
         };
-        self.text(COUNT, &format!("{}; {settled}", self.span(*first, *last)));
+        self.text(COUNT, &format!("{}{settled}", self.span(*first, *last)));
         if let Some(Flapping { processes, every }) = flapping {
             let every =
                 every.map_or_else(String::new, |every| format!(", one every {}", rough(every)));
@@ -343,7 +429,11 @@ impl Page<'_> {
     }
 
     fn time(&self, time: Time) -> String {
-        let zoned = time.utc.to_zoned(self.look.zone.clone());
+        self.stamp(time.utc)
+    }
+
+    fn stamp(&self, time: Timestamp) -> String {
+        let zoned = time.to_zoned(self.look.zone.clone());
         zoned.strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
 }

@@ -12,6 +12,7 @@ use crate::event::{
     Container, End, Endpoint, Errno, Event, Explanation, Item, Lost, Occupant, Outcome, PortFacts,
     Process, Sighting, Socket, SocketOptions, Start, Task, Time, UnknownReason, Warning,
 };
+use crate::sink::json::SCHEMA;
 use part::Part;
 pub use part::Wrong;
 pub(crate) use part::own_word;
@@ -28,6 +29,11 @@ pub fn line(text: &str) -> Result<Item, Wrong> {
         what: "the line".to_owned(),
     })?;
     let line = Part::root(&value);
+    // Another version may mean other things by the same words.
+    let schema = line.at("schema");
+    if schema.must(schema.text())? != SCHEMA {
+        return Err(schema.wrong());
+    }
     let boot = line.at("time_boot");
     let utc = line.at("time");
     let time = Time {

@@ -88,6 +88,12 @@ pub enum StoreError {
         /// Version of its schema.
         found: i32,
     },
+    /// It was moved or removed while it was written.
+    #[error("{} was moved or removed", path.display())]
+    Moved {
+        /// The file.
+        path: PathBuf,
+    },
     /// It is not what was written.
     #[error("{} is damaged: {what}", path.display())]
     Damaged {
@@ -108,8 +114,12 @@ pub enum StoreError {
 
 impl StoreError {
     /// What SQLite says of a file.
-    pub(super) fn sql(path: &Path, source: rusqlite::Error) -> Self {
+    pub(in crate::store) fn sql(path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
+        let code = source.sqlite_error().map(|error| error.extended_code);
+        if code == Some(rusqlite::ffi::SQLITE_READONLY_DBMOVED) {
+            return Self::Moved { path };
+        }
         let is_broken = matches!(
             source.sqlite_error_code(),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
@@ -146,10 +156,15 @@ impl StoreError {
                 "record to another file with -w FILE".to_owned()
             }
             Self::Newer { .. } => "use that portwatch, or record to another file".to_owned(),
+            Self::Moved { .. } => {
+                "what was recorded is in it, wherever it is; start again to record to a new file"
+                    .to_owned()
+            }
             Self::Damaged { path, .. } => {
                 format!("{}; record to another file with -w FILE", recovery(path))
             }
-            Self::Open { .. } | Self::Empty { .. } | Self::Sql { .. } => return None,
+            Self::Sql { source, .. } => return read_only(source),
+            Self::Open { .. } | Self::Empty { .. } => return None,
         })
     }
 
@@ -178,9 +193,23 @@ impl StoreError {
             | Self::Exposed { .. }
             | Self::Empty { .. }
             | Self::Taken { .. }
-            | Self::Sql { .. } => return None,
+            | Self::Moved { .. } => return None,
+            Self::Sql { source, .. } => return read_only(source),
         })
     }
+}
+
+/// What helps where SQLite cannot put beside the file what it needs there.
+fn read_only(source: &rusqlite::Error) -> Option<String> {
+    let cannot = matches!(
+        source.sqlite_error_code(),
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied)
+    );
+    cannot.then(|| {
+        "the file or its directory cannot be written, or what is beside it (-wal, -shm) cannot be used: run it \
+         with sudo, or copy the file together with its -wal to another place"
+            .to_owned()
+    })
 }
 
 fn recovery(path: &Path) -> String {

@@ -10,7 +10,7 @@ use super::{
     uses::{Pins, Uses},
 };
 use crate::store::{
-    retention::{Holdings, Left, is_too_old},
+    retention::{self, Age, Holdings, Left},
     row::{Id, Table},
 };
 
@@ -120,12 +120,40 @@ impl Database {
             return Ok(());
         };
         let query = "SELECT seq, call, process, time FROM event WHERE seq > ?1 ORDER BY seq";
-        // Conflicts are larger, so that all might be.
-        let is_due = |row: &Row<'_>| Ok(is_too_old(age, time(row.get(3)?), now));
-        while let Some(last) = self.oldest(query, 0, REFUSED, is_due)? {
-            self.expire(0, last, Events::All)?;
+        let age_of =
+            |row: &Row<'_>| Ok::<_, rusqlite::Error>(retention::age(age, time(row.get(3)?), now));
+        loop {
+            // Conflicts are larger, so that all might be.
+            let is_due = |row: &Row<'_>| Ok(age_of(row)? == Age::Old);
+            if let Some(last) = self.oldest(query, self.aged, REFUSED, is_due)? {
+                self.expire(self.aged + 1, last, Events::All)?;
+                continue;
+            }
+            let is_ahead = |row: &Row<'_>| Ok(age_of(row)? == Age::Ahead);
+            match self.last_of(query, self.aged, is_ahead)? {
+                Some(last) => self.aged = last,
+                None => break,
+            }
         }
         self.expire_old_notes(age, now)
+    }
+
+    /// The last of the rows, from the first on, of which that is true.
+    fn last_of(
+        &self,
+        query: &str,
+        after: Id,
+        is_so: impl Fn(&Row<'_>) -> rusqlite::Result<bool>,
+    ) -> rusqlite::Result<Option<Id>> {
+        let mut last = None;
+        let mut statement = self.connection.prepare_cached(query)?;
+        let mut rows = statement.query([after])?;
+        while let Some(row) = rows.next()?
+            && is_so(row)?
+        {
+            last = Some(row.get(0)?);
+        }
+        Ok(last)
     }
 
     /// The last of the rows, from the oldest on, that are due and may be removed in one transaction;

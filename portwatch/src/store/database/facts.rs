@@ -1,6 +1,10 @@
 //! What sums are made of, out of a file: no more of a row than they need, for there may be millions.
 
-use std::{collections::VecDeque, net::IpAddr, num::NonZeroUsize};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    num::NonZeroUsize,
+};
 
 use lru::LruCache;
 use rusqlite::{Row as SqlRow, Transaction};
@@ -11,8 +15,8 @@ use super::{
     read::{Known, Trouble, note},
 };
 use crate::{
-    event::{Hazard, Kind, Overlap, Reason, Time},
-    report::{Alarm, Cause, Fact, Summary, WhoId},
+    event::{Hazard, Kind, Overlap, Reason, Time, identity},
+    report::{Alarm, Cause, Fact, Keeping, Summary, WhoId},
     store::{decode, row::Id, schema},
 };
 
@@ -37,8 +41,15 @@ struct Refusal {
     unit: Option<String>,
 }
 
-/// Processes by their number: the program's number and the pid.
-type Callers = LruCache<Id, (WhoId, u32)>;
+/// Processes by their number.
+type Callers = LruCache<Id, Caller>;
+
+#[derive(Clone, Copy)]
+struct Caller {
+    who: WhoId,
+    program: u64,
+    pid: u32,
+}
 
 impl Reader {
     /// Sums everything up.
@@ -119,28 +130,24 @@ fn piece_of(
         .prepare_cached("SELECT * FROM note WHERE seq > ?1 AND seq <= ?2 ORDER BY seq")?
         .query_map((after, last), note)?
         .collect::<rusqlite::Result<VecDeque<_>>>()?;
-    let mut alive = if version < schema::ALIVE {
-        VecDeque::new()
+    let mut runs = if version < schema::RUN {
+        HashMap::new()
     } else {
         transaction
             .prepare_cached(
-                "SELECT seq, time, time_boot FROM alive WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
+                "SELECT seq, keep, filtered, time, time_boot FROM run WHERE seq > ?1 AND seq <= ?2",
             )?
-            .query_map((after, last), sign_of_life)?
-            .collect::<rusqlite::Result<VecDeque<_>>>()?
+            .query_map((after, last), run)?
+            .collect::<rusqlite::Result<HashMap<_, _>>>()?
     };
     let mut tell = |summary: &mut Summary, before: Id| {
-        let mut was_alive = |summary: &mut Summary, before: Id| {
-            while let Some((_, time)) = alive.pop_front_if(|(seq, _)| *seq < before) {
-                summary.alive(time);
-            }
-        };
         while let Some(note) = notes.pop_front_if(|note| note.seq < before) {
             let item = decode::note(&note).map_err(|wrong| Trouble::row(note.seq, &wrong))?;
-            was_alive(summary, note.seq);
             summary.item(&item);
+            if let Some(keeping) = runs.remove(&note.seq) {
+                summary.keeping(keeping);
+            }
         }
-        was_alive(summary, before);
         Ok::<_, Trouble>(())
     };
 
@@ -158,15 +165,17 @@ fn piece_of(
         let call = known
             .call(transaction, row.get(3)?)?
             .ok_or_else(|| absent("call"))?;
-        let (who, pid) = number(transaction, known, callers, row.get(4)?, summary)?
-            .ok_or_else(|| absent("process"))?;
+        let Caller { who, program, pid } =
+            number(transaction, known, callers, row.get(4)?, summary)?
+                .ok_or_else(|| absent("process"))?;
         let refusal = conflict.as_ref().map(|conflict| &conflict.what);
         let holder = match refusal.and_then(|refusal| Some((refusal.holder?, &refusal.unit))) {
-            None => None,
+            None => (None, None),
             Some((id, unit)) => {
                 let holder = known.occupant(transaction, id)?;
                 let holder = holder.ok_or_else(|| absent("holder"))?;
-                Some(summary.holder(&holder, unit.as_deref()))
+                let pid = holder.task.pid;
+                (Some(summary.holder(&holder, unit.as_deref())), Some(pid))
             }
         };
         let boot: i64 = row.get(2)?;
@@ -182,14 +191,16 @@ fn piece_of(
             address: call.local,
             port: row.get(5)?,
             auto_port: call.auto_port,
-            peer: peer(row, call.outcome.is_failure())?,
+            peer: peer(row, call.outcome.is_failure() || summary.has_ports())?,
             who,
+            program,
             pid,
             cause: conflict.as_ref().map(|conflict| Cause {
                 kind: conflict.what.kind,
                 overlap: conflict.what.overlap,
                 reason: conflict.what.reason,
-                holder,
+                holder: holder.0,
+                holder_pid: holder.1,
                 message: &conflict.message,
                 hint: conflict.hint.as_deref(),
             }),
@@ -205,17 +216,24 @@ fn piece_of(
     Ok(Some(last))
 }
 
-/// That a recorder was there, at a row.
-fn sign_of_life(row: &SqlRow<'_>) -> rusqlite::Result<(Id, Time)> {
-    let boot: i64 = row.get(2)?;
-    let utc = time(row.get(1)?);
-    let boot = boot.cast_unsigned();
-    Ok((row.get(0)?, Time { boot, utc }))
+/// What a run kept, by its start.
+fn run(row: &SqlRow<'_>) -> rusqlite::Result<(Id, Keeping)> {
+    let utc: Option<i64> = row.get("time")?;
+    let boot: Option<i64> = row.get("time_boot")?;
+    let keeping = Keeping {
+        keep: word(row, "keep")?,
+        filtered: row.get("filtered")?,
+        alive: utc.zip(boot).map(|(utc, boot)| Time {
+            boot: boot.cast_unsigned(),
+            utc: time(utc),
+        }),
+    };
+    Ok((row.get("seq")?, keeping))
 }
 
-/// Whom a connect that failed was for; of others nobody asks, and to read it takes time.
-fn peer(row: &SqlRow<'_>, is_failure: bool) -> rusqlite::Result<(Option<IpAddr>, Option<u16>)> {
-    if !is_failure {
+/// Whom a connect was for, where somebody asks: to read it takes time.
+fn peer(row: &SqlRow<'_>, is_asked: bool) -> rusqlite::Result<(Option<IpAddr>, Option<u16>)> {
+    if !is_asked {
         return Ok((None, None));
     }
     Ok((address(row, "peer_address")?, row.get(6)?))
@@ -246,13 +264,17 @@ fn number(
     callers: &mut Callers,
     id: Id,
     summary: &mut Summary,
-) -> rusqlite::Result<Option<(WhoId, u32)>> {
+) -> rusqlite::Result<Option<Caller>> {
     if let Some(found) = callers.get(&id) {
         return Ok(Some(*found));
     }
     let found = known.occupant(transaction, id)?;
     Ok(found.map(|occupant| {
-        let found = (summary.who(&occupant), occupant.task.pid);
+        let found = Caller {
+            who: summary.who(&occupant),
+            program: identity(&occupant.task, &occupant.process),
+            pid: occupant.task.pid,
+        };
         callers.put(id, found);
         found
     }))

@@ -14,7 +14,7 @@ use crate::{
     sink::json::stored,
     store::{
         decode,
-        retention::{Footprint, is_too_old},
+        retention::{self, Age, Footprint},
         row::{Id, Note},
     },
 };
@@ -23,8 +23,11 @@ impl Database {
     /// The oldest notes go, those before an event, as many as one transaction takes; of what was lost
     /// the sum stays.
     pub(super) fn expire_notes(&mut self, before: Option<Id>) -> rusqlite::Result<()> {
-        let is_due = |note: &Note| before.is_none_or(|event| note.seq < event);
-        self.forget(true, is_due).map(drop)
+        let fate = |note: &Note| match before {
+            Some(event) if note.seq >= event => Fate::Last,
+            _ => Fate::Goes,
+        };
+        self.forget(true, fate).map(drop)
     }
 
     /// Those go that are too old.
@@ -33,13 +36,18 @@ impl Database {
         age: Duration,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        while self.forget(false, |note| is_too_old(age, note.utc, now))? {}
+        let fate = |note: &Note| match retention::age(age, note.utc, now) {
+            Age::Old => Fate::Goes,
+            Age::Ahead => Fate::Stays,
+            Age::Young => Fate::Last,
+        };
+        while self.forget(false, fate)? {}
         Ok(())
     }
 
     /// Replaces notes that are due, from the oldest on, by what is kept of them; the value is whether
     /// any of them went. `noted` moves on in any case.
-    fn forget(&mut self, sums_up: bool, is_due: impl Fn(&Note) -> bool) -> rusqlite::Result<bool> {
+    fn forget(&mut self, sums_up: bool, fate: impl Fn(&Note) -> Fate) -> rusqlite::Result<bool> {
         let mut kept = Kept::default();
         let mut footprint = Footprint::default();
         let mut taken = 0;
@@ -51,13 +59,17 @@ impl Database {
             while let Some(row) = rows.next()? {
                 let next = note(row)?;
                 let is_enough = last > self.noted && !footprint.fits(self.shares);
-                if !is_due(&next) || is_enough {
+                let fate = fate(&next);
+                if fate == Fate::Last || is_enough {
                     break;
                 }
                 taken += 1;
                 last = next.seq;
                 footprint.bytes += next.size();
-                kept.take(next, sums_up);
+                match fate {
+                    Fate::Stays => kept.whole.push(next),
+                    Fate::Goes | Fate::Last => kept.take(next, sums_up),
+                }
             }
         }
         let kept = kept.notes();
@@ -73,7 +85,7 @@ impl Database {
             // What is said of a run goes with its start.
             if let Some(start) = kept.iter().find(|note| note.name == "start") {
                 transaction
-                    .prepare_cached("DELETE FROM alive WHERE seq < ?1")?
+                    .prepare_cached("DELETE FROM run WHERE seq < ?1")?
                     .execute([start.seq])?;
             }
             for note in &kept {
@@ -86,6 +98,17 @@ impl Database {
     }
 }
 
+/// What becomes of a note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It goes, but for what is kept of it.
+    Goes,
+    /// It stays as it is.
+    Stays,
+    /// It stays, and so do all behind it.
+    Last,
+}
+
 /// What is kept of notes.
 #[derive(Default)]
 struct Kept {
@@ -94,6 +117,7 @@ struct Kept {
     end: Option<Note>,
     /// What was lost, in one note for each reason, where it was lost last.
     losses: HashMap<LostReason, (Id, Lost)>,
+    whole: Vec<Note>,
 }
 
 impl Kept {
@@ -117,7 +141,12 @@ impl Kept {
     }
 
     fn notes(self) -> Vec<Note> {
-        let Self { start, end, losses } = self;
+        let Self {
+            start,
+            end,
+            losses,
+            whole,
+        } = self;
         let losses = losses.into_values().filter_map(|(seq, lost)| {
             let Time { boot, utc } = lost.time;
             let json = stored::note(&Item::Lost(lost))?;
@@ -129,6 +158,11 @@ impl Kept {
                 json,
             })
         });
-        start.into_iter().chain(end).chain(losses).collect()
+        whole
+            .into_iter()
+            .chain(start)
+            .chain(end)
+            .chain(losses)
+            .collect()
     }
 }

@@ -191,7 +191,7 @@ fn set_up(path: &Path, file: &File, metadata: &Metadata) -> Result<Ready, StoreE
         return Err(failed(io::Error::other("it was replaced meanwhile")));
     }
     let upgraded = prepare(path, &mut connection)?;
-    if has_log {
+    if has_log || header.is_some_and(|header| header.is_open) {
         check_all(path, &connection)?;
     }
     let remembered = remember(&connection).map_err(sql)?;
@@ -241,6 +241,10 @@ pub(super) fn check_header(
         })?;
     match identity::of(&bytes) {
         Identity::Empty => Ok(None),
+        Identity::Own(header) if header.version < 0 => Err(StoreError::Damaged {
+            path: path.to_owned(),
+            what: format!("there is no schema {}", header.version),
+        }),
         Identity::Own(header) if header.version > schema::version() => Err(StoreError::Newer {
             path: path.to_owned(),
             found: header.version,

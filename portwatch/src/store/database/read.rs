@@ -38,6 +38,8 @@ pub struct Reader {
     pub(super) after: Id,
     /// Of its schema: an older one is read as it is.
     pub(super) version: i32,
+    /// It was not closed, and there is no log beside it.
+    is_cut: bool,
 }
 
 /// Rows that others refer to, of those that were read last.
@@ -111,11 +113,14 @@ impl Reader {
             });
         }
         let has_log = fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0);
-        if check_header(path, &file, metadata.len(), has_log)?.is_none() && !has_log {
+        let header = check_header(path, &file, metadata.len(), has_log)?;
+        if header.is_none() && !has_log {
             return Err(StoreError::Empty {
                 path: path.to_owned(),
             });
         }
+        // An empty one is that of a recorder at work.
+        let is_cut = !log_of(path).exists() && header.is_some_and(|header| header.is_open);
         drop(file);
         let sql = |source| StoreError::sql(path, source);
         let connection = connect(path).map_err(sql)?;
@@ -139,7 +144,29 @@ impl Reader {
             path,
             after: 0,
             version: found,
+            is_cut,
         })
+    }
+
+    /// Whether what came last may be missing: its recorder has not closed it, and the log that belongs to
+    /// it is not there. One that was killed leaves its log; a copy of the file alone has none.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Leaves out all but so many rows at the end.
+    ///
+    /// # Errors
+    /// When the file is damaged.
+    pub fn skip_to_last(&mut self, rows: Id) -> Result<(), StoreError> {
+        let query = "SELECT coalesce(max(seq), 0) FROM event";
+        let last: Id = self
+            .connection
+            .query_row(query, [], |row| row.get(0))
+            .map_err(|source| StoreError::sql(&self.path, source))?;
+        self.after = self.after.max(last - rows);
+        Ok(())
     }
 
     /// The next items, in their order; none at the end.
@@ -153,6 +180,7 @@ impl Reader {
             path,
             after,
             version: _, // the same in all of them
+            is_cut: _,
         } = self;
         let piece = connection
             .transaction()

@@ -16,8 +16,9 @@ use super::{
     uses::{Pins, Uses},
 };
 use crate::{
-    event::Time,
+    event::{Time, Word as _},
     store::{
+        keep::Keep,
         retention::{self, Bounds, Class, Shares, Step},
         row::{Entry, Id},
     },
@@ -38,9 +39,13 @@ pub struct Database {
     pub(super) cursor: Id,
     /// Up to here no note is left but those that are kept to the last.
     pub(super) noted: Id,
-    /// The last row that this recorder wrote, and the one at which it last said that it was alive.
-    last: Option<Id>,
-    said: Option<Id>,
+    /// What is kept.
+    pub(super) keep: Keep,
+    pub(super) filtered: bool,
+    /// The start of this run, once it is written.
+    run: Option<Id>,
+    /// Up to here nothing is left that is older than it may be, but what a clock that was ahead wrote.
+    pub(super) aged: Id,
 }
 
 /// Why entries were not written.
@@ -89,8 +94,10 @@ impl Database {
             pins,
             cursor: 0,
             noted: 0,
-            last: None,
-            said: None,
+            keep: Keep::All,
+            filtered: false,
+            run: None,
+            aged: 0,
         })
     }
 
@@ -137,6 +144,10 @@ impl Database {
         if is_there {
             return Ok(());
         }
+        // Whoever has the file under its new name has all of it. If it cannot be had, so be it.
+        let _ = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY_DBMOVED);
         let words = Some("the file was moved or removed".to_owned());
         Err(rusqlite::Error::SqliteFailure(code, words))
@@ -149,6 +160,11 @@ impl Database {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         insert(&transaction, entries, &mut uses)?;
+        for start in entries.iter().filter_map(Entry::start) {
+            transaction
+                .prepare_cached("INSERT INTO run (seq, keep, filtered) VALUES (?1, ?2, ?3)")?
+                .execute(params![start, self.keep.word(), self.filtered])?;
+        }
         change(&transaction, &uses)?;
         for entry in entries {
             if let Entry::Release(table, id) = entry {
@@ -159,7 +175,7 @@ impl Database {
         }
         transaction.commit()?;
         entries.iter().for_each(|entry| self.pins.note(entry));
-        self.last = entries.iter().rev().find_map(Entry::seq).or(self.last);
+        self.run = entries.iter().rev().find_map(Entry::start).or(self.run);
         Ok(())
     }
 
@@ -169,24 +185,24 @@ impl Database {
     /// # Errors
     /// When it could not be written.
     pub fn alive(&mut self, now: Time) -> Result<(), Unwritten> {
-        let Some(last) = self.last else {
+        let Some(run) = self.run else {
             return Ok(());
         };
         self.relieve_log()?;
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction
-            .prepare_cached("DELETE FROM alive WHERE seq = ?1")?
-            .execute([self.said])?;
-        transaction
-            .prepare_cached(
-                "INSERT OR REPLACE INTO alive (seq, time, time_boot) VALUES (?1, ?2, ?3)",
-            )?
-            .execute(params![last, nanoseconds(now.utc), now.boot.cast_signed()])?;
-        transaction.commit()?;
-        self.said = Some(last);
+        self.connection
+            .prepare_cached("UPDATE run SET time = ?2, time_boot = ?3 WHERE seq = ?1")?
+            .execute(params![run, nanoseconds(now.utc), now.boot.cast_signed()])?;
+        // There is time now; what is in the file need not be looked for in the log. A reader that keeps
+        // some of it there is none the worse.
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         Ok(())
+    }
+
+    /// What is written about each run that begins from now on.
+    pub const fn keeps(&mut self, keep: Keep, filtered: bool) {
+        self.keep = keep;
+        self.filtered = filtered;
     }
 
     /// Makes room for entries of so many bytes; the value is whether anything had to go.

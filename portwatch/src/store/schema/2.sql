@@ -1,6 +1,8 @@
--- That a recorder was still there, with nothing to keep: a row for each run, by the row it was at.
-CREATE TABLE alive (
-    seq INTEGER PRIMARY KEY,
-    time INTEGER NOT NULL,
-    time_boot INTEGER NOT NULL
+-- What each run of the recorder kept, and when it was last there with nothing to keep.
+CREATE TABLE run (
+    seq INTEGER PRIMARY KEY REFERENCES note,
+    keep TEXT NOT NULL,
+    filtered INTEGER NOT NULL,
+    time INTEGER,
+    time_boot INTEGER
 ) STRICT;

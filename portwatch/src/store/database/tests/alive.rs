@@ -54,7 +54,7 @@ fn a_recorder_with_nothing_to_keep_is_known_to_have_been_there() {
     );
     let connection = Connection::open(&path).unwrap();
     let rows: i64 = connection
-        .query_row("SELECT count(*) FROM alive", [], |row| row.get(0))
+        .query_row("SELECT count(*) FROM run", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(rows, 2, "one a run");
+    assert_eq!(rows, 4, "one each");
 }

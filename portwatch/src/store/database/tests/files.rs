@@ -148,3 +148,69 @@ fn the_mark_is_in_the_file() {
             if header.version == schema::version() && header.length == bytes.len() as u64
     ));
 }
+
+#[test]
+fn one_that_is_moved_while_it_is_written_has_everything_under_its_new_name() {
+    let (_folder, path) = folder();
+    let Opened {
+        mut database,
+        mut encoder,
+        ..
+    } = open(&path, BOUNDS).unwrap();
+    let mut entries = Vec::new();
+    for item in everything() {
+        encoder.item(&item, &mut entries);
+    }
+    write(&mut database, &entries);
+    let moved = path.with_extension("1");
+    fs::rename(&path, &moved).unwrap();
+    let error = database.write(&[], Timestamp::now()).unwrap_err();
+    let Unwritten::Broken(error) = error else {
+        panic!("{error:?}");
+    };
+    let error = StoreError::sql(&path, error);
+    assert!(matches!(error, StoreError::Moved { .. }), "{error}");
+    drop(database);
+    // What SQLite keeps beside it still has the old name.
+    assert_eq!(json(&items(&moved)), json(&everything()));
+}
+
+#[test]
+fn a_copy_without_its_log_is_told_to_be_one() {
+    let (_folder, path) = folder();
+    let Opened { mut database, .. } = open(&path, BOUNDS).unwrap();
+    write(&mut database, &[]);
+    assert!(
+        !Reader::open(&path).unwrap().is_cut(),
+        "its recorder is at work"
+    );
+    let copy = path.with_extension("copy");
+    database.relieve_log().unwrap();
+    let connection = Connection::open(&path).unwrap();
+    connection
+        .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        .unwrap();
+    fs::copy(&path, &copy).unwrap();
+    assert!(Reader::open(&copy).unwrap().is_cut());
+    drop(connection);
+    database.close().unwrap();
+    assert!(!Reader::open(&path).unwrap().is_cut());
+}
+
+#[test]
+fn a_page_that_is_broken_is_found_before_a_recorder_goes_on_with_it() {
+    let (_folder, path) = folder();
+    record(&path, BOUNDS, &everything());
+    let connection = Connection::open(&path).unwrap();
+    // As one is left that was not closed, and read by somebody who may write since.
+    connection
+        .pragma_update(None, "journal_mode", "WAL")
+        .unwrap();
+    drop(connection);
+    let mut bytes = fs::read(&path).unwrap();
+    let half = bytes.len() / 2 / 4096 * 4096;
+    bytes[half..half + 4096].fill(0xa5);
+    fs::write(&path, bytes).unwrap();
+    let error = open(&path, BOUNDS).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+}

@@ -154,3 +154,33 @@ fn what_is_too_old_goes_whatever_it_is() {
         .unwrap();
     assert_eq!(calls, 0, "the next one knows that nothing needs them");
 }
+
+/// A board that has no clock of its own starts in the past, or had been ahead.
+#[test]
+fn a_clock_that_is_wrong_costs_nothing_but_what_is_old_by_its_own_time() {
+    let (_folder, path) = folder();
+    let at = |port: u16, utc: Timestamp| {
+        let mut bind = sample::sighting(Op::Bind, &format!("0.0.0.0:{port}"));
+        bind.time.utc = utc;
+        sample::event(bind)
+    };
+    let now = Timestamp::now();
+    let hour = std::time::Duration::from_secs(3600);
+    let stream = [
+        at(1, now + 48 * hour),
+        at(2, now - 1000 * hour),
+        at(3, now + 72 * hour),
+        at(4, now),
+    ];
+    record(&path, BOUNDS, &stream);
+    let aged = Bounds {
+        age: Some(24 * hour),
+        ..BOUNDS
+    };
+    record(&path, aged, &[at(5, now)]);
+    let [first, _, third, fourth] = stream;
+    assert_eq!(
+        json(&items(&path)),
+        json(&[first, third, fourth, at(5, now)])
+    );
+}
