@@ -84,7 +84,8 @@ struct Open {
     since: Time,
     /// The groups it is of.
     keys: Vec<Key>,
-    /// Who had it the last time.
+    /// Who was refused the last time, and who had it.
+    loser: u32,
     holder: Option<u32>,
 }
 
@@ -140,8 +141,10 @@ impl Conflicts {
         let open = self.open.get_or_insert_mut(wanted, || Open {
             since: fact.time,
             keys: Vec::new(),
+            loser: fact.pid,
             holder: None,
         });
+        open.loser = fact.pid;
         open.holder = cause.holder_pid;
         if !open.keys.contains(&key) {
             open.keys.push(key);
@@ -157,7 +160,8 @@ impl Conflicts {
             return;
         };
         // Where several processes run one program, the one that had it all the time resolves nothing.
-        if (self.open.peek(&wanted)).is_none_or(|open| open.holder == Some(fact.pid)) {
+        let is_holder = |open: &Open| open.holder == Some(fact.pid) && open.loser != fact.pid;
+        if self.open.peek(&wanted).is_none_or(is_holder) {
             return;
         }
         let Some(Open { since, keys, .. }) = self.open.pop(&wanted) else {

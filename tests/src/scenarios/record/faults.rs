@@ -150,5 +150,5 @@ pub(super) fn record_without_its_file_ends(bench: &Bench) -> Result<()> {
     });
     let output = recorder.end(libc::SIGKILL)?;
     ended?;
-    refused(&output, "the file was moved or removed")
+    refused(&output, "removed.pwdb was moved or removed")
 }
