@@ -430,6 +430,12 @@ pub struct Losses {
 }
 
 impl Losses {
+    /// Whether the kernel lets them be read.
+    #[must_use]
+    pub fn are_readable(&self) -> bool {
+        self.map.get(&0, 0).is_ok()
+    }
+
     /// What was lost since the last call, by reason.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use crate::sys::{
+    capabilities::{self, Way},
     sock::{Kind, Sock},
     task,
 };
@@ -59,8 +60,13 @@ pub(crate) enum Helper {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Runs a program as nobody, with no capabilities.
+    /// Runs a program as nobody, with no capabilities but these.
     AsNobody {
+        #[arg(long = "with", value_name = "CAP")]
+        capabilities: Vec<String>,
+        /// The program's file is to give them.
+        #[arg(long)]
+        by_file: bool,
         program: OsString,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
@@ -110,8 +116,14 @@ pub(crate) fn run(helper: Helper) -> Result<ExitCode> {
             crate::sys::mount::hide_processes()?;
             return Err(Command::new(program).args(args).exec().into());
         }
-        Helper::AsNobody { program, args } => {
-            task::become_user(65534)?;
+        Helper::AsNobody {
+            capabilities,
+            by_file,
+            program,
+            args,
+        } => {
+            let way = if by_file { Way::File } else { Way::Ambient };
+            capabilities::become_user_with(65534, &capabilities, way)?;
             return Err(Command::new(program).args(args).exec().into());
         }
     }

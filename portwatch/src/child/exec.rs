@@ -17,6 +17,7 @@ use std::{
 };
 
 use super::caller::{Credentials, RunAs};
+use crate::host::privilege::sets::Sets;
 
 /// Where PATH is not set (execvp(3)).
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -275,21 +276,8 @@ unsafe fn restore_signals() {
 
 /// Clears permitted, effective and inheritable, and with them ambient (capabilities(7)): a change
 /// of user leaves the inheritable ones, and without one file capabilities are still there.
-unsafe fn give_up_capabilities() -> bool {
-    /// `struct __user_cap_header_struct`
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: c_int,
-    }
-    let header = Header {
-        version: 0x2008_0522, // _LINUX_CAPABILITY_VERSION_3, include/uapi/linux/capability.h
-        pid: 0,
-    };
-    // Two of `struct __user_cap_data_struct`, three words each.
-    let data = [0u32; 6];
-    // SAFETY: both are laid out as that version wants them, and only read.
-    unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) == 0 }
+fn give_up_capabilities() -> bool {
+    Sets::default().put_in_force().is_ok()
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! What `trace` and `record` share: the loop from the ring to the sink. They differ in the sink.
 
 mod attach;
+mod confine;
 mod older;
 mod stream;
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use nix::sys::signal::Signal as Signo;
@@ -29,6 +30,7 @@ use crate::{
     stderr::say,
     store::writer::Pulse,
 };
+use confine::Needs;
 use stream::{News, Rest, Stream};
 
 /// Who wants to know how the loop fares: a service manager, for one.
@@ -43,6 +45,11 @@ pub(super) trait Attendant {
 
     /// The loop goes round.
     fn tick(&mut self) {}
+
+    /// A directory in which something is to be removed at the end.
+    fn directory(&self) -> Option<&Path> {
+        None
+    }
 
     /// What takes the items, where that may end before the stream does.
     fn pulse(&self) -> Option<Pulse> {
@@ -111,6 +118,14 @@ async fn live<F: FnOnce() -> io::Result<Box<dyn Sink>>>(
             Ok(loaded)
         },
     )?;
+    let mut losses = loaded.losses();
+    let older = older::ask(&mut loaded, &plan);
+    // Before there is another thread: of the sink, or one that looks into a namespace.
+    let needs = Needs {
+        command: child.is_some(),
+        directory: attendant.directory(),
+    };
+    confine::confine(&needs, &losses, &say)?;
     let enricher = Enricher::new(enrich::Options {
         numeric: options.output.numeric,
         args: options.args,
@@ -126,7 +141,6 @@ async fn live<F: FnOnce() -> io::Result<Box<dyn Sink>>>(
     };
     let mut ring = Ring::new(loaded.take_ring()?).context("cannot watch the ring buffer")?;
     let sink = quietly(open(), options)?;
-    let mut losses = loaded.losses();
     let mut stream = Stream::new(
         sink,
         enricher,
@@ -135,7 +149,7 @@ async fn live<F: FnOnce() -> io::Result<Box<dyn Sink>>>(
         move || losses.since_last(),
     );
     quietly(stream.start(plan.backend), options)?;
-    older::look_up(&mut stream, &mut loaded, &plan, &say);
+    older::look_up(&mut stream, older, &say);
     say.verified(|| loaded.verified(&plan));
     give_back_memory();
     attendant.ready();

@@ -43,7 +43,12 @@ pub fn run(options: &RecordOptions) -> Result<u8, Failure> {
     let mut trace = options.trace.clone();
     trace.output.destination = Destination::File(path.clone());
     let writing = Writing::default();
-    let mut service = Service::new(Rc::clone(&writing));
+    // Of a file name alone it is the empty path.
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new(".")).to_owned();
+    let mut service = Service::new(Rc::clone(&writing), directory);
     live::run(&trace, &mut service, || {
         let opened = database::open(&path, options.bounds).map_err(Failure::cannot_record)?;
         let keeper = keeper(&opened, options)?;

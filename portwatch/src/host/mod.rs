@@ -11,3 +11,4 @@ pub mod lockdown;
 pub mod namespaces;
 pub mod privilege;
 pub mod probe;
+pub mod profile;

@@ -1,13 +1,19 @@
 //! What this process may do: capabilities, user namespace, seccomp.
 
+pub mod features;
+pub mod sets;
+
 use std::{fmt, fs};
 
-/// A capability that tracing needs or profits from (capabilities(7)).
+/// A capability that portwatch has a use for (capabilities(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "capabilities(7), and `purpose` below")]
 pub enum Capability {
+    DacOverride = 1,
     DacReadSearch = 2,
+    Kill = 5,
+    SetPcap = 8,
     NetAdmin = 12,
     SysPtrace = 19,
     SysAdmin = 21,
@@ -17,7 +23,7 @@ pub enum Capability {
 }
 
 impl Capability {
-    /// All of them, the most needed first.
+    /// Those by which a trace tells more, the most needed first.
     pub const ALL: [Self; 7] = [
         Self::Bpf,
         Self::Perfmon,
@@ -35,29 +41,16 @@ impl Capability {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::DacOverride => "CAP_DAC_OVERRIDE",
             Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
+            Self::Kill => "CAP_KILL",
+            Self::SetPcap => "CAP_SETPCAP",
             Self::NetAdmin => "CAP_NET_ADMIN",
             Self::SysPtrace => "CAP_SYS_PTRACE",
             Self::SysAdmin => "CAP_SYS_ADMIN",
             Self::SysResource => "CAP_SYS_RESOURCE",
             Self::Perfmon => "CAP_PERFMON",
             Self::Bpf => "CAP_BPF",
-        }
-    }
-
-    /// What portwatch needs it for.
-    #[must_use]
-    pub const fn purpose(self) -> &'static str {
-        match self {
-            Self::Bpf => "to load programs and maps",
-            Self::Perfmon => "to attach programs and to read kernel memory",
-            Self::SysAdmin => {
-                "to read the port range and interface names of other network namespaces"
-            }
-            Self::SysPtrace => "to look at other users' processes through /proc",
-            Self::DacReadSearch => "to name the cgroup of a process that is already gone",
-            Self::NetAdmin => "to see every attribute of other users' sockets through sock_diag",
-            Self::SysResource => "to raise the memory-lock limit on kernels before 5.11",
         }
     }
 }
@@ -83,6 +76,18 @@ impl CapabilitySet {
                 && self.contains(Capability::SysAdmin))
     }
 
+    /// Those that are in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// This set without those.
+    #[must_use]
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
     /// Those of `wanted` that the holder of this set lacks, in that order.
     #[must_use]
     pub fn lacking(self, wanted: &[Capability]) -> Vec<Capability> {
@@ -91,6 +96,13 @@ impl CapabilitySet {
             .copied()
             .filter(|&capability| !self.allows(capability))
             .collect()
+    }
+}
+
+impl FromIterator<Capability> for CapabilitySet {
+    fn from_iter<T: IntoIterator<Item = Capability>>(capabilities: T) -> Self {
+        let bits = capabilities.into_iter().map(|one| 1 << (one as u8));
+        Self(bits.fold(0, |set, bit: u64| set | bit))
     }
 }
 
@@ -173,8 +185,7 @@ impl Privileges {
         }
         let missing = self.missing_required();
         if !missing.is_empty() {
-            let names: Vec<&str> = missing.iter().map(|c| c.as_str()).collect();
-            let names = names.join(" and ");
+            let names = names(&missing);
             let never: Vec<Capability> = self.bounding.lacking(&Capability::REQUIRED);
             if !never.is_empty() && self.uid == 0 {
                 add(
@@ -198,6 +209,13 @@ impl Privileges {
         }
         obstacles
     }
+}
+
+/// Their names, in a sentence.
+#[must_use]
+pub fn names(capabilities: &[Capability]) -> String {
+    let names: Vec<&str> = capabilities.iter().map(|one| one.as_str()).collect();
+    names.join(" and ")
 }
 
 /// Something in the way, and the way round it.

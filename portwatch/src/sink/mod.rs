@@ -9,6 +9,7 @@ pub mod text;
 
 mod clock;
 mod digits;
+mod file;
 mod kept;
 mod options;
 mod pending;
@@ -132,12 +133,7 @@ pub fn reserve(destination: &Destination) -> Result<File, OpenError> {
     match destination {
         Destination::Stdout => duplicate(io::stdout(), "standard output"),
         Destination::Stderr => duplicate(io::stderr(), "standard error"),
-        Destination::File(path) => File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(|source| cannot_write(path, source)),
+        Destination::File(path) => file::open(path).map_err(|source| cannot_write(path, source)),
     }
 }
 

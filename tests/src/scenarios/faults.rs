@@ -36,7 +36,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
 pub(super) const SESSIONS: &[Session] = sessions![fault_processes_are_hidden];
 
 /// Workloads of sessions.
-pub(super) const PARTS: &[Scenario] = scenarios![hidden_holder, hidden_conflicts];
+pub(super) const PARTS: &[Scenario] = scenarios![hidden_holder, hidden_conflicts, refused_by_older];
 
 pub(super) const ROLES: &[Role] = roles![becomes_another, leaves_it_behind, crowd, listens];
 
@@ -236,6 +236,13 @@ fn hidden_conflicts(s: &mut Script) -> Result<()> {
         .judged(("listener", "exact", "no_reuse"))
         .holders_total(1)
         .says(&[&format!("held by newer (pid {}", kept.me.pid)]);
+    Ok(())
+}
+
+/// Meets the one that was there before portwatch, and nothing is asked of the line but to be there.
+fn refused_by_older(s: &mut Script) -> Result<()> {
+    let late = s.socket(Kind::Tcp4)?;
+    s.bind(&late, (LO4, PORT)).fails(Errno::EADDRINUSE)?;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ mod looked_up;
 mod older;
 mod parity;
 mod policy;
+mod privilege;
 mod process;
 pub(crate) mod puzzles;
 mod record;
@@ -87,6 +88,7 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         lifecycle::ALL,
         command::ALL,
         refusals::ALL,
+        privilege::ALL,
         filters::ALL,
         older::ALL,
         faults::SESSIONS,

@@ -15,6 +15,7 @@ use crate::{
         lockdown::Lockdown,
         namespaces::ContainerHints,
         privilege::Privileges,
+        profile,
     },
     load::{self, FilterValues},
     plan::{self, Attach, Facts, PREFERENCE},
@@ -29,6 +30,8 @@ pub(super) struct Findings {
     pub(super) kernel: Result<Kernel, BtfError>,
     /// Of this process.
     pub(super) privileges: Option<Privileges>,
+    /// Whether the kernel has seccomp filters and portwatch one for this architecture.
+    pub(super) confinable: bool,
     /// `None`: the kernel has no lockdown, or does not tell us.
     pub(super) lockdown: Option<Lockdown>,
     /// Before it was raised.
@@ -72,6 +75,7 @@ pub(super) fn gather() -> Findings {
             }
         }),
         privileges: Privileges::read(),
+        confinable: profile::is_available(),
         lockdown: Lockdown::read(),
         memlock,
         unprivileged_bpf: UnprivilegedBpf::read(),

@@ -12,7 +12,10 @@ use crate::{
         limits::Limit,
         lockdown::Lockdown,
         namespaces::ContainerHints,
-        privilege::{Capability, Privileges},
+        privilege::{
+            Capability, Privileges,
+            features::{self, Row},
+        },
     },
 };
 
@@ -35,6 +38,8 @@ struct Document<'a> {
     fields: Vec<FieldPart>,
     #[serde(skip_serializing_if = "Option::is_none")]
     privileges: Option<PrivilegePart>,
+    capabilities: Vec<CapabilityPart>,
+    seccomp_profile: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     lockdown: Option<&'static str>,
     btf: BtfPart<'a>,
@@ -111,6 +116,21 @@ struct PrivilegePart {
     initial_user_namespace: bool,
 }
 
+/// A row of the table of features, and whether this process could have it.
+#[derive(Serialize)]
+struct CapabilityPart {
+    feature: &'static str,
+    purpose: &'static str,
+    capabilities: Vec<&'static str>,
+    when: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    condition: Option<&'static str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    missing: &'static [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<bool>,
+}
+
 #[derive(Serialize)]
 struct BtfPart<'a> {
     path: &'static str,
@@ -161,6 +181,7 @@ fn document(report: &Report) -> Document<'_> {
         hooks,
         fields,
         privileges,
+        confinable,
         lockdown,
         memlock,
         unprivileged_bpf,
@@ -186,6 +207,11 @@ fn document(report: &Report) -> Document<'_> {
         hooks: hooks.iter().map(hook).collect(),
         fields: fields.iter().map(field).collect(),
         privileges: privileges.as_ref().map(privilege),
+        capabilities: features::TABLE
+            .iter()
+            .map(|row| capability(row, privileges.as_ref()))
+            .collect(),
+        seccomp_profile: *confinable,
         lockdown: lockdown.map(Lockdown::as_str),
         btf: BtfPart {
             path: btf::VMLINUX,
@@ -279,6 +305,26 @@ fn privilege(privileges: &Privileges) -> PrivilegePart {
         no_new_privileges: *no_new_privileges,
         seccomp_filter: *seccomp_filter,
         initial_user_namespace: *initial_user_namespace,
+    }
+}
+
+fn capability(row: &Row, privileges: Option<&Privileges>) -> CapabilityPart {
+    let Row {
+        feature: _, // the name stands for it
+        name,
+        capabilities,
+        when,
+        missing,
+        purpose,
+    } = row;
+    CapabilityPart {
+        feature: name,
+        purpose,
+        capabilities: capabilities.iter().map(|one| one.as_str()).collect(),
+        when: when.as_str(),
+        condition: when.condition(),
+        missing,
+        held: privileges.map(|own| own.effective.lacking(capabilities).is_empty()),
     }
 }
 

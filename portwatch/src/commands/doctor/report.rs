@@ -14,7 +14,10 @@ use crate::{
         limits::Limit,
         lockdown::Lockdown,
         namespaces::ContainerHints,
-        privilege::{Capability, Privileges},
+        privilege::{
+            self, Capability, Privileges,
+            features::{self, When},
+        },
     },
     plan::{
         self, Attach, Facts, PREFERENCE, PlanError,
@@ -41,6 +44,8 @@ pub(super) struct Report {
     pub(super) fields: Vec<FieldReport>,
     /// What this process may do.
     pub(super) privileges: Option<Privileges>,
+    /// Whether a trace can be confined once it has begun.
+    pub(super) confinable: bool,
     /// Kernel lockdown.
     pub(super) lockdown: Option<Lockdown>,
     /// RLIMIT_MEMLOCK, and whether this kernel counts BPF maps against it.
@@ -197,6 +202,7 @@ pub(super) fn report(findings: Findings) -> Report {
         release,
         kernel,
         privileges,
+        confinable,
         lockdown,
         memlock,
         unprivileged_bpf,
@@ -218,6 +224,7 @@ pub(super) fn report(findings: Findings) -> Report {
         hooks,
         fields,
         privileges,
+        confinable,
         lockdown,
         memlock: memlock.map(|limit| (limit, counted)),
         unprivileged_bpf,
@@ -447,17 +454,22 @@ fn container(container: &ContainerHints, problems: &mut Problems) {
 
 /// Capabilities that are not needed to trace, but to say everything about what is traced.
 fn less_than_root(privileges: &Privileges, problems: &mut Problems) {
-    const USEFUL: [Capability; 3] = [
-        Capability::SysPtrace,
-        Capability::DacReadSearch,
-        Capability::SysAdmin,
-    ];
-    for capability in privileges.effective.lacking(&USEFUL) {
-        problems.add(
-            Severity::Limits,
-            format!("{} missing: {}", capability.as_str(), capability.purpose()),
-            "run portwatch as root, or grant it this capability",
-        );
+    for row in features::TABLE {
+        if row.when != When::Running {
+            continue;
+        }
+        let lacking = privileges.effective.lacking(row.capabilities);
+        if !lacking.is_empty() {
+            problems.add(
+                Severity::Limits,
+                format!(
+                    "{} missing, which {}",
+                    privilege::names(&lacking),
+                    row.purpose
+                ),
+                "run portwatch as root, or grant it this capability",
+            );
+        }
     }
 }
 

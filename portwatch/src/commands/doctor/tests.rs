@@ -54,6 +54,7 @@ fn machine(release: &str, kernel: Kernel) -> Findings {
         release: Some(Release::parse(release)),
         kernel: Ok(Probed { facts, loaded }),
         privileges: Some(root()),
+        confinable: true,
         lockdown: Some(Lockdown::None),
         memlock: Some(Limit {
             soft: Some(8_388_608),
@@ -323,7 +324,13 @@ fn bpf_without_the_rest_of_root_names_what_will_be_missing() {
     });
     let report = report::report(findings);
     assert_eq!(report.chosen, Some(Backend::Tracing));
-    let names = ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN"];
+    let names = [
+        "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH missing",
+        "CAP_DAC_READ_SEARCH missing",
+        "CAP_SYS_ADMIN and CAP_SYS_PTRACE missing",
+        "CAP_NET_ADMIN and CAP_SYS_ADMIN missing",
+        "CAP_NET_ADMIN missing",
+    ];
     assert_eq!(report.problems.len(), names.len());
     for (problem, name) in report.problems.iter().zip(names) {
         assert!(problem.what.starts_with(name), "{problem:?}");

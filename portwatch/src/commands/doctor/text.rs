@@ -12,7 +12,10 @@ use crate::{
     host::{
         kernel::UnprivilegedBpf,
         limits::Limit,
-        privilege::{Capability, Privileges},
+        privilege::{
+            self, Capability, Privileges,
+            features::{self, When},
+        },
     },
     sink::escape::Escape,
 };
@@ -47,6 +50,7 @@ pub(super) fn render(report: &Report, look: Look) -> String {
             hooks(&mut page, &report.hooks);
             fields(&mut page, &report.fields);
         }
+        capabilities(&mut page, report.privileges.as_ref());
         blind_spots(&mut page, report);
     }
     problems(&mut page, report);
@@ -163,6 +167,12 @@ fn machine(page: &mut Page, report: &Report) {
         Some(privileges) => privilege_rows(page, privileges),
         None => page.row(POOR, "privileges", "cannot be read from /proc/self/status"),
     }
+    let confined = if report.confinable {
+        "a trace is confined to what it does once it has begun (seccomp)"
+    } else {
+        "no seccomp filters here: a trace is not confined once it has begun"
+    };
+    page.row(PLAIN, "confinement", confined);
     if let Some(lockdown) = report.lockdown {
         page.row(PLAIN, "lockdown", lockdown.as_str());
     }
@@ -363,6 +373,29 @@ fn fields(page: &mut Page, fields: &[FieldReport]) {
             let _ = write!(text, ", {unit} {number}");
         }
         page.row(style, field.status(), &text);
+    }
+}
+
+/// The table of features: what each needs, and for how long.
+fn capabilities(page: &mut Page, privileges: Option<&Privileges>) {
+    page.title("Capabilities that trace and record use; all others are given up at start");
+    for row in features::TABLE {
+        let lacking = privileges.map(|own| own.effective.lacking(row.capabilities));
+        let style = match &lacking {
+            Some(lacking) if !lacking.is_empty() => POOR,
+            _ => PLAIN,
+        };
+        let when = match row.when {
+            When::Start => "at start".to_owned(),
+            When::Running => "while running".to_owned(),
+            When::RunningIf(condition) => format!("while running, if {condition}"),
+        };
+        let text = format!(
+            "{}, {when}: {}",
+            privilege::names(row.capabilities),
+            row.purpose
+        );
+        page.hanging(style, &format!("  {}", row.name), 20, &text);
     }
 }
 

@@ -3,6 +3,7 @@
 //! ring. Nobody is named from memory (`enrich::descriptors`), so that nothing here can become wrong.
 
 use std::{
+    fs::File,
     io,
     time::{Duration, Instant},
 };
@@ -11,7 +12,7 @@ use crate::{
     enrich::descriptors::{Entry, LIMIT},
     errno,
     load::Loaded,
-    plan::{Attachment, Plan, Snapshot},
+    plan::{Plan, Snapshot},
     source::descriptors,
 };
 
@@ -20,28 +21,54 @@ use super::{
     stream::{News, Stream},
 };
 
-/// Looks them up as the plan says; in `/proc` too if the kernel refuses the iterator after all.
+/// How they are to be found.
+pub(super) enum Way {
+    /// Nothing needs them.
+    Unneeded,
+    /// By reading what the kernel's iterator writes.
+    Iterator(File),
+    /// In `/proc`, for this reason.
+    Procfs(String),
+}
+
+/// Gets what the plan says, as long as the kernel lets us: reading it later takes no privilege. `/proc` if
+/// it refuses the iterator after all.
+pub(super) fn ask(loaded: &mut Loaded, plan: &Plan) -> Way {
+    match &plan.snapshot {
+        Snapshot::Unneeded => Way::Unneeded,
+        Snapshot::Procfs(reason) => Way::Procfs(reason.clone()),
+        Snapshot::Iterator(iterator) => match loaded.descriptors(*iterator) {
+            Ok(file) => Way::Iterator(file),
+            Err(error) => Way::Procfs(words(error.into())),
+        },
+    }
+}
+
+/// Looks them up that way; in `/proc` too if reading fails.
 pub(super) fn look_up(
     stream: &mut Stream<'_, impl FnMut() -> io::Result<News>>,
-    loaded: &mut Loaded,
-    plan: &Plan,
+    way: Way,
     say: &Notes,
 ) {
     let began = Instant::now();
-    let reason = match &plan.snapshot {
-        Snapshot::Unneeded => return,
-        Snapshot::Procfs(reason) => reason.clone(),
-        Snapshot::Iterator(iterator) => match by_iterator(loaded, *iterator) {
+    let reason = match way {
+        Way::Unneeded => return,
+        Way::Procfs(reason) => reason,
+        Way::Iterator(file) => match by_iterator(file) {
             Ok(entries) => {
                 let count = stream.remember(entries);
                 told(say, count, began.elapsed(), "by the kernel's iterator");
                 return;
             }
-            Err(error) => errno::words(&format_args!("{error:#}")),
+            Err(error) => words(error),
         },
     };
     let count = stream.look_around();
     told(say, count, began.elapsed(), &format!("in /proc: {reason}"));
+}
+
+fn words(error: anyhow::Error) -> String {
+    errno::words(&format_args!("{error:#}"))
 }
 
 fn told(say: &Notes, count: usize, time: Duration, how: &str) {
@@ -49,8 +76,7 @@ fn told(say: &Notes, count: usize, time: Duration, how: &str) {
     say.detail(|| format!("{count} descriptors of sockets found in {ms} ms, {how}"));
 }
 
-fn by_iterator(loaded: &mut Loaded, iterator: Attachment) -> anyhow::Result<Vec<Entry>> {
-    let file = loaded.descriptors(iterator)?;
+fn by_iterator(file: File) -> anyhow::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     descriptors::read(file, |descriptor| {
         let inode = descriptor.socket.socket.inode;

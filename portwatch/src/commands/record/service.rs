@@ -1,6 +1,12 @@
 //! The service manager, where there is one (sd_notify(3), sd_watchdog_enabled(3)).
 
-use std::{cell::OnceCell, io, rc::Rc, time::Duration};
+use std::{
+    cell::OnceCell,
+    io,
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 
@@ -13,14 +19,17 @@ pub(super) type Writing = Rc<OnceCell<Pulse>>;
 /// Tells it that everything is ready, and again and again that it still goes on.
 pub(super) struct Service {
     writing: Writing,
+    /// Where the recording is.
+    directory: PathBuf,
     /// How long it waits before it takes us for dead.
     patience: Option<Duration>,
 }
 
 impl Service {
-    pub(super) fn new(writing: Writing) -> Self {
+    pub(super) fn new(writing: Writing, directory: PathBuf) -> Self {
         Self {
             writing,
+            directory,
             patience: sd_notify::watchdog_enabled(),
         }
     }
@@ -37,6 +46,11 @@ impl Attendant for Service {
     fn period(&self) -> Option<Duration> {
         // As sd_watchdog_enabled(3) recommends.
         self.patience.map(|patience| patience / 2)
+    }
+
+    /// SQLite removes what it keeps beside the recording when it closes that.
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.directory)
     }
 
     fn pulse(&self) -> Option<Pulse> {
