@@ -2,9 +2,13 @@
 //! many descriptors; names that are meant to harm.
 
 use std::{
+    ffi::OsStr,
     fs,
     net::{Ipv4Addr, SocketAddr},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -17,6 +21,7 @@ use crate::{
     runner::Workload,
     script::{Role, Script, skip, tags},
     sys::{
+        bpf::Cgroup,
         netns::{self, Netns},
         proc::Me,
         sock::{Kind, Sock},
@@ -31,6 +36,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
     fault_everything_vanishes,
     fault_ten_thousand_descriptors,
     fault_control_characters,
+    fault_hostile_cgroup,
 ];
 
 pub(super) const SESSIONS: &[Session] = sessions![fault_processes_are_hidden];
@@ -206,6 +212,29 @@ fn fault_control_characters(s: &mut Script) -> Result<()> {
         .set("conflict.message", Want::Harmless)
         .set("conflict.hint", Want::Harmless);
     ensure!(kept.me.comm == "evil\x1b[2J\n\r", "{:?}", kept.me.comm);
+    Ok(())
+}
+
+/// A cgroup whose name clears the screen, turns the line round and is no UTF-8, with a unit's ending: told as
+/// far as it is text, and of no unit.
+fn fault_hostile_cgroup(s: &mut Script) -> Result<()> {
+    let own = s.me.cgroup.clone().unwrap_or_else(|| "/".to_owned());
+    let name = OsStr::from_bytes(b"\x1b[2J\xe2\x80\xae\xff\".service");
+    let Some(cgroup) = Cgroup::enter_named(&own, name)? else {
+        return skip("cgroup v2 is not mounted");
+    };
+    s.relearn()?;
+    let told = format!("{}/{}", own.trim_end_matches('/'), name.to_string_lossy());
+    ensure!(s.me.cgroup.as_ref() == Some(&told), "{:?}", s.me.cgroup);
+    let _holder = s.listener(Kind::Tcp4, (LO4, PORT))?;
+    let late = s.socket(Kind::Tcp4)?;
+    s.bind(&late, (LO4, PORT))
+        .fails(Errno::EADDRINUSE)?
+        .is("process.linux.cgroup", told.as_str())
+        .set("systemd.unit", Want::Absent)
+        .set("conflict.message", Want::Harmless)
+        .set("conflict.hint", Want::Harmless);
+    s.keep(cgroup);
     Ok(())
 }
 

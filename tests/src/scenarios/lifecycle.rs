@@ -348,6 +348,7 @@ fn life_text_is_clean(bench: &Bench) -> Result<()> {
     bench.workload("conflict_listener")?;
     bench.workload("listen_after_failed_bind")?;
     bench.workload("fault_control_characters")?;
+    bench.workload("fault_hostile_cgroup")?;
     bench.workload("connect_refused")?;
     bench.workload("connect_nonblocking")?;
     bench.workload("udp_connect4")?;
@@ -362,11 +363,16 @@ fn life_text_is_clean(bench: &Bench) -> Result<()> {
     ensure!(tracer::code(status) == 0, "{status}");
     for (what, bytes) in [("stdout", &all), ("stderr", &noise)] {
         let text = std::str::from_utf8(bytes).with_context(|| format!("{what} is not UTF-8"))?;
-        let bad = text.chars().find(|c| c.is_control() && *c != '\n');
+        // Control characters, and those that change the reading direction (Unicode, Bidi_Control).
+        let harms = |c: char| {
+            c.is_control()
+                || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        };
+        let bad = text.chars().find(|&c| harms(c) && c != '\n');
         ensure!(bad.is_none(), "{what} holds {bad:?}: {text:?}");
     }
     let text = String::from_utf8_lossy(&all);
-    for port in 8080..=8085 {
+    for port in 8080..=8086 {
         ensure!(
             text.contains(&format!(":{port}")),
             "no line for port {port}: {text}"

@@ -131,6 +131,8 @@ fn process_renamed(s: &mut Script) -> Result<()> {
         (8083, b"\xff\xfe\x80 latin"),
         (8084, b"exactly-15-byte"),
         (8085, "fünf€🦀".as_bytes()),
+        // Reverses the reading direction of what follows on the line.
+        (8086, "\u{202e}txt.exe".as_bytes()),
     ] {
         task::rename(name)?;
         s.relearn()?;

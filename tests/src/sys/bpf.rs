@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs, io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     path::{Path, PathBuf},
@@ -117,13 +118,15 @@ pub(crate) struct Cgroup {
 
 impl Cgroup {
     /// Where it would be. `None` without cgroup v2.
-    fn at(own: &str, name: &str) -> Option<Self> {
+    fn at(own: &str, name: impl AsRef<OsStr>) -> Option<Self> {
         let own = own.trim_matches('/');
         let home = Path::new(&proc::cgroup2_mount()?).join(own);
+        let name = name.as_ref();
+        let shown = name.to_string_lossy();
         let inside = if own.is_empty() {
-            format!("/{name}")
+            format!("/{shown}")
         } else {
-            format!("/{own}/{name}")
+            format!("/{own}/{shown}")
         };
         Some(Self {
             path: home.join(name),
@@ -143,7 +146,12 @@ impl Cgroup {
     /// Makes one and moves the process there. `None` without cgroup v2.
     pub(crate) fn enter(own: &str) -> Result<Option<Self>> {
         let name = format!("portwatch-tests-{}", std::process::id());
-        let Some(mut cgroup) = Self::at(own, &name) else {
+        Self::enter_named(own, name.as_ref())
+    }
+
+    /// The same, with a name of its own.
+    pub(crate) fn enter_named(own: &str, name: &OsStr) -> Result<Option<Self>> {
+        let Some(mut cgroup) = Self::at(own, name) else {
             return Ok(None);
         };
         cgroup.make()?;
