@@ -127,6 +127,9 @@ pub(crate) fn workload(name: &str, backend: Backend, long: bool) -> Result<ExitC
     }
 }
 
+/// The environment variable that a random workload has its seed from.
+pub(crate) const SEED: &str = "PORTWATCH_TESTS_SEED";
+
 /// A workload running in a process of its own.
 pub(crate) struct Workload {
     child: Child,
@@ -141,6 +144,18 @@ impl Workload {
         long: bool,
         paused: bool,
     ) -> Result<Self> {
+        Self::start_with(netns, name, backend, long, paused, None)
+    }
+
+    /// The same with a seed, for one that is random.
+    pub(crate) fn start_with(
+        netns: &Netns,
+        name: &str,
+        backend: Backend,
+        long: bool,
+        paused: bool,
+        seed: Option<u64>,
+    ) -> Result<Self> {
         let home = Netns::current()?;
         let mut command = Command::new("/proc/self/exe");
         command
@@ -150,6 +165,9 @@ impl Workload {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(seed) = seed {
+            command.env(SEED, seed.to_string());
+        }
         // A process starts in the namespace of the thread that makes it.
         netns.enter()?;
         let child = command.spawn().context("cannot start a workload");
@@ -168,12 +186,17 @@ impl Workload {
         self.end(told)
     }
 
-    /// Lets it go on and waits for what it has to tell. It stays there until [`Workload::end`].
-    pub(crate) fn told(&mut self) -> Result<Option<Told>> {
+    /// Lets it go on.
+    pub(crate) fn go(&mut self) {
         if let Some(stdin) = &mut self.child.stdin {
             // One that does not wait does not read it; what became of one that is gone is told later.
             let _ = stdin.write_all(b"\n");
         }
+    }
+
+    /// Lets it go on and waits for what it has to tell. It stays there until [`Workload::end`].
+    pub(crate) fn told(&mut self) -> Result<Option<Told>> {
+        self.go();
         let stdout = self.child.stdout.take().context("no pipe")?;
         let (send, told) = channel();
         std::thread::spawn(move || {

@@ -6,16 +6,16 @@ use anyhow::{Context as _, Result};
 
 /// Resident memory, kB.
 #[derive(Debug, PartialEq)]
-pub(super) struct Resident {
+pub(crate) struct Resident {
     /// Now.
-    pub(super) all: u64,
+    pub(crate) all: u64,
     /// Of that, mappings of BPF maps: the ring's pages, which the kernel owns.
-    pub(super) maps: u64,
+    pub(crate) maps: u64,
 }
 
 impl Resident {
     /// Of a process.
-    pub(super) fn of(pid: u32) -> Result<Self> {
+    pub(crate) fn of(pid: u32) -> Result<Self> {
         Ok(Self::read(&fs::read_to_string(format!(
             "/proc/{pid}/smaps"
         ))?))

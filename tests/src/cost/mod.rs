@@ -9,7 +9,7 @@ mod clock;
 mod contender;
 mod drive;
 mod looking;
-mod memory;
+pub(crate) mod memory;
 mod naming;
 mod older;
 mod recording;

@@ -7,6 +7,7 @@ mod conflict;
 mod connect;
 mod exhausted;
 mod faults;
+mod files;
 mod filters;
 mod fire;
 mod lifecycle;
@@ -19,6 +20,7 @@ mod policy;
 mod privilege;
 mod process;
 pub(crate) mod puzzles;
+mod random;
 mod record;
 mod refusals;
 mod udp;
@@ -89,6 +91,7 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         command::ALL,
         refusals::ALL,
         privilege::ALL,
+        files::ALL,
         filters::ALL,
         older::ALL,
         faults::SESSIONS,
@@ -97,6 +100,7 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         list::ALL,
         parity::ALL,
         fire::ALL,
+        random::ALL,
         record::ALL,
     ]
     .into_iter()
@@ -109,6 +113,7 @@ pub(crate) fn workload(name: &str) -> Option<Scenario> {
     all()
         .chain(filters::MIX.iter().copied())
         .chain(faults::PARTS.iter().copied())
+        .chain(random::PARTS.iter().copied())
         .find(|scenario| scenario.name == name)
 }
 
