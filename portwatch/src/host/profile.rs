@@ -6,7 +6,8 @@
 //! know, and a trace must not break by an update of theirs. What is refused gets EPERM.
 //!
 //! No Landlock: it also keeps a process from looking at those outside its domain
-//! (security/landlock/ptrace.c, `hook_ptrace_access_check`), which is how holders are named.
+//! (security/landlock/ptrace.c, `hook_ptrace_access_check`), which is how holders are named: measured on 6.18,
+//! root in a domain that forbids nothing but to write files cannot read `/proc/PID/exe` of its own child.
 
 use std::{collections::BTreeMap, io};
 
