@@ -54,6 +54,15 @@ pub(crate) enum Helper {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Runs a program that sees the kernel's BTF as others might have it.
+    WithDoctoredBtf {
+        /// What is wrong with it.
+        #[arg(long)]
+        how: Doctored,
+        program: OsString,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Runs a program to which no process of others is visible.
     WithHiddenProcesses {
         program: OsString,
@@ -112,6 +121,10 @@ pub(crate) fn run(helper: Helper) -> Result<ExitCode> {
             hide_iterator()?;
             return Err(Command::new(program).args(args).exec().into());
         }
+        Helper::WithDoctoredBtf { how, program, args } => {
+            show_types(how.doctor(fs::read(VMLINUX)?)?)?;
+            return Err(Command::new(program).args(args).exec().into());
+        }
         Helper::WithHiddenProcesses { program, args } => {
             crate::sys::mount::hide_processes()?;
             return Err(Command::new(program).args(args).exec().into());
@@ -132,13 +145,49 @@ pub(crate) fn run(helper: Helper) -> Result<ExitCode> {
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Gives the iterator's function another name, of the same length.
+/// What may be wrong with BTF.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Doctored {
+    /// It ends in the middle.
+    Truncated,
+    /// It is something else.
+    Garbage,
+    /// A field that every program needs has another name.
+    FieldGone,
+    /// So has a function that every fast backend needs.
+    FunctionGone,
+}
+
+impl Doctored {
+    fn doctor(self, mut types: Vec<u8>) -> Result<Vec<u8>> {
+        match self {
+            Self::Truncated => types.truncate(types.len() / 2),
+            Self::Garbage => types[..2].copy_from_slice(b"no"),
+            Self::FieldGone => rename(&mut types, "skc_num")?,
+            Self::FunctionGone => rename(&mut types, "inet_autobind")?,
+        }
+        Ok(types)
+    }
+}
+
+/// Gives something another name, of the same length.
+fn rename(types: &mut [u8], name: &str) -> Result<()> {
+    let whole = [b"\0", name.as_bytes(), b"\0"].concat();
+    let place = types.windows(whole.len()).position(|name| name == whole);
+    let place = place.with_context(|| format!("the kernel's types have no {name}"))?;
+    types[place + 1] = b'X';
+    Ok(())
+}
+
+/// Gives the iterator's function another name.
 fn hide_iterator() -> Result<()> {
-    const NAME: &[u8] = b"\0bpf_iter_task_file\0";
     let mut types = fs::read(VMLINUX).with_context(|| format!("cannot read {VMLINUX}"))?;
-    let place = types.windows(NAME.len()).position(|name| name == NAME);
-    let place = place.context("the kernel has no iterator over descriptors")?;
-    types[place + 1] = b'x';
+    rename(&mut types, "bpf_iter_task_file")?;
+    show_types(types)
+}
+
+/// Puts these types in the place of the kernel's, for this process and what it starts.
+fn show_types(types: Vec<u8>) -> Result<()> {
     let path = std::env::temp_dir().join(format!("portwatch-types-{}", std::process::id()));
     fs::write(&path, types).with_context(|| format!("cannot write {}", path.display()))?;
     let text = path.to_str().context("a path that is no text");

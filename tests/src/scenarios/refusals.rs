@@ -16,6 +16,7 @@ pub(super) const ALL: &[Session] = sessions![
     refusal_usage: once,
     refusal_without_root,
     refusal_without_btf,
+    refusal_of_doctored_btf,
     refusal_impossible_attach,
     refusal_unwritable_file: once,
     refusal_doctor_works_without_root: once,
@@ -106,6 +107,40 @@ fn refusal_without_btf(bench: &Bench) -> Result<()> {
         .stderr(std::process::Stdio::piped());
     let output = bench::ended(command.spawn()?)?;
     refused(&output, 3, &["BTF"])
+}
+
+/// Type information that is damaged, or of a kernel that lacks what is needed: refused with what is wrong, and
+/// with what to do.
+fn refusal_of_doctored_btf(bench: &Bench) -> Result<()> {
+    if !fs::exists("/sys/kernel/btf/vmlinux")? {
+        return skip("this kernel has no BTF to doctor");
+    }
+    for (how, word) in [
+        ("truncated", "BTF"),
+        ("garbage", "BTF"),
+        ("field-gone", "skc_num"),
+        ("function-gone", "inet_autobind"),
+    ] {
+        // What this backend does without is no reason to refuse.
+        let needed = how != "function-gone" || bench.backend != Backend::RawTp;
+        let mut command = std::process::Command::new(Bench::own_program()?);
+        command
+            .args(["helper", "with-doctored-btf", "--how", how])
+            .arg(&bench.portwatch)
+            .args(bench.trace_args(["-o", "json", "--duration", "1ms"]))
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        let output = bench::ended(command.spawn()?)?;
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        if needed {
+            refused(&output, 3, &[word]).map_err(|error| error.context(how))?;
+            ensure!(stderr.contains("hint: "), "{how}: no next step: {stderr}");
+        } else {
+            ensure!(output.status.success(), "{how}: {stderr}");
+        }
+    }
+    Ok(())
 }
 
 fn refusal_impossible_attach(bench: &Bench) -> Result<()> {
