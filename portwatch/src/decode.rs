@@ -341,6 +341,7 @@ fn owners(mut bytes: &[u8]) -> Result<Record, DecodeError> {
             holders,
             total,
             truncated,
+            rest_apart: flag_bits & flags::REST_APART != 0,
             connect_only: flag_bits & flags::CONNECT_ONLY != 0,
             last,
         },
@@ -476,6 +477,7 @@ fn found(b: &mut &[u8]) -> Result<(Holder, Bits), DecodeError> {
         accepted: flag_bits & flags::ACCEPTED != 0,
         of_kernel: flag_bits & flags::OF_KERNEL != 0,
         references: when(bits, present::REFERENCES, references),
+        caller_has_it: flag_bits & flags::CALLER_HAS_IT != 0,
         ..Holder::new(transport, family, state, local)
     };
     let bits = Bits {

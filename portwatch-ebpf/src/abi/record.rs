@@ -128,6 +128,10 @@ pub mod flags {
     pub const OF_KERNEL: u32 = 1 << 14;
     /// The process that got the port has a descriptor of the socket.
     pub const HAS_IT: u32 = 1 << 15;
+    /// The process whose call was refused has a descriptor of the socket.
+    pub const CALLER_HAS_IT: u32 = 1 << 22;
+    /// No owner of the port that may be in the way is left out of the record.
+    pub const REST_APART: u32 = 1 << 23;
     /// The process that got the port is about to give it back: it has closed the last descriptor of the
     /// socket, which is not yet gone.
     pub const CLOSING: u32 = 1 << 20;
@@ -368,7 +372,7 @@ pub struct OwnersRecord {
     pub total: u32,
     /// How many `holders` are filled in.
     pub count: u32,
-    /// [`flags::TRUNCATED`]
+    /// [`flags::TRUNCATED`], [`flags::CONNECT_ONLY`], [`flags::REST_APART`]
     pub flags: u32,
     /// Who had the port last.
     pub last: LastRecord,

@@ -14,6 +14,7 @@ use crate::{
         generation::Generation as _,
         image,
         memory::{Memory as _, Ptr, detailed, number, offset, set},
+        owners::asked,
         request::Request,
         sock::{self, Kind},
         task::{self, Caller},
@@ -82,7 +83,7 @@ fn worked<B: Backend>(
         && sock::chose_port::<B::Memory>(sk);
     if may_share {
         let address = sock::local_words::<B::Memory>(sk, kind.family);
-        send_owners::<B>(sk, kind, port, address);
+        send_owners::<B>(sk, kind, port, address, 0);
     }
     let Some(mut entry) = Entry::reserve() else {
         return;
@@ -163,21 +164,17 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
 #[inline(always)]
 pub(crate) fn explain<B: Backend>(sk: Ptr, kind: Kind, error: u32, port: u16, address: [u64; 2]) {
     if error == EADDRINUSE {
-        send_owners::<B>(sk, kind, port, address);
+        send_owners::<B>(sk, kind, port, address, asked::REFUSED);
     }
 }
 
-/// Sends the owners of a port.
+/// Sends the owners of a port. `refused`: [`asked::REFUSED`], or 0.
 #[inline(always)]
-fn send_owners<B: Backend>(sk: Ptr, kind: Kind, port: u16, address: [u64; 2]) {
+fn send_owners<B: Backend>(sk: Ptr, kind: Kind, port: u16, address: [u64; 2], refused: u64) {
     if port != 0 && (kind.is_tcp() || kind.is_udp()) {
         let [first, second] = address;
-        B::Generation::send_owners(
-            number(sk),
-            u64::from(port) << 1 | u64::from(kind.is_tcp()),
-            first,
-            second,
-        );
+        let of = if kind.is_tcp() { asked::TCP } else { 0 };
+        B::Generation::send_owners(number(sk), u64::from(port) | of | refused, first, second);
         say(note::OWNERS, u64::from(port));
     }
 }

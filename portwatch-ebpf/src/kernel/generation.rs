@@ -43,8 +43,8 @@ pub(crate) trait Generation {
     /// Sends the running process; 0 when it is sent.
     fn send_image() -> i32;
 
-    /// Sends the owners of a port: of a sock, `port << 1 | is TCP`, the words of the address asked for.
-    fn send_owners(own: u64, port: u64, first: u64, second: u64);
+    /// Sends the owners of a port: of a sock, see [`owners::asked`], the words of the address asked for.
+    fn send_owners(own: u64, asked: u64, first: u64, second: u64);
 
     /// Does rounds until one ends the loop or there were enough.
     fn repeat<S: Step>(record: &mut S::Record);
@@ -71,8 +71,8 @@ impl<const ROOM: u32> Generation for Bounded<ROOM> {
     }
 
     #[inline(always)]
-    fn send_owners(own: u64, port: u64, first: u64, second: u64) {
-        owners::portwatch_send_owners_bounded(own, port, first, second);
+    fn send_owners(own: u64, asked: u64, first: u64, second: u64) {
+        owners::portwatch_send_owners_bounded(own, asked, first, second);
     }
 
     #[inline(always)]
@@ -100,8 +100,8 @@ impl<const ROOM: u32> Generation for Looped<ROOM> {
     }
 
     #[inline(always)]
-    fn send_owners(own: u64, port: u64, first: u64, second: u64) {
-        owners::portwatch_send_owners_looped(own, port, first, second);
+    fn send_owners(own: u64, asked: u64, first: u64, second: u64) {
+        owners::portwatch_send_owners_looped(own, asked, first, second);
     }
 
     #[inline(always)]
@@ -125,8 +125,8 @@ impl<const ROOM: u32> Generation for Casting<ROOM> {
     }
 
     #[inline(always)]
-    fn send_owners(own: u64, port: u64, first: u64, second: u64) {
-        owners::portwatch_send_owners_casting(own, port, first, second);
+    fn send_owners(own: u64, asked: u64, first: u64, second: u64) {
+        owners::portwatch_send_owners_casting(own, asked, first, second);
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@
 //! It runs just after the kernel dropped the bucket's lock, so a socket that closes right then can
 //! be missed; every read is checked by the kernel, so it can be wrong but never harmful.
 
+mod elsewhere;
 mod holder;
 mod search;
 
@@ -19,7 +20,6 @@ use portwatch_ebpf::abi::{
 use super::{
     generation::{Bounded, Casting, Generation, Looped, NO_ROOM, Step},
     memory::{Memory, Ptr, offset, peek, poke, set, zero},
-    request::AF_INET,
     sock::{self, state},
     task,
 };
@@ -38,60 +38,70 @@ mod word {
     pub(super) const NET: usize = OWN + 1;
     /// The port.
     pub(super) const PORT: usize = OWN + 2;
-    /// The address asked for, as it lies in memory, IPv4 in the first half of the first word; zeros are
-    /// the wildcard.
+    /// The address asked for, as it lies in memory, IPv4 in the first half of the first word, v4-mapped ones
+    /// too; zeros are the wildcard.
     pub(super) const ADDRESS: [usize; 2] = [OWN + 3, OWN + 4];
-    /// Family of that socket.
-    pub(super) const FAMILY: usize = OWN + 5;
+    /// What it claims besides, see [`super::elsewhere`].
+    pub(super) const CLAIM: usize = OWN + 5;
     /// The link of a list that comes next.
     pub(super) const LINK: usize = OWN + 6;
     /// The link of the list of lists that comes next.
     pub(super) const OUTER: usize = OWN + 7;
     /// The bucket that was found.
     pub(super) const BUCKET: usize = OWN + 8;
+    /// The owner of the socket that was refused.
+    pub(super) const UID: usize = OWN + 9;
 }
 
-const _: () = assert!(word::BUCKET < SCRATCH);
+const _: () = assert!(word::UID < SCRATCH);
+
+/// What is asked: the port in the lower half word, and these bits.
+pub(crate) mod asked {
+    /// Of TCP; else of UDP.
+    pub(crate) const TCP: u64 = 1 << 16;
+    /// The port was refused; else the sock has it.
+    pub(crate) const REFUSED: u64 = 1 << 17;
+}
 
 /// Sends the owners of the port that matter most, ahead of the event they explain.
 ///
 /// Global functions: the verifier looks at them once a program, not once for every way to get here.
-/// Their arguments are plain numbers, `port` shifted by one with a bit for TCP.
+/// Their arguments are plain numbers: a sock, see [`asked`], and the words of the address.
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_owners_bounded(
     own: u64,
-    port: u64,
+    asked: u64,
     first: u64,
     second: u64,
 ) -> i32 {
-    send::<Bounded<NO_ROOM>>(own, port, [first, second]);
+    send::<Bounded<NO_ROOM>>(own, asked, [first, second]);
     0
 }
 
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_owners_looped(
     own: u64,
-    port: u64,
+    asked: u64,
     first: u64,
     second: u64,
 ) -> i32 {
-    send::<Looped<NO_ROOM>>(own, port, [first, second]);
+    send::<Looped<NO_ROOM>>(own, asked, [first, second]);
     0
 }
 
 #[unsafe(no_mangle)]
 pub(super) extern "C" fn portwatch_send_owners_casting(
     own: u64,
-    port: u64,
+    asked: u64,
     first: u64,
     second: u64,
 ) -> i32 {
-    send::<Casting<NO_ROOM>>(own, port, [first, second]);
+    send::<Casting<NO_ROOM>>(own, asked, [first, second]);
     0
 }
 
 #[inline(always)]
-fn send<G: Generation>(own: u64, port: u64, address: [u64; 2]) {
+fn send<G: Generation>(own: u64, asked: u64, address: [u64; 2]) {
     let Some(mut entry) = emit::EVENTS.reserve::<OwnersRecord>(0) else {
         // The event itself will tell that they are missing.
         return;
@@ -112,17 +122,20 @@ fn send<G: Generation>(own: u64, port: u64, address: [u64; 2]) {
     poke(&mut record.scratch, word::OWN, own);
     let net = G::Far::fetch::<u64>(own, offset!(skc_net));
     poke(&mut record.scratch, word::NET, net);
-    poke(&mut record.scratch, word::PORT, port >> 1);
-    let family = G::Far::fetch::<u16>(own, offset!(skc_family));
-    poke(&mut record.scratch, word::FAMILY, u64::from(family));
-    poke(&mut record.scratch, word::ADDRESS[0], address[0]);
-    poke(&mut record.scratch, word::ADDRESS[1], address[1]);
-    if port & 1 != 0 {
+    let port = u64::from(asked as u16);
+    poke(&mut record.scratch, word::PORT, port);
+    elsewhere::claim::<G::Far>(record, own, address, asked & asked::REFUSED != 0);
+    if asked & asked::TCP != 0 {
         collect_tcp::<G>(record);
     } else {
         collect_udp::<G>(record);
     }
-    last::<G::Far>(record, net, port >> 1);
+    last::<G::Far>(record, net, port);
+    let count = |class| peek(&record.scratch, MAX_HOLDERS * HOLDER_CLASSES + class);
+    let near: u64 = count(0) + count(1) + count(2) + count(3);
+    if near <= MAX_HOLDERS as u64 {
+        set(&mut record.flags, flags::REST_APART);
+    }
     G::repeat::<Pick>(record);
     G::repeat::<Describe<G::Far>>(record);
     search::search::<G>(record);
@@ -336,57 +349,34 @@ fn class(state: u8) -> usize {
     }
 }
 
-/// What is on the port at another address comes last of all: a server with an address for each of
-/// its customers would take the place of the one that is in the way.
+/// What is on the port and cannot be in the way comes last of all: a server with an address for each of
+/// its customers would take the place of the one that is.
 const ELSEWHERE: usize = HOLDER_CLASSES - 1;
 
-/// Whether a socket's address and the one asked for are two different ones of a family. User space
-/// judges exactly (`conflict::rules`); this only has to be right where it says yes.
-#[inline(always)]
-fn is_elsewhere<F: Memory>(record: &OwnersRecord, sk: u64) -> bool {
-    let family = peek(&record.scratch, word::FAMILY);
-    if u64::from(F::fetch::<u16>(sk, offset!(skc_family))) != family {
-        return false;
-    }
-    let first = peek(&record.scratch, word::ADDRESS[0]);
-    if family == u64::from(AF_INET) {
-        let address = u64::from(F::fetch::<u32>(sk, offset!(skc_rcv_saddr)));
-        return address != 0 && first != 0 && address != first;
-    }
-    let at = offset!(skc_v6_rcv_saddr);
-    if at == ABSENT {
-        return false;
-    }
-    // All that is not loopback, wildcard or v4-mapped has something in the first half.
-    let address = F::fetch::<u64>(sk, at);
-    address != 0
-        && first != 0
-        && (address != first
-            || F::fetch::<u64>(sk, at + 8) != peek(&record.scratch, word::ADDRESS[1]))
-}
+const _: () = assert!(ELSEWHERE == 4);
 
-/// Notes an owner, up to eight of each class. The counts lie in the record: the verifier need not
-/// follow them.
+/// Notes an owner, up to eight of each class, and counts all. The counts lie in the record: the verifier need
+/// not follow them.
 #[inline(always)]
 fn candidate<F: Memory>(record: &mut OwnersRecord, sk: u64) {
-    let class = if is_elsewhere::<F>(record, sk) {
+    let state = F::fetch::<u8>(sk, offset!(skc_state));
+    let class = if elsewhere::is_elsewhere::<F>(record, sk, state) {
         ELSEWHERE
     } else {
-        class(F::fetch::<u8>(sk, offset!(skc_state)))
+        class(state)
     };
     record.total = record.total.wrapping_add(1);
     let Some(count) = record.scratch.get_mut(MAX_HOLDERS * HOLDER_CLASSES + class) else {
         return;
     };
     let at = *count as usize;
-    if at < MAX_HOLDERS {
-        *count += 1;
-        if let Some(slot) = record
+    *count += 1;
+    if at < MAX_HOLDERS
+        && let Some(slot) = record
             .scratch
             .get_mut(class * MAX_HOLDERS + (at & (MAX_HOLDERS - 1)))
-        {
-            *slot = sk;
-        }
+    {
+        *slot = sk;
     }
 }
 

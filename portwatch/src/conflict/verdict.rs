@@ -99,6 +99,7 @@ fn in_use(event: &Event) -> Verdict {
         holders,
         total,
         truncated,
+        rest_apart: _, // see `is_whole`
         connect_only,
         last: _, // asked of what is gone: see `departure`
     } = conflict;
@@ -122,13 +123,11 @@ fn in_use(event: &Event) -> Verdict {
         })
         .collect();
     culprits.sort_by_key(|culprit| (culprit.kind, culprit.holder.socket.cookie));
-    let seen = u32::try_from(holders.len()).unwrap_or(u32::MAX);
     let kind = match culprits.first() {
         Some(first) => first.kind,
         // All that was there is known, and nothing of it is in the way any more.
         None if own.is_some()
-            && !truncated
-            && *total <= seen
+            && conflict.is_whole()
             && !holders
                 .iter()
                 .any(|holder| is_late(&holder) || is_doubtful(holder)) =>

@@ -28,7 +28,9 @@ pub use hint::hint;
 pub use message::message;
 pub use shared::shared;
 
-use crate::event::{Culprit, Event, Exhausted, Explanation, Findings, Owner, Process, Verdict};
+use crate::event::{
+    Conflict, Culprit, Event, Exhausted, Explanation, Findings, Owner, Process, Verdict,
+};
 
 /// Everything that words are made of.
 #[derive(Clone, Copy, Debug)]
@@ -60,14 +62,10 @@ impl<'a> Case<'a> {
         self.verdict.culprits.iter().zip(owners)
     }
 
-    /// Whether all sockets of the port were looked at: the kernel's programs keep only the first few.
+    /// Whether all sockets of the port that may be in the way are known: the kernel's programs keep only a few.
     /// Else there may be more in the way, and nothing can be promised.
     fn all_known(&self) -> bool {
-        let Verdict {
-            total, truncated, ..
-        } = self.verdict;
-        let kept = self.event.conflict.as_ref().map(|it| it.holders.len());
-        !truncated && kept.is_some_and(|kept| u32::try_from(kept).is_ok_and(|kept| *total <= kept))
+        self.event.conflict.as_ref().is_some_and(Conflict::is_whole)
     }
 }
 

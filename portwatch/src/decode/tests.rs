@@ -543,6 +543,7 @@ fn every_member_of_a_holder_arrives() {
         of_kernel: false,
         remnant: false,
         references: Some(25),
+        caller_has_it: false,
         taker: Some(Box::new(Taker {
             task: event(&socket_record()).task,
             time_boot: 26,

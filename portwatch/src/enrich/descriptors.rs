@@ -64,8 +64,8 @@ pub struct Wanted {
     /// References to its open file, if known: the search may stop when as many entries of
     /// descriptor tables were found. Too few of them hide processes.
     pub references: Option<u32>,
-    /// The pid of who probably has it: looked at before the others.
-    pub likely: Option<u32>,
+    /// The pids of those who probably have it: looked at before the others.
+    pub likely: [Option<u32>; 2],
 }
 
 /// Who has a socket.
@@ -185,7 +185,7 @@ impl Descriptors {
             .map(|&inode| Wanted {
                 inode,
                 references: None,
-                likely: None,
+                likely: [None; 2],
             })
             .collect();
         let mut targets = Targets::new(&nowhere);
@@ -239,7 +239,7 @@ impl Descriptors {
             inode,
             // One will do.
             references: Some(1),
-            likely: None,
+            likely: [None; 2],
         };
         let found = self.of(&[wanted]).pop()?;
         let mut entries = self.memory.of(inode).iter();

@@ -104,6 +104,7 @@ mod tests {
         let mut conflict = Conflict {
             holders: vec![client(80); MAX_HOLDERS],
             total: 64,
+            rest_apart: false,
             connect_only: false,
             last: None,
             truncated: true,
@@ -125,6 +126,7 @@ mod tests {
         let conflict = Conflict {
             holders: vec![client(80)],
             total: 1,
+            rest_apart: false,
             connect_only: false,
             last: None,
             truncated: false,

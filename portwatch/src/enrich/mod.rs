@@ -187,7 +187,9 @@ impl Enricher {
         if sharers.is_empty() {
             return None;
         }
-        let found = self.owners.of(&sharers, &mut self.processes, &self.clock);
+        let found = self
+            .owners
+            .of(&sharers, &event.task, &mut self.processes, &self.clock);
         let others = found.into_iter().filter_map(|mut of| {
             // A socket that a relative has too is the family's.
             let pid = event.task.pid;
@@ -205,9 +207,12 @@ impl Enricher {
         let verdict = conflict::judge(event, self.options.backend, || {
             self.limits(event).unprivileged_start
         })?;
-        let possessions = self
-            .owners
-            .of(&verdict.culprits, &mut self.processes, &self.clock);
+        let possessions = self.owners.of(
+            &verdict.culprits,
+            &event.task,
+            &mut self.processes,
+            &self.clock,
+        );
         let expiries = self.expiries(event, &verdict.culprits);
         let owners = verdict
             .culprits

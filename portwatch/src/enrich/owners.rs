@@ -65,14 +65,16 @@ impl Owners {
         self.descriptors.remember(seen)
     }
 
-    /// Who has each of the sockets.
+    /// Who has each of the sockets. `caller`: the process that was refused the port, or shares it.
     pub fn of(
         &mut self,
         culprits: &[Culprit],
+        caller: &Task,
         processes: &mut Processes,
         clock: &Clock,
     ) -> Vec<Possession> {
-        let wanted: Vec<Wanted> = culprits.iter().map(search_for).collect();
+        let search = |culprit| search_for(culprit, caller.pid);
+        let wanted: Vec<Wanted> = culprits.iter().map(search).collect();
         let found = self.descriptors.of(&wanted);
         let mut name = |task: Task, seen| Occupant {
             process: processes.of(&task, seen, clock),
@@ -85,7 +87,7 @@ impl Owners {
                 let taker = culprit.holder.taker.as_deref();
                 let taker = taker.filter(|_| culprit.kind != Kind::Kernel);
                 Possession {
-                    processes: self.present(culprit, taker, &pids, &mut name),
+                    processes: self.present(culprit, taker, caller, &pids, &mut name),
                     incomplete: !complete,
                     creator: taker.map(|taker| Box::new(self.creator(taker, &mut name))),
                 }
@@ -159,17 +161,24 @@ impl Owners {
         &self,
         culprit: &Culprit,
         taker: Option<&Taker>,
+        caller: &Task,
         pids: &[u32],
         name: &mut impl FnMut(Task, u64) -> Occupant,
     ) -> Vec<Occupant> {
         let has_it = taker.and_then(|taker| taker.has_it.as_ref());
+        let is_caller = |task: &&Task| task.pid == caller.pid;
+        let caller = Some(caller)
+            .filter(|_| culprit.holder.caller_has_it && has_it.filter(is_caller).is_none());
+        // The kernel's programs have found these.
         let mut present: Vec<Occupant> = has_it
-            .map(|task| name(task.clone(), task.start_boot.unwrap_or_default()))
             .into_iter()
+            .chain(caller)
+            .map(|task| name(task.clone(), task.start_boot.unwrap_or_default()))
             .collect();
+        let seen: Vec<u32> = present.iter().map(|one| one.task.pid).collect();
         let inode = culprit.holder.socket.inode.unwrap_or_default();
         for &pid in pids {
-            if self.same_pids && has_it.is_some_and(|task| task.pid == pid) {
+            if self.same_pids && seen.contains(&pid) {
                 continue;
             }
             let Some(task) = task::of(pid) else {
@@ -190,22 +199,27 @@ impl Owners {
     }
 }
 
-/// What is to be looked for among the descriptors of all processes; inode 0 is nothing.
-fn search_for(culprit: &Culprit) -> Wanted {
+/// What is to be looked for among the descriptors of all processes; inode 0 is nothing. `caller`: the pid of
+/// the process that was refused the port.
+fn search_for(culprit: &Culprit, caller: u32) -> Wanted {
     let Holder {
         socket,
         references,
+        caller_has_it,
         taker,
         ..
     } = &culprit.holder;
-    let has_it = taker.as_ref().is_some_and(|taker| taker.has_it.is_some());
+    let has_it = taker.as_ref().and_then(|taker| taker.has_it.as_ref());
     let nobody = matches!(culprit.kind, Kind::Kernel | Kind::TimeWait)
         // It is being closed.
         || *references == Some(0);
-    let answered = nobody || (has_it && *references == Some(1));
+    let known = u32::from(has_it.is_some())
+        + u32::from(*caller_has_it && has_it.is_none_or(|task| task.pid != caller));
+    let answered = nobody || (known > 0 && *references == Some(known));
     Wanted {
         inode: socket.inode.filter(|_| !answered).unwrap_or_default(),
         references: *references,
-        likely: taker.as_ref().map(|taker| taker.task.pid),
+        // Descriptors are inherited.
+        likely: [taker.as_ref().map(|taker| taker.task.pid), Some(caller)],
     }
 }

@@ -32,6 +32,8 @@ pub struct Holder {
     /// References to its open file at that moment: one for each descriptor table entry, and for
     /// each system call that is at work on it. `None` where there is no file.
     pub references: Option<u32>,
+    /// The process whose call was refused had a descriptor of it then.
+    pub caller_has_it: bool,
     /// Who got the port for it.
     pub taker: Option<Box<Taker>>,
     /// Who closed it, of a connection that no process has open any more.
@@ -54,6 +56,7 @@ impl Holder {
             of_kernel: false,
             remnant: false,
             references: None,
+            caller_has_it: false,
             taker: None,
             closer: None,
         }
@@ -163,10 +166,21 @@ pub struct Conflict {
     pub total: u32,
     /// Whether the walk was cut short.
     pub truncated: bool,
+    /// Those that are left out of `holders` cannot be in the way.
+    pub rest_apart: bool,
     /// All of them got the port from connect(): none is an accepted connection.
     pub connect_only: bool,
     /// Who last closed a socket on the port that had no peer: listening or bound.
     pub last: Option<Box<Last>>,
+}
+
+impl Conflict {
+    /// Whether all owners that may be in the way are among the holders.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let kept = u32::try_from(self.holders.len()).unwrap_or(u32::MAX);
+        !self.truncated && (self.rest_apart || self.total <= kept)
+    }
 }
 
 /// What stood in the way (`conflict.kind`).

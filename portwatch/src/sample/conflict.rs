@@ -54,6 +54,7 @@ pub(crate) fn held(kind: Kind, local: &str) -> Held {
                 of_kernel: kind == Kind::Kernel,
                 remnant: kind == Kind::TimeWait,
                 references: Some(1),
+                caller_has_it: false,
                 taker: None,
                 closer: None,
             },
@@ -185,6 +186,7 @@ pub(crate) fn refused_by(sighting: Sighting, held: Vec<Held>) -> Sighting {
     sighting.event.conflict = Some(Conflict {
         holders,
         total,
+        rest_apart: false,
         connect_only: false,
         last: None,
         truncated: false,

@@ -100,6 +100,7 @@ mod tests {
                     },
                 )],
                 total: 1,
+                rest_apart: false,
                 connect_only: false,
                 last: None,
                 truncated: false,

@@ -5,6 +5,7 @@ mod check;
 mod command;
 mod conflict;
 mod connect;
+mod crowded;
 mod exhausted;
 mod faults;
 mod files;
@@ -123,6 +124,7 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         bind::ALL,
         listen::ALL,
         conflict::ALL,
+        crowded::ALL,
         exhausted::ALL,
         connect::ALL,
         udp::ALL,

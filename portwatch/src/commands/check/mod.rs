@@ -253,6 +253,7 @@ fn conflict(rows: &[Row], involved: &[usize]) -> Conflict {
             .collect(),
         total: u32::try_from(rows.len()).unwrap_or(u32::MAX),
         truncated: rows.len() > NAMED,
+        rest_apart: false,
         connect_only: false,
         last: None,
     }

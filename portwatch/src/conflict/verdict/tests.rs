@@ -54,6 +54,7 @@ fn judged(local: &str, holders: Vec<Holder>, total: u32, truncated: bool) -> Ver
         holders,
         total,
         truncated,
+        rest_apart: false,
         connect_only: false,
         last: None,
     });
@@ -157,6 +158,7 @@ fn owners_that_never_arrived_are_no_guess() {
         holders: vec![holder("127.0.0.1:8080", TcpState::Listen)],
         total: 1,
         truncated: false,
+        rest_apart: false,
         connect_only: false,
         last: None,
     });
@@ -177,6 +179,7 @@ fn a_listener_without_options_is_in_the_way_by_no_rule() {
         holders: vec![listener],
         total: 9,
         truncated: true,
+        rest_apart: false,
         connect_only: false,
         last: None,
     });
@@ -230,6 +233,7 @@ fn a_connection_without_a_file_is_of_two_users() {
             holders: vec![held],
             total: 1,
             truncated: false,
+            rest_apart: false,
             connect_only: false,
             last: None,
         });

@@ -64,7 +64,7 @@ impl Targets {
                 .references
                 .zip(references)
                 .map(|(one, other)| one.max(other));
-            target.likely.extend(likely);
+            target.likely.extend(likely.into_iter().flatten());
         }
         Self { targets }
     }
@@ -169,7 +169,7 @@ mod tests {
         Wanted {
             inode,
             references,
-            likely: None,
+            likely: [None; 2],
         }
     }
 

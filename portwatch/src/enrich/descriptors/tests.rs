@@ -59,7 +59,7 @@ fn wanted(inode: u64, references: Option<u32>, likely: Option<u32>) -> Wanted {
     Wanted {
         inode,
         references,
-        likely,
+        likely: [likely, None],
     }
 }
 

@@ -116,6 +116,7 @@ pub(super) fn held(part: &mut Object<'_>, holder: &Holder, owner: &Owner, people
         of_kernel: _,
         remnant: _,
         references: _,
+        caller_has_it: _,
         taker: _,
         closer: _,
     } = holder;

@@ -46,6 +46,7 @@ fn every_refusal() {
                 holder.socket.options.reuseport = Some(false);
             });
             event.conflict = Some(Conflict {
+                rest_apart: false,
                 connect_only: false,
                 last: None,
                 holders: vec![innocent.culprit.holder; kept],
