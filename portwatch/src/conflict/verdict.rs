@@ -147,6 +147,20 @@ fn in_use(event: &Event) -> Verdict {
     }
 }
 
+/// Whether a port was in use, and of its owners only such were handed over as are not in the way.
+#[must_use]
+pub fn is_undecided(event: &Event) -> bool {
+    let refused = Outcome::Failure(Errno(libc::EADDRINUSE.unsigned_abs()));
+    event.outcome == refused
+        && matches!(event.op, Op::Bind | Op::Listen)
+        && event
+            .conflict
+            .as_ref()
+            .is_some_and(|conflict| !conflict.is_whole())
+        && claim_of(event).is_some()
+        && in_use(event).culprits.is_empty()
+}
+
 /// Whether a socket got the port after the call was refused, while its owners were still to be looked at;
 /// or at the same moment, which cannot be told apart.
 fn came_later(holder: &Holder, event: &Event) -> bool {
@@ -183,7 +197,8 @@ fn depends_on_kernel(own: &Claim, holder: &Holder) -> bool {
 }
 
 /// What a socket on the port claims, and whether its options are known.
-pub(super) fn claim_of_holder(holder: &Holder) -> Option<(Claim, bool)> {
+#[must_use]
+pub fn claim_of_holder(holder: &Holder) -> Option<(Claim, bool)> {
     let options = &holder.socket.options;
     let known = options.reuseaddr.zip(options.reuseport);
     let (reuseaddr, reuseport) = known.unwrap_or_default();

@@ -34,10 +34,10 @@ pub mod user;
 use std::{io, net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use crate::{
-    conflict::{self, departure, strangers, words},
+    conflict::{self, departure, rules::Claim, strangers, verdict, words},
     event::{
-        Backend, Bearer, Closer, Culprit, Departure, Event, Explanation, Kind, Occupant, Owner,
-        PolicyProgram, PortFacts, Process, ProcessImage, Sighting, Time, Transport, Warning,
+        Backend, Bearer, Closer, Culprit, Departure, Event, Explanation, Holder, Kind, Occupant,
+        Owner, PolicyProgram, PortFacts, Process, ProcessImage, Sighting, Time, Transport, Warning,
     },
     host::cgroup_programs::Attach,
 };
@@ -84,6 +84,7 @@ pub struct Enricher {
     programs: Answers<(String, &'static [Attach]), Option<Vec<PolicyProgram>>>,
     /// When connections leave TIME_WAIT, CLOCK_BOOTTIME, ns.
     expiries: Answers<Vec<Option<Ends>>, Option<Vec<Option<u64>>>>,
+    suspects: Answers<(Claim, u16), Vec<Holder>>,
 }
 
 impl Enricher {
@@ -110,6 +111,7 @@ impl Enricher {
             bearers: Answers::default(),
             programs: Answers::default(),
             expiries: Answers::default(),
+            suspects: Answers::default(),
         })
     }
 
@@ -133,6 +135,7 @@ impl Enricher {
     pub fn event(&mut self, event: impl Into<Box<Event>>) -> Sighting {
         let mut event = event.into();
         self.find_listeners(&mut event);
+        self.find_suspects(&mut event);
         // The caller was there when its call began; the outcome may have come after its end.
         let process = self.processes.of(&event.task, began(&event), &self.clock);
         let device = event.socket.device.filter(|&device| device != 0);
@@ -346,6 +349,42 @@ impl Enricher {
 
     /// Takes note that events are missing.
     pub fn lost(&mut self) {
+    /// Looks at all sockets on the port where those that the kernel's programs chose are all innocent.
+    fn find_suspects(&mut self, event: &mut Event) {
+        if !verdict::is_undecided(event) {
+            return;
+        }
+        let Some(((asker, claim), port)) = Self::asker(event)
+            .zip(verdict::claim_of(event))
+            .zip(event.local.port)
+        else {
+            return;
+        };
+        let Self {
+            suspects,
+            namespaces,
+            owners,
+            ..
+        } = self;
+        let is_same = |pid| namespaces.is_same(asker.netns, pid, &event.task);
+        let found = suspects.get(asker, (claim, port), is_same, |&(claim, port)| {
+            let ask = move || listeners::meeting(&claim, port).unwrap_or_default();
+            let mut found = namespaces
+                .inside(asker.netns, &event.task, ask)
+                .unwrap_or_default();
+            for holder in &mut found {
+                owners.complete(holder);
+            }
+            found.retain(|holder| listeners::is_suspect(&claim, holder));
+            found
+        });
+        if let (Some(found), Some(conflict)) = (found, &mut event.conflict)
+            && !found.is_empty()
+        {
+            listeners::suspect(conflict, found);
+        }
+    }
+
         self.refused.forget();
     }
 
