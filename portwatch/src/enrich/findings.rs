@@ -8,7 +8,8 @@ use super::{
 };
 use crate::conflict::departure;
 use crate::event::{
-    Bearer, Consumer, Event, Exhausted, Findings, Kind, Policy, PolicyProgram, Process, Verdict,
+    Bearer, Consumer, Event, Exhausted, Findings, Kind, Policy, PolicyProgram, Process, Scope,
+    Verdict,
 };
 
 /// Who uses up a range.
@@ -16,6 +17,7 @@ use crate::event::{
 pub(super) struct Usage {
     used: u32,
     time_wait: u32,
+    bound: u32,
     top: Vec<Consumer>,
     /// Of each socket it is known who has it.
     whole: bool,
@@ -130,9 +132,11 @@ impl Enricher {
             let Usage {
                 used,
                 time_wait,
+                bound,
                 top,
                 whole,
             } = usage;
+            exhausted.bound = Some(bound).filter(|_| exhausted.scope == Some(Scope::Tuple));
             exhausted.used = Some(used);
             exhausted.time_wait = Some(time_wait);
             exhausted.top = top;
@@ -163,6 +167,7 @@ impl Enricher {
                 Some(Usage {
                     used: count.used(),
                     time_wait: count.waiting(),
+                    bound: count.bound(),
                     top,
                     whole,
                 })

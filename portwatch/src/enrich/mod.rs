@@ -288,6 +288,7 @@ impl Enricher {
         let Possession {
             processes,
             incomplete,
+            parent,
             creator,
         } = possession;
         let holder = &culprit.holder;
@@ -323,6 +324,7 @@ impl Enricher {
             }),
             processes,
             incomplete,
+            parent,
             creator,
         }
     }
@@ -347,8 +349,6 @@ impl Enricher {
         }
     }
 
-    /// Takes note that events are missing.
-    pub fn lost(&mut self) {
     /// Looks at all sockets on the port where those that the kernel's programs chose are all innocent.
     fn find_suspects(&mut self, event: &mut Event) {
         if !verdict::is_undecided(event) {
@@ -385,6 +385,8 @@ impl Enricher {
         }
     }
 
+    /// Takes note that events are missing.
+    pub fn lost(&mut self) {
         self.refused.forget();
     }
 

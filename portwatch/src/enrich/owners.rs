@@ -32,6 +32,8 @@ pub struct Possession {
     pub processes: Vec<Occupant>,
     /// Not all processes could be looked at.
     pub incomplete: bool,
+    /// The parent of the first of them, which may start it again.
+    pub parent: Option<Box<Occupant>>,
     /// Who got the port for it.
     pub creator: Option<Box<Creator>>,
 }
@@ -86,8 +88,10 @@ impl Owners {
             .map(|(culprit, Found { pids, complete })| {
                 let taker = culprit.holder.taker.as_deref();
                 let taker = taker.filter(|_| culprit.kind != Kind::Kernel);
+                let processes = self.present(culprit, taker, caller, &pids, &mut name);
                 Possession {
-                    processes: self.present(culprit, taker, caller, &pids, &mut name),
+                    parent: self.parent(processes.first(), &mut name).map(Box::new),
+                    processes,
                     incomplete: !complete,
                     creator: taker.map(|taker| Box::new(self.creator(taker, &mut name))),
                 }
@@ -138,6 +142,24 @@ impl Owners {
             })
         });
         Some((top.take(TOP).collect(), whole))
+    }
+
+    /// The parent of a process, if that is there still and not the first one of all.
+    fn parent(
+        &self,
+        of: Option<&Occupant>,
+        name: &mut impl FnMut(Task, u64) -> Occupant,
+    ) -> Option<Occupant> {
+        let child = &of?.task;
+        let pid = child
+            .parent_pid
+            .filter(|&pid| self.same_pids && pid > INIT)?;
+        let parent = task::of(pid)?;
+        // Else the pid has become another's.
+        let starts = parent.start_boot.zip(child.start_boot);
+        starts
+            .is_some_and(|(parent, child)| parent <= child)
+            .then(|| name(parent, u64::MAX))
     }
 
     fn creator(&self, taker: &Taker, name: &mut impl FnMut(Task, u64) -> Occupant) -> Creator {

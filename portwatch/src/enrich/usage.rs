@@ -27,7 +27,8 @@ const LIMIT: usize = 1 << 17;
 enum Wanted {
     /// What meets a socket on an address.
     Address(Claim),
-    /// Connections between an address and a peer.
+    /// Connections between an address and a peer, and whatever is bound: connect() passes over a port of which
+    /// bind() has had the bucket, at any address (net/ipv4/inet_hashtables.c, `__inet_hash_connect`).
     Tuple(IpAddr, IpAddr),
 }
 
@@ -94,6 +95,18 @@ impl Question {
         })
     }
 
+    /// What is bound, where connections are counted: their peer's port does not tell it.
+    fn bound(&self) -> Option<Query> {
+        let Wanted::Tuple(..) = self.wanted else {
+            return None;
+        };
+        Some(Query {
+            states: sock_diag::bound_states(self.query.transport, true),
+            peer_port: None,
+            ..self.query.clone()
+        })
+    }
+
     /// Ports of the range that are given out.
     fn available(&self) -> u32 {
         let is_free = |port: &u16| !self.is_reserved(*port);
@@ -108,6 +121,7 @@ impl Question {
     fn takes(&self, socket: &Listed) -> Option<u16> {
         let port = socket.local.port?;
         let is_one = match &self.wanted {
+            Wanted::Tuple(..) if is_bound(socket) => true,
             Wanted::Address(own) => rules::meet(own, &claim(socket, self.query.transport)?),
             Wanted::Tuple(local, peer) => {
                 let is = |end: Endpoint, address: &IpAddr| {
@@ -127,13 +141,28 @@ impl Question {
     pub fn ask(&self) -> Option<Count> {
         let deadline = Instant::now().checked_add(PATIENCE);
         let mut count = Count::default();
-        let whole = sock_diag::list(&self.query, deadline, |socket| {
-            count.take(&socket, self.takes(&socket));
-        });
-        let whole = whole.is_ok_and(|whole| whole) && count.seats.len() <= LIMIT;
+        let mut whole = true;
+        for query in [Some(self.query.clone()), self.bound()]
+            .into_iter()
+            .flatten()
+        {
+            let all = sock_diag::list(&query, deadline, |socket| {
+                count.take(&socket, self.takes(&socket));
+            });
+            whole &= all.is_ok_and(|all| all);
+        }
+        whole &= count.seats.len() <= LIMIT;
         count.settle();
         (whole && count.is_certain(self)).then_some(count)
     }
+}
+
+/// Whether a socket is bound and not connected.
+fn is_bound(socket: &Listed) -> bool {
+    matches!(
+        socket.state,
+        TcpState::Listen | TcpState::Closed | TcpState::BoundInactive
+    )
 }
 
 fn claim(socket: &Listed, transport: Transport) -> Option<Claim> {
@@ -156,6 +185,8 @@ pub struct Count {
     seats: Vec<(u16, u64)>,
     /// Ports with a connection in TIME_WAIT.
     waiting: Vec<u16>,
+    /// Ports with a socket that is bound and not connected.
+    bound: Vec<u16>,
     /// The kernel has shown a socket that is bound and nothing else.
     sees_bound: bool,
 }
@@ -169,6 +200,9 @@ impl Count {
         if self.seats.len().max(self.waiting.len()) > LIMIT {
             return;
         }
+        if is_bound(socket) {
+            self.bound.push(port);
+        }
         if socket.state == TcpState::TimeWait {
             self.waiting.push(port);
         } else {
@@ -180,6 +214,8 @@ impl Count {
         self.seats.sort_unstable();
         self.waiting.sort_unstable();
         self.waiting.dedup();
+        self.bound.sort_unstable();
+        self.bound.dedup();
         let Self { seats, waiting, .. } = self;
         waiting.retain(|port| {
             let at = seats.partition_point(|(other, _)| other < port);
@@ -188,12 +224,14 @@ impl Count {
     }
 
     /// Whether nothing is left out. sock_diag shows TCP sockets that are bound and nothing else since Linux
-    /// 6.8; before, they may be what is missing to the whole range.
+    /// 6.8; before, they may be what is missing to the whole range. That a connection's port was bound it never
+    /// shows.
     fn is_certain(&self, question: &Question) -> bool {
-        question.query.transport != Transport::Tcp
-            || matches!(question.wanted, Wanted::Tuple(..))
-            || self.sees_bound
-            || self.used() >= question.available()
+        let shows_all = match question.wanted {
+            Wanted::Tuple(..) => false,
+            Wanted::Address(_) => question.query.transport != Transport::Tcp || self.sees_bound,
+        };
+        shows_all || self.used() >= question.available()
     }
 
     /// Ports that are used.
@@ -201,6 +239,12 @@ impl Count {
     pub fn used(&self) -> u32 {
         let held = self.seats.chunk_by(|one, other| one.0 == other.0).count();
         u32::try_from(held + self.waiting.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Those of them that are bound and not connected.
+    #[must_use]
+    pub fn bound(&self) -> u32 {
+        u32::try_from(self.bound.len()).unwrap_or(u32::MAX)
     }
 
     /// Those of them that only connections in TIME_WAIT use, which are no process' any more.
@@ -372,6 +416,32 @@ mod tests {
     }
 
     #[test]
+    fn no_connection_gets_a_port_that_is_bound() {
+        use TcpState::{Closed, Established, Listen};
+        let sockets = [
+            socket("127.0.0.1:40000", NONE, Closed, 1),
+            socket("[::]:40001", "[::]:0", Listen, 2),
+            socket("10.0.0.1:40002", "10.0.0.9:443", Established, 3),
+            socket("10.0.0.1:40002", NONE, Closed, 4),
+            socket("10.0.0.1:40004", "10.0.0.9:443", Established, 5),
+            // Reserved.
+            socket("10.0.0.1:40003", NONE, Closed, 6),
+        ];
+        let asked = connecting("10.0.0.9:443");
+        let found = count(&asked, &sockets);
+        assert_eq!((found.used(), found.bound()), (4, 3));
+        assert!(found.is_certain(&asked));
+        let asked = connecting("10.0.0.8:443");
+        let found = count(&asked, &sockets);
+        assert_eq!((found.used(), found.bound()), (3, 3));
+        assert!(
+            !found.is_certain(&asked),
+            "it may have been bound before it was connected"
+        );
+        assert_eq!(asked.bound().unwrap().peer_port, None);
+    }
+
+    #[test]
     fn ports_that_the_kernel_does_not_show_make_no_figure() {
         let asked = bind("10.0.0.1:1", Transport::Tcp);
         let at = |port: u16, state| socket(&format!("10.0.0.1:{port}"), NONE, state, 1);
@@ -387,10 +457,10 @@ mod tests {
             .map(|port| at(port, TcpState::Listen))
             .to_vec();
         assert!(count(&asked, &all).is_certain(&asked));
-        // Of UDP it shows all, and connections are never only bound.
+        // Of UDP it shows all.
         let none = Count::default();
         assert!(none.is_certain(&bind("10.0.0.1:1", Transport::Udp)));
-        assert!(none.is_certain(&connecting("10.0.0.9:443")));
+        assert!(!none.is_certain(&connecting("10.0.0.9:443")));
     }
 
     #[test]

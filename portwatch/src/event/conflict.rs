@@ -429,6 +429,8 @@ pub struct Owner {
     pub processes: Vec<Occupant>,
     /// Not all processes could be looked at: there may be more.
     pub incomplete: bool,
+    /// The parent of the first of them.
+    pub parent: Option<Box<Occupant>>,
     /// Who got the port for it.
     pub creator: Option<Box<Creator>>,
     /// Who closed it, of a connection that no process has open any more.
@@ -487,10 +489,42 @@ pub struct Exhausted {
     pub used: Option<u32>,
     /// Those of them that only connections in TIME_WAIT use.
     pub time_wait: Option<u32>,
+    /// Those of them that no connection gets, wherever it leads: they are bound. Of [`Scope::Tuple`].
+    pub bound: Option<u32>,
     /// Who has most of them.
     pub top: Vec<Consumer>,
     /// Of each socket it is known who has it.
     pub top_is_whole: bool,
+}
+
+impl Exhausted {
+    /// Ports of the range.
+    #[must_use]
+    pub fn size(&self) -> Option<u32> {
+        let range = self.range.as_ref()?;
+        Some(u32::from(range.end().checked_sub(*range.start())?) + 1)
+    }
+
+    /// Ports of the range that are given out.
+    #[must_use]
+    pub fn available(&self) -> Option<u32> {
+        self.size()?.checked_sub(self.reserved?)
+    }
+
+    /// Whether most of the range is free: the socket may have a narrower one.
+    #[must_use]
+    pub fn is_narrower(&self) -> bool {
+        let counts = self.used.zip(self.available());
+        self.scope == Some(Scope::Address)
+            && counts.is_some_and(|(used, available)| used < available / 2)
+    }
+
+    /// Whether no port of the range is for connections.
+    #[must_use]
+    pub fn is_all_bound(&self) -> bool {
+        let counts = self.bound.zip(self.available());
+        counts.is_some_and(|(bound, available)| bound >= available)
+    }
 }
 
 /// A process with ports of an exhausted range.

@@ -115,6 +115,7 @@ impl Lister {
             closer: None,
             expires: ends.map(|ends| self.clock.time(now.boot_at(ends))),
             incomplete: !complete,
+            parent: None,
             creator: None,
             local: PortFacts {
                 ephemeral: ephemeral(socket.local.port, place.range),

@@ -28,6 +28,11 @@ pub(super) fn exhausted(case: &Case<'_>) -> String {
             .map_or_else(String::new, |peer| format!(" to {}", endpoint(&peer, None)));
         let of = specific.map_or_else(String::new, |address| format!(" of {address}"));
         let usage = usage.map_or_else(String::new, |usage| format!(" ({usage})"));
+        if case.exhausted().is_some_and(Exhausted::is_all_bound) {
+            return format!(
+                "no automatic {udp}port{of} is free for a connection{to}, nor to anywhere else: each is bound{usage}{range}"
+            );
+        }
         return format!(
             "no automatic {udp}port{of} is free for a connection{to}: each is bound, or connected to it already{usage}; other destinations may still have some{range}"
         );
@@ -41,19 +46,25 @@ pub(super) fn exhausted(case: &Case<'_>) -> String {
         ""
     };
     let usage = usage.map_or_else(String::new, |usage| format!(": {usage}"));
-    format!("no automatic {udp}port is left{on}{errno}{usage}{range}")
+    let own = if case.exhausted().is_some_and(Exhausted::is_narrower) {
+        "; the socket's own may be narrower (IP_LOCAL_PORT_RANGE)"
+    } else {
+        ""
+    };
+    format!("no automatic {udp}port is left{on}{errno}{usage}{range}{own}")
 }
 
 /// `28,232 of 28,232 used, 27,950 by ss-server (pid 812), 24 in TIME_WAIT`
 fn usage(exhausted: &Exhausted) -> Option<String> {
     let used = exhausted.used?;
-    let available = size(exhausted)?.checked_sub(exhausted.reserved?)?;
+    let available = exhausted.available()?;
     let verb = match exhausted.scope? {
+        _ if exhausted.is_all_bound() => "bound",
         Scope::Address => "used",
-        Scope::Tuple => "connected",
+        Scope::Tuple => "bound or connected",
     };
-    // Some may have been closed since.
-    let when = if used < available {
+    // Some may have been closed since, and who has them may have changed.
+    let when = if used < available || !exhausted.top.is_empty() {
         " when portwatch looked"
     } else {
         ""
@@ -72,18 +83,12 @@ fn usage(exhausted: &Exhausted) -> Option<String> {
     Some(words)
 }
 
-/// Ports of the range, reserved or not.
-fn size(exhausted: &Exhausted) -> Option<u32> {
-    let range = exhausted.range.as_ref()?;
-    Some(u32::from(range.end().checked_sub(*range.start())?) + 1)
-}
-
 /// `; the namespace's range is 32768-60999 (28232 ports)`. A socket's own may be narrower
 /// (IP_LOCAL_PORT_RANGE).
 fn range(exhausted: &Exhausted) -> Option<String> {
     let range = exhausted.range.as_ref()?;
     let (low, high) = (*range.start(), *range.end());
-    let size = size(exhausted)?;
+    let size = exhausted.size()?;
     let count = match exhausted.reserved {
         // It is in the words before.
         Some(_) if exhausted.used.is_some() => String::new(),
@@ -127,6 +132,10 @@ mod tests {
         let mut reserving = used_by(bind("0.0.0.0:1"), 28_000, 0, &many);
         let explanation = reserving.explanation.as_mut().unwrap();
         explanation.findings.exhausted.as_mut().unwrap().reserved = Some(232);
+        let mut all_bound = used_by(connect(), 28_232, 0, &[(occupant(77, "perl"), 28_232)]);
+        let findings = &mut all_bound.explanation.as_mut().unwrap().findings;
+        findings.exhausted.as_mut().unwrap().bound = Some(28_232);
+        let all_bound = again(all_bound);
         insta::assert_snapshot!(
             [
                 said(&used_by(
@@ -143,6 +152,9 @@ mod tests {
                     24_000,
                     &[(occupant(9, "envoy"), 4_000)]
                 )),
+                said(&all_bound),
+                // The socket's own range may be another.
+                said(&used_by(bind("0.0.0.0:1"), 2, 0, &[])),
                 // What is not known goes without saying.
                 said(&connect()),
             ]

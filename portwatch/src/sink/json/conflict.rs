@@ -124,6 +124,7 @@ pub(super) fn held(part: &mut Object<'_>, holder: &Holder, owner: &Owner, people
         since,
         processes,
         incomplete: _, // said by `missing`
+        parent: _,     // said in words
         creator,
         closer,
         expires,
@@ -218,6 +219,7 @@ fn exhausted(part: &mut Object<'_>, exhausted: &Exhausted, people: &mut People<'
         scope,
         used,
         time_wait,
+        bound: _, // said in words
         top,
         top_is_whole: _, // said by `missing`
     } = exhausted;

@@ -131,6 +131,7 @@ fn holder(part: Part<'_>, people: &mut Option<Numbered<'_>>) -> Result<(Culprit,
         since: moment(part.at("since"))?,
         processes,
         incomplete: false,
+        parent: None,
         creator: creator.map(Box::new),
         closer: closer
             .then(|| departure(part, people).map(Box::new))
@@ -213,6 +214,7 @@ fn exhausted(part: Part<'_>, people: &mut Option<Numbered<'_>>) -> Result<Exhaus
         scope: part.at("scope").word()?,
         used: part.at("used").number()?,
         time_wait: part.at("time_wait").number()?,
+        bound: None,
         top: top
             .map(|consumer| {
                 let count = consumer.at("count");
