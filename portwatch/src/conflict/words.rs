@@ -17,6 +17,7 @@ mod policy;
 mod refused;
 mod shared;
 mod sharing;
+mod supervisor;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +30,7 @@ pub use message::message;
 pub use shared::shared;
 
 use crate::event::{
-    Conflict, Culprit, Event, Exhausted, Explanation, Findings, Owner, Process, Verdict,
+    Conflict, Culprit, Event, Exhausted, Explanation, Findings, Kind, Owner, Process, Verdict,
 };
 
 /// Everything that words are made of.
@@ -54,6 +55,16 @@ impl<'a> Case<'a> {
     /// Of a range without free ports.
     fn exhausted(&self) -> Option<&'a Exhausted> {
         self.findings.exhausted.as_ref()
+    }
+
+    /// Whether what is left of a connection is of one that went out: all on the port got it from connect().
+    fn is_outgoing(&self, culprit: &Culprit) -> bool {
+        matches!(culprit.kind, Kind::TimeWait | Kind::Closing)
+            && self
+                .event
+                .conflict
+                .as_ref()
+                .is_some_and(|it| it.connect_only)
     }
 
     /// The sockets in the way, each with its owner.

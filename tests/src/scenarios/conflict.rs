@@ -54,6 +54,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
     conflict_reuse_mixed_udp,
     conflict_time_wait,
     conflict_time_wait_reuseaddr: [9],
+    conflict_time_wait_outgoing,
     conflict_fin_wait,
     conflict_client_port: [6],
     conflict_client_explicit_port,
@@ -63,6 +64,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
     conflict_child_of_backlog_0,
     conflict_inherited_descriptor,
     conflict_of_two_processes,
+    conflict_of_short_lived_heir,
     conflict_ended_with_the_holder,
 ];
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{
     Case,
     owner::{
-        Same, besides, called, container, forwards, is_own, is_systemd, others, same_program,
-        short, testator, unit, with_pid,
+        Kin, Same, besides, called, container, deceased, forwards, is_caller, is_own, is_systemd,
+        kin, others, perhaps, runs_same, same_program, short, testator, unit, with_pid,
     },
     phrase::{endpoint, lasting},
     sharing,
@@ -51,7 +51,7 @@ pub(super) fn held(case: &Case<'_>) -> Option<String> {
             .to_owned(),
         );
     }
-    if culprit.kind == Kind::Client
+    if (culprit.kind == Kind::Client || case.is_outgoing(culprit))
         && let Some(port) = picked(culprit, owner)
     {
         clauses.push(format!("the kernel picked {port} from its automatic range"));
@@ -98,7 +98,7 @@ fn socket(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
     let place = place(case, culprit, owner);
     let details = |unit: bool| details(case, owner, unit, &place);
     let Some(first) = owner.processes.first() else {
-        return homeless(culprit, owner, &place);
+        return homeless(case, culprit, owner, &place);
     };
     if is_own(case, owner) {
         return itself(case, owner, &place).into();
@@ -112,7 +112,15 @@ fn socket(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
         )
         .into();
     }
-    if let Some((creator, exited)) = testator(owner).filter(|_| !is_systemd(first)) {
+    if let Some((creator, exited)) = testator(case, owner).filter(|_| !is_systemd(first)) {
+        if is_caller(case, &creator.task) {
+            return format!(
+                "bound by this very process (pid {}), which has closed it, still open in {name} ({})",
+                creator.task.pid,
+                details(true)
+            )
+            .into();
+        }
         let (exited, open) = if exited {
             (", exited", "still open")
         } else {
@@ -132,35 +140,64 @@ fn socket(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
     {
         return format!("held by {name} for {unit} ({})", details(false)).into();
     }
-    match same_program(case, first) {
-        None => format!("held by {name} ({})", details(true)),
-        Some(Same::Program) => format!("{name} runs already ({})", details(true)),
-        Some(Same::Command) => {
+    let same = same_program(case, first);
+    // Else the name says enough.
+    let relative = kin(case, first).filter(|_| runs_same(case, first));
+    let who = match (same, relative) {
+        (Some(Same::Program), _) => format!("{name} runs already ({})", details(true)),
+        (Some(Same::Command), _) => {
             format!(
                 "{name} runs already with the same arguments ({})",
                 details(true)
             )
         }
-    }
-    .into()
+        (None, Some(Kin::Parent)) => {
+            format!(
+                "held by the parent of this process, {name} ({})",
+                details(true)
+            )
+        }
+        (None, Some(Kin::Child)) => {
+            format!(
+                "held by a child of this process, {name} ({})",
+                details(true)
+            )
+        }
+        (None, None) => format!("held by {name} ({})", details(true)),
+    };
+    // A worker without its master, or a server in the background.
+    let rest = deceased(owner)
+        .filter(|_| same.is_some())
+        .map(|creator| format!("pid {}, which bound it, has exited", creator.task.pid));
+    Said { who, rest }
 }
 
 /// The caller's own socket, which others may have inherited, or the caller from them.
 fn itself(case: &Case<'_>, owner: &Owner, place: &str) -> String {
     let pid = case.event.task.pid;
     let besides = besides(case, owner);
+    let perhaps = perhaps(owner);
     let mut facts = facts(owner, true, place);
     if besides.is_empty() {
-        facts.insert(0, format!("pid {pid}"));
+        facts.insert(0, format!("pid {pid}{perhaps}"));
         return format!("held by this very process ({})", facts.join(", "));
     }
     let facts = facts.join(", ");
-    format!("held by this very process (pid {pid}){besides} ({facts})")
+    format!("held by this very process (pid {pid}){besides}{perhaps} ({facts})")
 }
 
 /// A socket of which no process was found.
-fn homeless(culprit: &Culprit, owner: &Owner, place: &str) -> Said {
-    if let Some((creator, exited)) = testator(owner) {
+fn homeless(case: &Case<'_>, culprit: &Culprit, owner: &Owner, place: &str) -> Said {
+    if let Some((creator, exited)) = testator(case, owner) {
+        if is_caller(case, &creator.task) {
+            return Said {
+                who: format!(
+                    "bound by this very process (pid {}, {place}), which has closed it",
+                    creator.task.pid
+                ),
+                rest: Some("the process that still has it could not be found".to_owned()),
+            };
+        }
         let exited = if exited { ", exited" } else { "" };
         return Said {
             who: format!(
@@ -190,9 +227,11 @@ fn details(case: &Case<'_>, owner: &Owner, with_unit: bool, place: &str) -> Stri
     let mut parts = facts(owner, with_unit, place);
     if is_own(case, owner) {
         let pid = case.event.task.pid;
-        parts.insert(0, format!("pid {pid}{}", besides(case, owner)));
+        let more = format!("{}{}", besides(case, owner), perhaps(owner));
+        parts.insert(0, format!("pid {pid}{more}"));
     } else if let Some(first) = owner.processes.first() {
-        parts.insert(0, format!("pid {}{}", first.task.pid, others(owner)));
+        let more = format!("{}{}", others(owner), perhaps(owner));
+        parts.insert(0, format!("pid {}{more}", first.task.pid));
     }
     parts.join(", ")
 }
@@ -367,14 +406,18 @@ fn closing(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Said {
 
 /// What is left of a connection. It has no process; who closed it may be known.
 fn time_wait(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> String {
-    let with = peer(culprit, "with");
+    let what = if case.is_outgoing(culprit) {
+        format!("an outgoing connection{}", peer(culprit, "to"))
+    } else {
+        format!("a connection{}", peer(culprit, "with"))
+    };
     let ended = closed_by(case, owner)
         .map_or_else(|| "ended lately".to_owned(), |who| format!("was {who}"));
     let left = left(case, owner).map_or_else(
         || "up to 60 s".to_owned(),
         |seconds| format!("{seconds} s more"),
     );
-    format!("a connection{with} {ended} and its port is still in TIME_WAIT ({left})")
+    format!("{what} {ended} and its port is still in TIME_WAIT ({left})")
 }
 
 /// `closed by an earlier run of sshd (pid 12) 3 s ago`

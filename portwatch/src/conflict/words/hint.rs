@@ -6,13 +6,17 @@ use super::{
     Case,
     held::{left, picked, vanishes},
     not_local,
-    owner::{besides, called, forwards, is_own, is_systemd, paths, testator, unit},
+    owner::{
+        Kin, besides, called, forwards, is_caller, is_own, is_systemd, kin, paths, testator, unit,
+    },
     phrase::{either, harmless, is_any, is_wildcard, sentence},
     policy,
     refused::scopeless,
     sharing,
 };
-use crate::event::{Kind, Op, Overlap, Owner, RESERVED_PORTS, Reason, Scope, TcpState, Transport};
+use crate::event::{
+    Exhausted, Kind, Op, Overlap, Owner, RESERVED_PORTS, Reason, Scope, TcpState, Transport,
+};
 
 /// What the user can do, where that is known.
 #[must_use]
@@ -80,10 +84,19 @@ fn all_vanish(case: &Case<'_>) -> bool {
 /// The caller has the port itself.
 fn own(case: &Case<'_>, overlap: Option<Overlap>, owner: &Owner) -> Vec<String> {
     let only_ipv6 = |socket: &str| format!("set IPV6_V6ONLY on {socket}");
+    let is_one = case.verdict.culprits.len() == 1;
     match overlap {
         Some(Overlap::DualStack) if is_any(case.event.local.address) => vec![
             only_ipv6("the [::] socket before bind()"),
-            close(case, owner, "the other one"),
+            close(
+                case,
+                owner,
+                if is_one {
+                    "the other one"
+                } else {
+                    "the others"
+                },
+            ),
         ],
         Some(Overlap::DualStack) => vec![
             "let the [::] socket do for both".to_owned(),
@@ -92,6 +105,10 @@ fn own(case: &Case<'_>, overlap: Option<Overlap>, owner: &Owner) -> Vec<String> 
         _ if owner.processes.iter().any(is_systemd) => {
             vec!["use the socket that has it".to_owned()]
         }
+        _ if !is_one => vec![
+            "use the sockets that have it".to_owned(),
+            close(case, owner, "them"),
+        ],
         _ => vec![
             "use the socket that has it".to_owned(),
             close(case, owner, "it"),
@@ -102,7 +119,11 @@ fn own(case: &Case<'_>, overlap: Option<Overlap>, owner: &Owner) -> Vec<String> 
 /// How to close a socket of the caller.
 fn close(case: &Case<'_>, owner: &Owner, what: &str) -> String {
     let is_alone = besides(case, owner).is_empty();
-    let place = if is_alone { "first" } else { "in all of them" };
+    let place = if is_alone {
+        "first"
+    } else {
+        "in all processes"
+    };
     format!("close {what} {place}")
 }
 
@@ -120,10 +141,33 @@ fn accepted(case: &Case<'_>) -> Vec<String> {
     }
     choices.push(elsewhere(case).to_owned());
     choices.extend(remove::choices(case));
-    sharing::advice(case)
+    let advice = sharing::advice(case);
+    let lingers = lingers(case, advice.is_some());
+    advice
         .into_iter()
         .chain(either(&choices))
+        .chain(lingers)
         .collect()
+}
+
+/// That a connection which is closed on this side first, as one is that its process is stopped for, keeps the
+/// port for TIME_WAIT, which is shared by the same rules (include/net/tcp.h, TCP_TIMEWAIT_LEN).
+fn lingers(case: &Case<'_>, is_shared: bool) -> Option<String> {
+    let ends_here = |state| {
+        matches!(
+            state,
+            TcpState::Established | TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing
+        )
+    };
+    let is_one = case.held().any(|(culprit, _)| {
+        culprit.holder.transport == Transport::Tcp
+            && culprit.holder.socket.inode.is_some()
+            && !vanishes(culprit)
+            && ends_here(culprit.holder.state)
+    });
+    (is_one && !is_shared).then(|| {
+        "if it is closed on this side first, TIME_WAIT keeps the port for 60 s more".to_owned()
+    })
 }
 
 /// A descriptor that has outlived its program in a child.
@@ -133,10 +177,26 @@ fn inherited(case: &Case<'_>) -> Option<String> {
         .processes
         .first()
         .filter(|first| !is_systemd(first) && forwards(first).is_none())?;
-    let (creator, _) = testator(owner).filter(|(_, exited)| *exited)?;
-    // Else it may be the same program.
+    let (creator, exited) = testator(case, owner)?;
+    let heir = called(first);
+    if is_caller(case, &creator.task) {
+        // Else it may have been sent.
+        if kin(case, first) != Some(Kin::Child) {
+            return None;
+        }
+        // Else it may be the same program.
+        let (own, its) = paths(creator, first)?;
+        return Some(if own == its {
+            format!("if {heir} is not to have it, close it there after fork()")
+        } else {
+            format!("if {heir} has inherited it by mistake, your socket lacks SOCK_CLOEXEC")
+        });
+    }
+    if !exited {
+        return None;
+    }
     paths(creator, first)?;
-    let (heir, creator) = (called(first), called(creator));
+    let creator = called(creator);
     Some(format!(
         "if {heir} has inherited it by mistake, {creator} lacks SOCK_CLOEXEC"
     ))
@@ -188,18 +248,23 @@ fn client(case: &Case<'_>) -> Vec<String> {
     let mut choices = vec!["try again when that is closed".to_owned()];
     choices.extend(is_wider(case).then(|| "bind another address".to_owned()));
     choices.extend(remove::choices(case));
-    let mut sentences: Vec<String> = sharing::advice(case)
+    let advice = sharing::advice(case);
+    let lingers = lingers(case, advice.is_some());
+    advice
         .into_iter()
         .chain(either(&choices))
-        .collect();
-    if let Some((culprit, owner)) = case.held().next()
-        && let Some(port) = picked(culprit, owner)
-    {
-        sentences.push(format!(
-            "to keep the kernel from picking {port}, add it to the reserved ports (sysctl -w {RESERVED_PORTS}={port},$(sysctl -n {RESERVED_PORTS}))"
-        ));
-    }
-    sentences
+        .chain(lingers)
+        .chain(reserve(case))
+        .collect()
+}
+
+/// How to keep a server's port from being given to clients.
+fn reserve(case: &Case<'_>) -> Option<String> {
+    let (culprit, owner) = case.held().next()?;
+    let port = picked(culprit, owner)?;
+    Some(format!(
+        "to keep the kernel from picking {port}, add it to the reserved ports (sysctl -w {RESERVED_PORTS}={port},$(sysctl -n {RESERVED_PORTS}))"
+    ))
 }
 
 /// A connection that one side or both have closed.
@@ -218,12 +283,14 @@ fn closing(case: &Case<'_>) -> Vec<String> {
         }
         // It is no orphan, which the kernel would give up after a time.
         _ if culprit.holder.socket.inode.is_some() => {
-            if is_own(case, owner) {
-                choices.push("close it".to_owned());
-            } else if let Some(first) = owner.processes.first() {
-                choices.push(format!("have {} close it", called(first)));
-            }
             choices.push("wait for the peer".to_owned());
+            // As an orphan it keeps the port for a while still.
+            let then = "and wait for net.ipv4.tcp_fin_timeout, usually 60 s";
+            if is_own(case, owner) {
+                choices.push(format!("close it {then}"));
+            } else if let Some(first) = owner.processes.first() {
+                choices.push(format!("have {} close it {then}", called(first)));
+            }
         }
         (TcpState::FinWait2, _) => {
             choices.push("wait for net.ipv4.tcp_fin_timeout, usually 60 s".to_owned());
@@ -233,10 +300,14 @@ fn closing(case: &Case<'_>) -> Vec<String> {
         }
     }
     choices.extend(is_wider(case).then(|| "bind another address".to_owned()));
-    choices.extend(remove::choices(case));
+    let is_open = culprit.holder.socket.inode.is_some();
+    let is_left = is_open && culprit.holder.state != TcpState::CloseWait;
+    // To stop its process would close it, and no more.
+    choices.extend(remove::choices(case).into_iter().filter(|_| !is_left));
     sharing::advice(case)
         .into_iter()
         .chain(either(&choices))
+        .chain(reserve(case).filter(|_| case.is_outgoing(culprit)))
         .collect()
 }
 
@@ -251,6 +322,11 @@ fn time_wait(case: &Case<'_>) -> Vec<String> {
     };
     if let Some(advice) = sharing::advice(case) {
         return vec![advice];
+    }
+    if case.held().all(|(culprit, _)| case.is_outgoing(culprit)) {
+        let other = is_wider(case).then(|| "bind another address".to_owned());
+        let choices: Vec<String> = std::iter::once(wait).chain(other).collect();
+        return either(&choices).into_iter().chain(reserve(case)).collect();
     }
     vec![match case.verdict.reason {
         Some(Reason::NoReuse) => format!("{wait}, and from now on set SO_REUSEADDR before bind()"),
@@ -280,6 +356,16 @@ fn exhausted(case: &Case<'_>) -> String {
     let event = case.event;
     let tuple = case.exhausted().and_then(|exhausted| exhausted.scope) == Some(Scope::Tuple);
     let widen = "widen net.ipv4.ip_local_port_range";
+    if case.exhausted().is_some_and(Exhausted::is_narrower) {
+        return format!(
+            "if the socket has a range of its own (IP_LOCAL_PORT_RANGE), widen that; else {widen}"
+        );
+    }
+    if tuple && case.exhausted().is_some_and(Exhausted::is_all_bound) {
+        return format!(
+            "close sockets that are bound inside the range, name ports outside of it for them, or {widen}"
+        );
+    }
     if tuple {
         return format!(
             "keep connections open and use them again, connect from more addresses, or {widen}"

@@ -1,7 +1,7 @@
 //! Who has a socket, and in which role: that decides how to call them and how to get rid of them.
 
 use super::Case;
-use crate::event::{Container, Occupant, Owner, Process, Task, name};
+use crate::event::{Container, Creator, Occupant, Owner, Process, Task, name};
 
 /// Programs that hold a host's port in order to forward it to a container.
 const FORWARDERS: [&str; 7] = [
@@ -68,13 +68,47 @@ pub(super) enum Same {
     Command,
 }
 
-/// Whether the caller is another process of the same program.
+/// Whether the caller is another process of the same program, started by itself.
 pub(super) fn same_program(case: &Case<'_>, other: &Occupant) -> Option<Same> {
     let Case { event, process, .. } = case;
-    if event.task.pid == other.task.pid {
+    if event.task.pid == other.task.pid || kin(case, other).is_some() {
         return None;
     }
     same(process, &other.process)
+}
+
+/// Whether a process runs the program that the caller runs.
+pub(super) fn runs_same(case: &Case<'_>, other: &Occupant) -> bool {
+    same(case.process, &other.process).is_some()
+}
+
+/// Which of two processes has started the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kin {
+    /// The other one is the caller's parent.
+    Parent,
+    /// The caller has started the other one.
+    Child,
+}
+
+/// How a process is related to the caller. Everybody's parent, the first process, is nobody's.
+pub(super) fn kin(case: &Case<'_>, other: &Occupant) -> Option<Kin> {
+    let (own, other) = (&case.event.task, &other.task);
+    if own.parent_pid == Some(other.pid) && other.pid > 1 {
+        Some(Kin::Parent)
+    } else if other.parent_pid == Some(own.pid) && own.pid > 1 {
+        Some(Kin::Child)
+    } else {
+        None
+    }
+}
+
+/// Whether a process is the caller.
+pub(super) fn is_caller(case: &Case<'_>, other: &Task) -> bool {
+    let own = &case.event.task;
+    // Pids are given out again.
+    let starts = own.start_boot.zip(other.start_boot);
+    own.pid == other.pid && starts.is_none_or(|(one, other)| one == other)
 }
 
 fn same(process: &Process, other: &Process) -> Option<Same> {
@@ -89,14 +123,25 @@ fn same(process: &Process, other: &Process) -> Option<Same> {
     (process.args.is_some() && process.args == other.args).then_some(Same::Command)
 }
 
-/// The process that got the port and then left the socket to a process of another program.
-pub(super) fn testator(owner: &Owner) -> Option<(&Occupant, bool)> {
-    let creator = owner.creator.as_ref()?;
+/// Who got the port and has no descriptor of the socket any more, where others have.
+fn former(owner: &Owner) -> Option<&Creator> {
+    let creator = owner.creator.as_deref()?;
+    let pid = creator.occupant.task.pid;
+    let still_has_it = owner.processes.iter().any(|other| other.task.pid == pid);
+    (!still_has_it).then_some(creator)
+}
+
+/// The process that got the port, where it is gone and left the socket to others.
+pub(super) fn deceased(owner: &Owner) -> Option<&Occupant> {
+    let creator = former(owner).filter(|creator| creator.exited)?;
+    Some(&creator.occupant)
+}
+
+/// The process that got the port and then left the socket to a process of another program; the caller to
+/// any.
+pub(super) fn testator<'a>(case: &Case<'_>, owner: &'a Owner) -> Option<(&'a Occupant, bool)> {
+    let creator = former(owner)?;
     let task = &creator.occupant.task;
-    let still_has_it = owner
-        .processes
-        .iter()
-        .any(|other| other.task.pid == task.pid);
     // A server that goes into the background binds first and forks then.
     let heir_is_alike = owner.processes.first().is_some_and(|heir| {
         match paths(&creator.occupant, heir) {
@@ -105,7 +150,7 @@ pub(super) fn testator(owner: &Owner) -> Option<(&Occupant, bool)> {
             None => task.comm == heir.task.comm || task.tid != task.pid,
         }
     });
-    (!still_has_it && !heir_is_alike).then_some((&creator.occupant, creator.exited))
+    (!heir_is_alike || is_caller(case, task)).then_some((&creator.occupant, creator.exited))
 }
 
 /// The executables of two processes, where both are known.
@@ -217,6 +262,15 @@ pub(super) fn others(owner: &Owner) -> String {
         (0, true) => " and systemd".to_owned(),
         (_, false) => format!(" and {more} more"),
         (_, true) => format!(", {more} more and systemd"),
+    }
+}
+
+/// `, perhaps others too`, where not all processes could be looked at.
+pub(super) fn perhaps(owner: &Owner) -> &'static str {
+    if owner.incomplete {
+        ", perhaps others too"
+    } else {
+        ""
     }
 }
 

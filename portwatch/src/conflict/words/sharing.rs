@@ -1,8 +1,10 @@
 //! Why two sockets do not share a port, and which option would let them.
 
+use std::net::IpAddr;
+
 use super::{
     Case,
-    owner::{is_own, same_program},
+    owner::{is_own, kin, same_program},
     phrase::{is_any, is_wildcard},
 };
 use crate::event::{Culprit, Kind, Op, Overlap, Owner, Reason, Transport};
@@ -39,6 +41,11 @@ fn device(case: &Case<'_>, culprit: &Culprit, owner: &Owner) -> Option<String> {
 pub(super) fn reason(case: &Case<'_>, culprit: &Culprit) -> Option<String> {
     let own = &case.event.socket;
     let words = match (culprit.reason?, culprit.kind) {
+        // Of an outgoing connection there is no next run.
+        (Reason::NoReuse, _) if case.is_outgoing(culprit) => return None,
+        (Reason::ReuseMissingHolder, _) if case.is_outgoing(culprit) => {
+            "it did not set SO_REUSEADDR, so yours does not help until it is gone"
+        }
         (Reason::NoReuse, Kind::TimeWait) => {
             "the old socket did not set SO_REUSEADDR, so setting it now helps only from the next run on"
         }
@@ -94,26 +101,32 @@ pub(super) fn advice(case: &Case<'_>) -> Option<String> {
         case.all_known() && case.held().all(|(culprit, owner)| test(culprit, owner))
     };
     // A stranger's port is not one to share: each connection would go to either of them. Of UDP
-    // sockets one may want that, for the multicasts, which one with a unicast address does not get.
-    let is_wanted = |culprit: &Culprit, owner: &Owner| {
+    // sockets one may want that, for the multicasts, which one with a unicast address does not get: it gets
+    // all else that is sent there.
+    let asked = case.event.local.address;
+    let for_multicasts = |culprit: &Culprit| {
         let address = culprit.holder.local.address;
-        let gets_multicasts =
-            is_wildcard(address) || address.is_some_and(|address| address.is_multicast());
-        (udp && gets_multicasts)
+        udp && gets_multicasts(asked) && gets_multicasts(address)
+    };
+    let is_wanted = |culprit: &Culprit, owner: &Owner| {
+        for_multicasts(culprit)
             || is_own(case, owner)
-            || owner
-                .processes
-                .first()
-                .is_some_and(|first| same_program(case, first).is_some())
+            || owner.processes.first().is_some_and(|first| {
+                same_program(case, first).is_some() || kin(case, first).is_some()
+            })
     };
     let one_user = |culprit: &Culprit| {
         culprit.kind == Kind::TimeWait
             || case.event.socket.uid.is_some() && case.event.socket.uid == culprit.holder.socket.uid
     };
-    let split = if udp {
-        ": both get multicasts, but only one of them each other datagram"
-    } else {
+    let split = if !udp {
         ""
+    } else if all(&|c, _| for_multicasts(c)) {
+        ": both get multicasts, but only one of them each other datagram"
+    } else if all(&|c, _| c.overlap == Some(Overlap::Exact)) {
+        ": only one of them gets each datagram"
+    } else {
+        ": what is sent to the address of one goes to that one only"
     };
     let share = &format!("share the port{split}");
     // Beside a socket that is bound and may listen, bind() would pass and then one listen() fail.
@@ -154,6 +167,26 @@ pub(super) fn advice(case: &Case<'_>) -> Option<String> {
                 "SO_REUSEPORT on your socket, set before bind(), would let you {share}"
             ))
         }
+        // Options that differ are the newcomer's to change where the other is not to be shared with.
+        Reason::ReuseMismatch
+            if all(&|c, _| {
+                let own_port = case.event.socket.options.reuseport == Some(true);
+                c.reason == Some(Reason::ReuseMismatch)
+                    && if own_port {
+                        !udp && is_left_alone(c)
+                    } else {
+                        c.kind == Kind::TimeWait
+                    }
+            }) =>
+        {
+            let option = match case.event.socket.options.reuseport {
+                Some(true) => "SO_REUSEADDR",
+                _ => "SO_REUSEPORT",
+            };
+            Some(format!(
+                "{option} on your socket, set before bind(), would let you have the port"
+            ))
+        }
         Reason::ReuseMismatch
             if all(&|c, owner| c.reason == Some(Reason::ReuseMismatch) && is_wanted(c, owner)) =>
         {
@@ -175,4 +208,9 @@ pub(super) fn advice(case: &Case<'_>) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Whether a UDP socket with this address gets multicasts.
+fn gets_multicasts(address: Option<IpAddr>) -> bool {
+    is_wildcard(address) || address.is_some_and(|address| address.is_multicast())
 }

@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests panic")]
 
 mod connections;
+mod families;
 mod owners;
 mod refusals;
 mod rules;

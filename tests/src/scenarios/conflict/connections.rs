@@ -57,6 +57,29 @@ pub(super) fn conflict_time_wait(s: &mut Script) -> Result<()> {
     Ok(())
 }
 
+/// Left by a client: no run of the server made it, and the next one may meet it again.
+pub(super) fn conflict_time_wait_outgoing(s: &mut Script) -> Result<()> {
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let (client, accepted) = s.connected(&server)?;
+    let local = client.local().context("no address")?;
+    let peer = client.peer().context("no peer")?;
+    drop(client);
+    drop(accepted);
+    bench::until("a TIME_WAIT", || is_in_time_wait(local.port()))?;
+    let late = s.socket(Kind::Tcp4)?.reuseaddr()?;
+    s.bind(&late, (ANY4, local.port()))
+        .fails(Errno::EADDRINUSE)?
+        .held(0, Kind::Tcp4, local, Some(peer), "time_wait")
+        .judged(("time_wait", "wildcard", "reuse_missing_holder"))
+        .holders_total(1)
+        .says(&[
+            "an outgoing connection to 127.0.0.1:8080",
+            "the kernel picked",
+        ])
+        .advises(&["bind another address", "ip_local_reserved_ports"]);
+    Ok(())
+}
+
 /// Closed on the server's side only. The kernel keeps no more of it than of one in TIME_WAIT, and to its
 /// programs it looks like one; the client may keep it so for long.
 pub(super) fn conflict_fin_wait(s: &mut Script) -> Result<()> {

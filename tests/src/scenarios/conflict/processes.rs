@@ -37,7 +37,11 @@ pub(super) fn conflict_inherited_descriptor(s: &mut Script) -> Result<()> {
             .is("conflict.holders.0.creator.pid", creator)
             .set("conflict.holders.0.creator.exited", Want::Absent)
             .is("conflict.holders.0.processes.0.pid", child.pid())
-            .set("conflict.holders.0.processes.1", Want::Absent);
+            .set("conflict.holders.0.processes.1", Want::Absent)
+            .says(&[
+                "bound by this very process",
+                "which has closed it, still open in",
+            ]);
     }
     std::thread::sleep(Duration::from_millis(200));
     drop(child);
@@ -59,6 +63,26 @@ pub(super) fn conflict_of_two_processes(s: &mut Script) -> Result<()> {
         std::thread::sleep(Duration::from_millis(200));
         Ok(())
     })?;
+    Ok(())
+}
+
+/// A child has inherited the socket, and is gone before anybody could look at its descriptors.
+pub(super) fn conflict_of_short_lived_heir(s: &mut Script) -> Result<()> {
+    let holder = s.listener(Kind::Tcp4, (ANY4, 8080))?;
+    for _ in 0..3 {
+        s.forked(|s| {
+            let late = s.socket(Kind::Tcp4)?;
+            let own = s.me.pid;
+            s.bind(&late, (ANY4, 8080))
+                .fails(Errno::EADDRINUSE)?
+                .holder(0, &holder, "listen")?
+                .judged(("listener", "exact", "no_reuse"))
+                .is("conflict.holders.0.processes.1.pid", own)
+                .holders_total(1)
+                .says(&["held by this very process", "and 1 other"]);
+            Ok(())
+        })?;
+    }
     Ok(())
 }
 

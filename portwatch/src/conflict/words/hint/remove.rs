@@ -5,8 +5,10 @@ use super::super::{
     Case,
     held::vanishes,
     owner::{
-        called, container, forwards, is_own, is_systemd, only_started, others, short, stem, unit,
+        Kin, called, container, forwards, is_own, is_systemd, kin, only_started, others, short,
+        stem, unit,
     },
+    supervisor,
 };
 use crate::event::{Owner, Process};
 
@@ -83,6 +85,13 @@ fn ways_of(case: &Case<'_>, owner: &Owner) -> Vec<String> {
         }];
     }
     let (name, pid) = (called(first), first.task.pid);
+    if kin(case, first) == Some(Kin::Parent) {
+        // It would take the caller along, or start it again.
+        return vec![format!("have {name} (pid {pid}) close it or pass it on")];
+    }
+    if let Some(way) = supervisor::stop(owner) {
+        return vec![way];
+    }
     if let Some(unit) = unit.filter(|unit| only_started(unit, owner)) {
         return vec![format!(
             "stop {name} (pid {pid}{}), which {unit} started",

@@ -51,7 +51,45 @@ fn every_state() {
         })
     };
     let curl = || occupant(4616, "curl");
+    // All on the port got it from connect().
+    let outgoing = |mut held: Held, adjust: fn(&mut Event)| {
+        held.owner.local.ephemeral = Some(true);
+        let mut sighting = adjusted(one(held), adjust);
+        let conflict = sighting.event.conflict.as_mut().unwrap();
+        conflict.connect_only = true;
+        again(sighting)
+    };
+    let specific = || held(Kind::TimeWait, "10.0.0.1:8080").to("10.0.0.9:443");
     let text = told(vec![
+        (
+            "TIME_WAIT of an outgoing connection",
+            outgoing(
+                specific()
+                    .rule(Overlap::Wildcard, Reason::ReuseMissingHolder)
+                    .closed(curl(), true, 7),
+                |_| {},
+            ),
+        ),
+        (
+            "the same, neither side with SO_REUSEADDR",
+            outgoing(specific().rule(Overlap::Exact, Reason::NoReuse), |event| {
+                event.local = sample::endpoint("10.0.0.1:8080");
+            }),
+        ),
+        (
+            "TIME_WAIT with SO_REUSEPORT only",
+            one(waiting(Reason::ReuseMismatch)),
+        ),
+        (
+            "TIME_WAIT with SO_REUSEADDR only",
+            again(adjusted(one(waiting(Reason::ReuseMismatch)), |event| {
+                event.socket.options.reuseport = Some(true);
+            })),
+        ),
+        (
+            "FIN_WAIT2 of an outgoing connection",
+            outgoing(closing(TcpState::FinWait2), |_| {}),
+        ),
         ("client", one(client().by(curl()))),
         ("client whose port the kernel picked", {
             let mut client = client().by(curl());

@@ -63,6 +63,8 @@ fn owners_of_every_kind() {
         let mut sighting = one(nginx());
         let verdict = &mut sighting.explanation.as_mut().unwrap().verdict;
         (verdict.total, verdict.truncated) = (total, truncated);
+        let conflict = sighting.event.conflict.as_mut().unwrap();
+        (conflict.total, conflict.truncated) = (total, truncated);
         again(sighting)
     };
     let pathless = |pid, name| occupant(pid, name).with(|process| process.executable_path = None);

@@ -26,6 +26,7 @@ fn every_rule() {
         task: bind("0.0.0.0:1").event.task.clone(),
         process: bind("0.0.0.0:1").process,
     };
+    let itself = own.clone();
     let resolved = held(Kind::Listener, "127.0.0.53:53")
         .rule(Overlap::Wildcard, Reason::NoReuse)
         .by(occupant(516, "systemd-resolved").of("systemd-resolved.service"));
@@ -93,6 +94,19 @@ fn every_rule() {
                         .lasting(0)
                         .by(own),
                 ],
+            ),
+        ),
+        (
+            "several of the process itself",
+            refused_by(
+                bind("0.0.0.0:8080"),
+                ["127.0.0.1:8080", "127.0.0.2:8080"]
+                    .map(|local| {
+                        held(Kind::Listener, local)
+                            .rule(Overlap::Wildcard, Reason::NoReuse)
+                            .by(itself.clone())
+                    })
+                    .into(),
             ),
         ),
         (
@@ -186,6 +200,25 @@ fn every_rule() {
                         .holder(|holder| holder.transport = Transport::Udp)
                         .by(occupant(516, "systemd-resolved")),
                 ],
+            ),
+        ),
+        (
+            "UDP, reuse_missing_self, what is sent to one address",
+            refused_by(
+                udp(bind("127.0.0.1:5353")),
+                vec![mdns().rule(Overlap::Wildcard, Reason::ReuseMissingSelf)],
+            ),
+        ),
+        (
+            "UDP, reuse_missing_self, the same of one program",
+            refused_by(
+                by(
+                    udp(bind("127.0.0.1:5353")),
+                    "avahi-daemon",
+                    "/usr/sbin/avahi-daemon",
+                    &["avahi-daemon"],
+                ),
+                vec![mdns().rule(Overlap::Wildcard, Reason::ReuseMissingSelf)],
             ),
         ),
         (
