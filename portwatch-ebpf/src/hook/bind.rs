@@ -147,6 +147,8 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
     }
     if !detailed(detail::REST) {
         sock::shares::<B::Memory>(record, sk);
+        // A parent that has the port is no second run.
+        caller.relate(&mut record.task, &mut record.present);
     }
     // Who may not is a part of the answer.
     record.task.uid = task::uid();

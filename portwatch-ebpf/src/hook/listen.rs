@@ -53,6 +53,8 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
     let is_auto = !sock::chose_port::<B::Memory>(sk);
     if (error != 0 || is_auto) && !detailed(detail::REST) {
         sock::shares::<B::Memory>(record, sk);
+        // A parent that has the port is no second run.
+        caller.relate(&mut record.task, &mut record.present);
     }
     record.backlog = backlog;
     set(&mut record.present, present::BACKLOG);

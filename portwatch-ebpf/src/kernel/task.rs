@@ -364,9 +364,15 @@ impl<G: Generation> Caller<G> {
             record.cgroup = unsafe { bpf_get_current_cgroup_id() };
         }
         if detailed(detail::REST) {
-            record.parent = task.parent();
-            set(present, present::PARENT);
+            self.relate(record, present);
         }
+    }
+
+    /// Fills in the parent.
+    #[inline(always)]
+    pub(crate) fn relate(&self, record: &mut TaskRecord, present: &mut u32) {
+        record.parent = self.task.parent();
+        set(present, present::PARENT);
     }
 }
 
