@@ -27,6 +27,8 @@ mod kernel;
 #[cfg(target_arch = "bpf")]
 mod programs;
 #[cfg(target_arch = "bpf")]
+mod programs_of_churn;
+#[cfg(target_arch = "bpf")]
 mod state;
 
 #[cfg(target_arch = "bpf")]

@@ -19,7 +19,7 @@ use crate::{
 
 /// The programs that keep something while they run, each in a room of its own.
 #[repr(u32)]
-enum Room {
+pub(crate) enum Room {
     Bind4,
     Bind6,
     BindRefused,
@@ -84,6 +84,7 @@ macro_rules! program {
         });
     };
 }
+pub(crate) use program;
 
 program!(fentry, bind4_enter_tracing, FEntryContext, |ctx| {
     tracing::entered(&ctx, Function::Bind)

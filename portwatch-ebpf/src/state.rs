@@ -10,6 +10,7 @@ use crate::kernel::generation::ROOMS;
 
 pub(crate) mod attempts;
 pub(crate) mod calls;
+pub(crate) mod churn;
 pub(crate) mod closers;
 mod notes;
 pub(crate) mod takers;

@@ -12,8 +12,9 @@ use crate::{
     },
     plan::{
         Facts,
+        churn::CONNECTIONS,
         generation::Cast,
-        hooks::{DESCRIPTORS, HOOKS, MPTCP_CONNECT, Way},
+        hooks::{self, DESCRIPTORS, MPTCP_CONNECT, Way},
     },
 };
 
@@ -56,8 +57,7 @@ pub fn gather_with(path: &Path) -> Result<Gathered, BtfError> {
     let fields = fields::resolve(&btf);
     let prototypes = prototypes(&btf);
     // Any function of the table will do: the kind of program is what is asked about.
-    let target = HOOKS
-        .iter()
+    let target = hooks::all()
         .flat_map(|hook| hook.targets)
         .find_map(|target| btf.function_id(target.name));
     let tracing_kind = target.map(ProgramKind::Tracing);
@@ -125,7 +125,7 @@ fn is_tracepoint(way: Way) -> bool {
 /// Names of the hooked functions, and of the tracepoints.
 fn targets() -> (Vec<&'static str>, Vec<&'static str>) {
     let (mut functions, mut tracepoints) = (Vec::new(), Vec::new());
-    for hook in HOOKS {
+    for hook in hooks::all() {
         let mut programs = hook.tracing.iter().chain(hook.kprobe).chain(hook.raw_tp);
         let list = if programs.any(|program| is_tracepoint(program.1)) {
             &mut tracepoints
@@ -134,7 +134,12 @@ fn targets() -> (Vec<&'static str>, Vec<&'static str>) {
         };
         list.extend(hook.targets.iter().map(|target| target.name));
     }
-    functions.push(DESCRIPTORS.name);
+    functions.extend([DESCRIPTORS.name, CONNECTIONS.name]);
+    // Hooks of several verbs have functions in common.
+    functions.sort_unstable();
+    functions.dedup();
+    tracepoints.sort_unstable();
+    tracepoints.dedup();
     (functions, tracepoints)
 }
 

@@ -3,6 +3,7 @@
 #![doc = include_str!("../../docs/architecture.md")]
 
 pub mod child;
+pub mod churn;
 pub mod cli;
 pub mod commands;
 pub mod conflict;

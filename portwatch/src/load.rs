@@ -1,5 +1,6 @@
 //! Carries a plan out: loads the programs it names, fills their maps, attaches them.
 
+pub mod churn;
 mod ids;
 mod object;
 
@@ -138,7 +139,14 @@ pub fn load(
 ) -> Result<Loaded, LoadError> {
     let btf = ids::types(plan.attachments.iter().copied(), &gathered.ids)?;
     let object = planned(&gathered.facts, plan.programs(), plan.config.diagnostics)?;
-    let mut ebpf = read(&object, &gathered.facts, &plan.config, buffer, &[])?;
+    let mut ebpf = read(
+        &object,
+        &gathered.facts,
+        &plan.config,
+        buffer,
+        OF_CHURN,
+        &[],
+    )?;
     fill_filters(&mut ebpf, selection, values)?;
     for attachment in &plan.attachments {
         load_program(&mut ebpf, *attachment, &btf)?;
@@ -168,7 +176,8 @@ pub fn iterate(gathered: &Gathered, iterator: Attachment) -> Result<File, LoadEr
         facts,
         &plan::lone_config(facts),
         RING,
-        NOT_OF_ITERATOR,
+        &[NOT_OF_ITERATOR, OF_CHURN].concat(),
+        &[],
     )?;
     if let Some(absent) = NOT_OF_ITERATOR.iter().find(|map| ebpf.map(map).is_none()) {
         return Err(LoadError::Lacks(absent));
@@ -210,19 +219,33 @@ const NOT_OF_ITERATOR: &[&str] = &[
     "TAKERS",
 ];
 
-/// Has aya read an object and make its maps; those that are not needed with one entry.
+/// Large maps that are `churn`'s alone, which has none of the others.
+const OF_CHURN: &[&str] = &[
+    "HOLDS",
+    "PLACE_COUNTS",
+    "PLACE_CLAIMS",
+    "PLACE_SLOTS",
+    "ROWS",
+    "TUPLE_ROWS",
+];
+
+/// Has aya read an object and make its maps; those that are not needed with one entry, others with so many.
 fn read(
     object: &[u8],
     facts: &Facts,
     config: &Config,
     buffer: u32,
     unneeded: &[&'static str],
+    sizes: &[(&'static str, u32)],
 ) -> Result<Ebpf, LoadError> {
     // Of the programs' diagnostics, all are wanted or none.
     let log_level = if config.diagnostics == 0 { 0 } else { u8::MAX };
     let mut loader = loader();
     for map in unneeded {
         loader.map_max_entries(map, 1);
+    }
+    for (map, size) in sizes {
+        loader.map_max_entries(map, *size);
     }
     Ok(loader
         .btf(None)
@@ -297,15 +320,7 @@ impl Loaded {
     /// 5.16).
     #[must_use]
     pub fn verified(&self, plan: &Plan) -> Vec<(&'static str, u32)> {
-        plan.programs()
-            .filter_map(|attachment| {
-                let name = version_name(attachment.program, attachment.generation, |name| {
-                    self.ebpf.program(name).is_some()
-                });
-                let info = self.ebpf.program(&name)?.info().ok()?;
-                Some((attachment.program, info.verified_instruction_count()?))
-            })
-            .collect()
+        verified(&self.ebpf, plan.programs())
     }
 
     /// Attaches the loaded programs in the order of the plan.
@@ -331,7 +346,7 @@ impl Loaded {
     /// Detaches them: from now on no record is added.
     pub fn detach(&mut self, plan: &Plan) {
         // The count goes with the programs.
-        self.skipped = self.count_skipped();
+        self.skipped = skipped(&self.ebpf);
         // Entries first, as they come last when attaching: a call that has entered is not half known.
         for attachment in plan.attachments.iter().rev() {
             if let Some(program) = find(&mut self.ebpf, attachment.program, attachment.generation) {
@@ -388,23 +403,34 @@ impl Loaded {
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
+}
 
-    fn count_skipped(&self) -> u64 {
-        let programs = self
-            .ebpf
-            .programs()
-            .filter_map(|(_, program)| program.fd().ok());
-        programs
-            .filter_map(|fd| {
-                let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-                let text = std::fs::read_to_string(path).ok()?;
-                let line = text
-                    .lines()
-                    .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-                line.trim().parse::<u64>().ok()
-            })
-            .sum()
-    }
+/// Instructions the verifier looked at, of programs that are loaded.
+fn verified(ebpf: &Ebpf, programs: impl Iterator<Item = Attachment>) -> Vec<(&'static str, u32)> {
+    programs
+        .filter_map(|attachment| {
+            let name = version_name(attachment.program, attachment.generation, |name| {
+                ebpf.program(name).is_some()
+            });
+            let info = ebpf.program(&name)?.info().ok()?;
+            Some((attachment.program, info.verified_instruction_count()?))
+        })
+        .collect()
+}
+
+/// Times the kernel skipped one of the programs, because it was running already on that CPU.
+fn skipped(ebpf: &Ebpf) -> u64 {
+    let programs = ebpf.programs().filter_map(|(_, program)| program.fd().ok());
+    programs
+        .filter_map(|fd| {
+            let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+            let text = std::fs::read_to_string(path).ok()?;
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+            line.trim().parse::<u64>().ok()
+        })
+        .sum()
 }
 
 /// Reasons in the order of `portwatch_ebpf::abi::record::loss`.

@@ -38,6 +38,7 @@ fn run(Cli { verb, output }: Cli) -> Result<u8, Failure> {
         Verb::CheckRange(args) => {
             commands::check_range::run(&args, &output.resolve(Destination::Stdout))
         }
+        Verb::Churn(args) => commands::churn::run(&args.resolve(output)),
         Verb::Record(args) => match args.resolve(output, &System) {
             Ok(options) => commands::record::run(&options),
             Err(error) => error.into_clap("record").exit(),

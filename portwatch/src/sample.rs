@@ -4,6 +4,7 @@
 
 mod any;
 mod checked;
+pub(crate) mod churn;
 pub(crate) mod conflict;
 mod listing;
 

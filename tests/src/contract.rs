@@ -9,16 +9,41 @@ use crate::{degraded, expect::lookup};
 
 /// The published schema.
 static SCHEMA: LazyLock<Validator> = LazyLock::new(|| {
-    let text = include_str!("../../docs/schema/portwatch-1.json");
+    validator(
+        "docs/schema/portwatch-1.json",
+        include_str!("../../docs/schema/portwatch-1.json"),
+    )
+});
+
+/// That of `churn`.
+static CHURN: LazyLock<Validator> = LazyLock::new(|| {
+    validator(
+        "docs/schema/churn-1.json",
+        include_str!("../../docs/schema/churn-1.json"),
+    )
+});
+
+fn validator(name: &str, text: &str) -> Validator {
     let schema: Value = serde_json::from_str(text).unwrap_or_default();
     let validator = jsonschema::draft202012::options()
         .should_validate_formats(true)
         .build(&schema);
     match validator {
         Ok(validator) => validator,
-        Err(error) => panic!("docs/schema/portwatch-1.json: {error}"),
+        Err(error) => panic!("{name}: {error}"),
     }
-});
+}
+
+/// A line of `churn`, if nothing is wrong with it.
+pub(crate) fn churn(text: &str) -> Result<Value, anyhow::Error> {
+    let line: Value = serde_json::from_str(text)?;
+    let wrong: Vec<_> = CHURN
+        .iter_errors(&line)
+        .map(|error| format!("{error} at {:?}", error.instance_path().as_str()))
+        .collect();
+    anyhow::ensure!(wrong.is_empty(), "{}: {text}", wrong.join("; "));
+    Ok(line)
+}
 
 /// The names of `event.name` that this version prints.
 const NAMES: &[&str] = &[

@@ -57,6 +57,8 @@ pub(crate) enum Feature {
     RefusedAsAnswered,
     /// Calls that return while another task is preempted inside the program (7.x).
     Preempted,
+    /// That a port is given back.
+    GivenBack,
 }
 
 impl Feature {
@@ -74,6 +76,7 @@ impl Feature {
             Self::ConnectWithoutCall => "connect-without-call",
             Self::RefusedAsAnswered => "connect-refused-as-answered",
             Self::Preempted => "preempted-calls",
+            Self::GivenBack => "ports-given-back",
         }
     }
 }
@@ -115,6 +118,11 @@ const TABLE: &[(Backend, Feature, &str)] = &[
         Backend::RawTp,
         Feature::Closer,
         "close() is no call of the socket family, and an exit makes none",
+    ),
+    (
+        Backend::RawTp,
+        Feature::GivenBack,
+        "no tracepoint is where a port is given back",
     ),
     (
         Backend::RawTp,

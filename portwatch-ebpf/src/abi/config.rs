@@ -115,6 +115,8 @@ config! {
     mptcp_connects,
     /// Bits of [`detail`].
     details,
+    /// Rows of the map `ROWS`.
+    rows,
     /// 1: diagnostics through aya-log.
     diagnostics,
 }

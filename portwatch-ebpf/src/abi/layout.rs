@@ -124,6 +124,9 @@ layout! {
     /// TIME_WAIT: that, or FIN_WAIT2 (include/net/inet_timewait_sock.h).
     tw_substate: Kind::Offset(1), optional, ["inet_timewait_sock.tw_substate"];
 
+    /// Its bind bucket.
+    tw_bucket: Kind::Offset(8), optional, ["inet_timewait_sock.tw_tb"];
+
     // include/linux/net.h, struct socket; include/linux/fs.h
     /// SS_UNCONNECTED and the like.
     socket_state: Kind::Place, required, ["socket.state"];
@@ -171,6 +174,9 @@ layout! {
     inet_transparent: Kind::Bits(1), optional, ["inet_sock.transparent", "inet_sock.inet_flags#INET_FLAGS_TRANSPARENT"];
     /// IP_BIND_ADDRESS_NO_PORT.
     inet_bind_no_port: Kind::Bits(1), optional, ["inet_sock.bind_address_no_port", "inet_sock.inet_flags#INET_FLAGS_BIND_ADDRESS_NO_PORT"];
+
+    /// IP_LOCAL_PORT_RANGE, two numbers of 16 bits (6.3).
+    inet_port_range: Kind::Offset(4), optional, ["inet_sock.local_port_range"];
 
     /// Set on the TCP sockets that carry an MPTCP connection (include/linux/tcp.h).
     tcp_is_mptcp: Kind::Bits(1), optional, ["tcp_sock.is_mptcp"];

@@ -1,6 +1,7 @@
 //! The shared definitions, one idea a file.
 
 pub mod calls;
+pub mod churn;
 pub mod config;
 pub mod layout;
 pub mod note;

@@ -28,25 +28,35 @@ impl IterContext {
     pub(crate) fn new(context: *mut c_void) -> Self {
         Self(context.cast_const().cast())
     }
+
+    /// The task and the file, if these are there. Each pointer is loaded once: the verifier asks of each load
+    /// anew whether it is null.
+    #[inline(always)]
+    pub(crate) fn task_and_file(&self) -> Option<(Ptr, Ptr)> {
+        // SAFETY: the kernel's arguments; volatile so that the compiler loads none of them twice.
+        let (task, file) = unsafe {
+            (
+                (&raw const (*self.0).task).read_volatile(),
+                (&raw const (*self.0).file).read_volatile(),
+            )
+        };
+        (!task.is_null() && !file.is_null()).then_some((task, file))
+    }
 }
 
-/// `bpf_iter_task_file(meta, task, fd, file)`. Each pointer is loaded once: the verifier asks of each
-/// load anew whether it is null.
+/// `bpf_iter_task_file(meta, task, fd, file)`.
 #[inline(always)]
 pub(crate) fn task_file<G: Generation>(ctx: &IterContext) {
-    // SAFETY: the kernel's arguments; volatile so that the compiler loads none of them twice.
-    let (meta, task, fd, file) = unsafe {
+    let Some((task, file)) = ctx.task_and_file() else {
+        return;
+    };
+    // SAFETY: the kernel's arguments, and the first is never null; loaded once.
+    let (seq, fd) = unsafe {
+        let meta = (&raw const (*ctx.0).meta).read_volatile();
         (
-            (&raw const (*ctx.0).meta).read_volatile(),
-            (&raw const (*ctx.0).task).read_volatile(),
+            (&raw const (*meta).seq).read_volatile(),
             (&raw const (*ctx.0).fd).read_volatile(),
-            (&raw const (*ctx.0).file).read_volatile(),
         )
     };
-    if task.is_null() || file.is_null() {
-        return;
-    }
-    // SAFETY: never null.
-    let seq = unsafe { (&raw const (*meta).seq).read_volatile() };
     descriptor::write::<G>(seq, task, fd, file);
 }

@@ -76,15 +76,15 @@ pub(crate) fn entered(ctx: &ProbeContext, function: Function) {
 }
 
 /// What was kept of a call that has returned.
-struct Kept {
-    entry: Entry,
-    returned: Returned,
+pub(super) struct Kept {
+    pub(super) entry: Entry,
+    pub(super) returned: Returned,
 }
 
 impl Kept {
     /// The sock it was about.
     #[inline(always)]
-    fn sk<G: Generation>(&self, first: First) -> Ptr {
+    pub(super) fn sk<G: Generation>(&self, first: First) -> Ptr {
         let first_argument = self.entry.first as Ptr;
         match first {
             First::Sock => first_argument,
@@ -94,7 +94,7 @@ impl Kept {
 }
 
 #[inline(always)]
-fn returned(ctx: &RetProbeContext, function: Function) -> Option<Kept> {
+pub(super) fn returned(ctx: &RetProbeContext, function: Function) -> Option<Kept> {
     let entry = leave(task::ids(), function)?;
     let returned = Returned {
         code: ctx.ret::<i32>(),
@@ -104,7 +104,7 @@ fn returned(ctx: &RetProbeContext, function: Function) -> Option<Kept> {
     Some(Kept { entry, returned })
 }
 
-fn request<G: Generation>(entry: &Entry) -> Option<&'static Request> {
+pub(super) fn request<G: Generation>(entry: &Entry) -> Option<&'static Request> {
     Request::read(
         G::ROOM,
         entry.second as Ptr,

@@ -37,7 +37,7 @@ impl<G: Generation> Backend for Tracing<G> {
     }
 }
 
-fn sk_of(socket: Ptr) -> Ptr {
+pub(super) fn sk_of(socket: Ptr) -> Ptr {
     Typed::load(socket, offset!(socket_sk))
 }
 
@@ -85,7 +85,7 @@ fn policy(code: i32) -> Returned {
     }
 }
 
-fn request<G: Generation>(address: Ptr, len: u32) -> Option<&'static Request> {
+pub(super) fn request<G: Generation>(address: Ptr, len: u32) -> Option<&'static Request> {
     Request::read(G::ROOM, address, len, Space::Kernel)
 }
 

@@ -22,6 +22,7 @@ use crate::{
 
 pub(crate) mod autobind;
 pub(crate) mod bind;
+pub(crate) mod churn;
 pub(crate) mod closed;
 pub(crate) mod connect;
 pub(crate) mod listen;

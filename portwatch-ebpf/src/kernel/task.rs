@@ -13,6 +13,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
 };
 use portwatch_ebpf::abi::{
+    churn::Row,
     config::{detail, helper},
     layout::ABSENT,
     record::{TaskRecord, flags, present},
@@ -338,6 +339,14 @@ impl<G: Generation> Caller<G> {
         }
     }
 
+    /// Names the process in a row.
+    #[inline(always)]
+    pub(crate) fn name(&self, row: &mut Row) {
+        name::<G::Far>(row, self.leader as Ptr, self.start, self.ids.tgid);
+        // SAFETY: no arguments.
+        row.cgroup = unsafe { bpf_get_current_cgroup_id() };
+    }
+
     /// Fills in the task, which is zeroed, and the bits of `present`.
     #[inline(always)]
     pub(crate) fn describe(&self, record: &mut TaskRecord, present: &mut u32) {
@@ -374,6 +383,20 @@ impl<G: Generation> Caller<G> {
         record.parent = self.task.parent();
         set(present, present::PARENT);
     }
+}
+
+/// Names a process in a row, by its main thread.
+#[inline(always)]
+pub(crate) fn name<F: Memory>(row: &mut Row, leader: Ptr, start: u64, tgid: u32) {
+    let at = offset!(task_comm);
+    let name = (&raw mut row.comm).cast::<u64>();
+    // SAFETY: the two halves of sixteen bytes; rows keep names aligned.
+    unsafe {
+        name.write_volatile(F::load(leader, at));
+        name.add(1).write_volatile(F::load(leader, at + 8));
+    }
+    row.started = start;
+    row.pid = tgid;
 }
 
 #[inline(always)]

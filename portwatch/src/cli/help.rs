@@ -33,6 +33,35 @@ COMMAND starts, it is 2, 3 or 4, and COMMAND is not run.",
     },
 ];
 
+/// Sections of `churn`.
+pub const CHURN: &[Section] = &[
+    Section {
+        title: "WHAT RUNS OUT",
+        body: "\
+A connection needs a port that no other connection from its address to the same peer has: ports run out \
+for each source address, destination address and destination port by itself. bind() to port 0 and listen() \
+need one that nobody has on that address. So there is no single percentage: each such pool is shown \
+against the range, the fullest first.
+
+A connection that its own side has closed first keeps its port for 60 seconds more, in TIME_WAIT. The kernel \
+no longer knows whose it was; portwatch does, if it has watched.",
+    },
+    Section {
+        title: "WHAT IS FORETOLD",
+        body: "\
+What a pool needs in the steady state is the ports that are open, and as many as enter TIME_WAIT in the \
+time they stay there. It is compared with what the range gives. The rate at which it fails is that of the \
+same mixture.",
+    },
+    Section {
+        title: "WHAT IS COUNTED",
+        body: "\
+The kernel's programs count; nothing is sent for each port. --tuples bounds what they tell apart: what is \
+beyond is summed. Where something was missed, all sockets are looked at again, and a line says so. \
+-o json prints one object for each interval, docs/schema/churn-1.json in the sources.",
+    },
+];
+
 /// Sections of `trace`.
 pub const TRACE: &[Section] = &[
     Section {

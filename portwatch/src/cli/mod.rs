@@ -3,6 +3,7 @@
 //! completions.
 
 pub mod check;
+mod churn;
 mod filter;
 pub mod help;
 pub mod list;
@@ -26,6 +27,7 @@ use clap::{
 use clap_complete::Shell;
 
 pub use crate::sink::{Destination, Format, OutputOptions};
+pub use churn::{ChurnArgs, ChurnOptions};
 pub use filter::{FilterArgs, NetnsArg, UserArg};
 pub use record::{RecordArgs, RecordOptions};
 pub use replay::{ReplayArgs, ReplayOptions};
@@ -70,18 +72,19 @@ impl Cli {
                 None => Err(error),
             })?;
         // clap takes `--` with nothing behind it for no `--` at all: everything would be traced.
-        match &cli.verb {
-            Verb::Trace(args)
-                if args.command.is_empty() && typed.last().is_some_and(|last| last == "--") =>
-            {
-                Err(resolve::verb_error(
-                    "trace",
-                    ErrorKind::MissingRequiredArgument,
-                    "a COMMAND is required after '--'",
-                ))
-            }
-            _ => Ok(cli),
+        let (verb, has_command) = match &cli.verb {
+            Verb::Trace(args) => ("trace", !args.command.is_empty()),
+            Verb::Churn(args) => ("churn", !args.command.is_empty()),
+            _ => return Ok(cli),
+        };
+        if !has_command && typed.last().is_some_and(|last| last == "--") {
+            return Err(resolve::verb_error(
+                verb,
+                ErrorKind::MissingRequiredArgument,
+                "a COMMAND is required after '--'",
+            ));
         }
+        Ok(cli)
     }
 }
 
@@ -143,6 +146,13 @@ pub enum Verb {
     /// of a telephone exchange. What overlaps with the kernel's automatic range, which sockets are there
     /// now, and the sysctl that keeps the kernel off.
     CheckRange(check::CheckRangeArgs),
+    /// Show where the automatic ports go, and when they will run out
+    ///
+    /// Ports that the kernel chooses, for connect(), bind() to port 0, listen() and UDP: taken, given back, held,
+    /// in TIME_WAIT, and by whom; how full each pool of ports is, what it needs at the present rate and at
+    /// which rate it fails. On a terminal one screen that is drawn anew, in a pipe plain lines. Ends with
+    /// Ctrl-C, --once, or the COMMAND.
+    Churn(ChurnArgs),
     /// Record what trace would print, and keep what matters in a file, for days
     ///
     /// For the failure that happens at night. By default failures are kept, and what is dangerous. The

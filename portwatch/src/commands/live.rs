@@ -1,11 +1,11 @@
 //! What `trace` and `record` share: the loop from the ring to the sink. They differ in the sink.
 
-mod attach;
+pub(super) mod attach;
 mod confine;
 mod older;
 mod stream;
 
-use std::{io, path::Path, time::Duration};
+use std::{ffi::OsString, io, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use nix::sys::signal::Signal as Signo;
@@ -97,7 +97,7 @@ async fn live<F: FnOnce() -> io::Result<Box<dyn Sink>>>(
         cgroups: cgroup::ids(&options.selection.cgroups)?,
     };
     // Before anything that a command should not inherit: limits, descriptors, threads.
-    let mut child = start_command(options, &say)?;
+    let mut child = start_command(options.command.as_deref(), &say)?;
     // Before the work of a second, so that a typo is told at once.
     let open = reserve()?;
 
@@ -212,19 +212,19 @@ fn drain(
 }
 
 /// What is said on stderr beside the data.
-struct Notes {
-    quiet: bool,
-    verbosity: u8,
+pub(super) struct Notes {
+    pub(super) quiet: bool,
+    pub(super) verbosity: u8,
 }
 
 impl Notes {
-    fn note(&self, text: &str) {
+    pub(super) fn note(&self, text: &str) {
         if !self.quiet {
             say(format_args!("portwatch: {text}"));
         }
     }
 
-    fn detail(&self, text: impl FnOnce() -> String) {
+    pub(super) fn detail(&self, text: impl FnOnce() -> String) {
         if self.verbosity > 0 {
             say(format_args!("portwatch: {}", text()));
         }
@@ -235,7 +235,7 @@ impl Notes {
         self.verbosity > 1
     }
 
-    fn verified(&self, programs: impl FnOnce() -> Vec<(&'static str, u32)>) {
+    pub(super) fn verified(&self, programs: impl FnOnce() -> Vec<(&'static str, u32)>) {
         if self.is_whole() {
             for (program, count) in programs() {
                 self.detail(|| format!("{program}: {count} instructions verified"));
@@ -244,8 +244,11 @@ impl Notes {
     }
 }
 
-fn start_command(options: &TraceOptions, say: &Notes) -> Result<Option<Child>, Failure> {
-    let Some(command) = &options.command else {
+pub(super) fn start_command(
+    command: Option<&[OsString]>,
+    say: &Notes,
+) -> Result<Option<Child>, Failure> {
+    let Some(command) = command else {
         return Ok(None);
     };
     let run_as = RunAs::caller().context("cannot tell whose command it is")?;
@@ -256,13 +259,13 @@ fn start_command(options: &TraceOptions, say: &Notes) -> Result<Option<Child>, F
     Ok(Some(child))
 }
 
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
+pub(super) struct Signals {
+    pub(super) interrupt: Signal,
+    pub(super) terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?,

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod check_range;
+pub mod churn;
 pub mod completions;
 pub mod doctor;
 pub mod list;

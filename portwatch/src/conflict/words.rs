@@ -12,7 +12,7 @@ mod hint;
 mod message;
 mod not_local;
 mod owner;
-mod phrase;
+pub(crate) mod phrase;
 mod policy;
 mod refused;
 mod shared;

@@ -284,13 +284,13 @@ fn enter(netns: u32, task: &Task) -> Option<File> {
 
 /// Opens a file if it has that inode: looked at through the descriptor, so that what is entered is
 /// what was looked at.
-fn open_if(path: &Path, inode: u32) -> Option<File> {
+pub(crate) fn open_if(path: &Path, inode: u32) -> Option<File> {
     let file = File::open(path).ok()?;
     (file.metadata().ok()?.ino() == u64::from(inode)).then_some(file)
 }
 
 /// A variable of the namespace that the calling thread is in.
-fn sysctl(name: &str) -> Option<String> {
+pub(crate) fn sysctl(name: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()
 }
 

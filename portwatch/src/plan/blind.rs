@@ -124,6 +124,12 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
         feature: "closers",
         reason: "who left a TIME_WAIT, and who was just closing a socket",
     },
+    BlindSpot {
+        backend: Backend::RawTp,
+        feature: "ports-given-back",
+        reason: "that an automatic port is given back or parked in TIME_WAIT, so which are held, and how long \
+                 connect() searched for one (churn)",
+    },
     // Measured on 7.3: 8 processes on 2 CPUs bound 300 times, 11 were missed, and the kernel counted
     // 370 skipped runs of the program, most of them for calls that are none of ours.
     BlindSpot {

@@ -48,6 +48,8 @@ pub enum When {
     OpsAndOwners(&'static [Op]),
     /// If a command and its descendants are followed.
     Descendants,
+    /// For `churn`, which needs no other but those of a command.
+    Churn,
 }
 
 /// What it means when a kernel has none of the targets.
@@ -90,11 +92,11 @@ use Way::{BtfTracepoint, FEntry, FExit, KProbe, KRetProbe, RawTracepoint};
 const ALL: &[Op] = &Op::ALL;
 
 /// `struct sockaddr` became `struct sockaddr_unsized` in 7.x.
-const BIND_SK: &[&str] = &[
+pub(super) const BIND_SK: &[&str] = &[
     "int (struct sock *, struct sockaddr *, int)",
     "int (struct sock *, struct sockaddr_unsized *, int)",
 ];
-const BIND_SOCKET: &[&str] = &[
+pub(super) const BIND_SOCKET: &[&str] = &[
     "int (struct socket *, struct sockaddr *, int)",
     "int (struct socket *, struct sockaddr_unsized *, int)",
 ];
@@ -110,7 +112,12 @@ pub const DESCRIPTORS: Target = Target {
     prototypes: &["int (struct bpf_iter_meta *, struct task_struct *, u32, struct file *)"],
 };
 
-/// All hooks. Which functions see what was measured on 5.10, 6.1, 6.12 and 7.3.
+/// The hooks of every verb.
+pub fn all() -> impl Iterator<Item = &'static Hook> {
+    HOOKS.iter().chain(super::churn::HOOKS)
+}
+
+/// Hooks of what tells events one by one. Which functions see what was measured on 5.10, 6.1, 6.12 and 7.3.
 pub const HOOKS: &[Hook] = &[
     Hook {
         purpose: "bind, IPv4",

@@ -97,6 +97,7 @@ pub(crate) fn fields(absent: &[&'static str]) -> Fields {
 fn absent(kernel: Kernel) -> &'static [&'static str] {
     match kernel {
         Kernel::V5_10 => &[
+            "inet_port_range",
             "tcp_is_mptcp",
             "net_udp_table",
             "bucket_bhash2",
@@ -154,10 +155,41 @@ fn prototypes(kernel: Kernel) -> BTreeMap<&'static str, String> {
             "void (struct task_struct *)".to_owned(),
         ),
         (
+            "inet_hash_connect",
+            "int (struct inet_timewait_death_row *, struct sock *)".to_owned(),
+        ),
+        (
+            "inet6_hash_connect",
+            "int (struct inet_timewait_death_row *, struct sock *)".to_owned(),
+        ),
+        (
+            "inet_csk_get_port",
+            "int (struct sock *, short unsigned int)".to_owned(),
+        ),
+        ("inet_put_port", "void (struct sock *)".to_owned()),
+        ("udp_lib_unhash", "void (struct sock *)".to_owned()),
+        (
+            "inet_twsk_kill",
+            "void (struct inet_timewait_sock *)".to_owned(),
+        ),
+        (
+            "bpf_iter_tcp",
+            "int (struct bpf_iter_meta *, struct sock_common *, uid_t)".to_owned(),
+        ),
+        (
             "bpf_iter_task_file",
             "int (struct bpf_iter_meta *, struct task_struct *, u32, struct file *)".to_owned(),
         ),
     ];
+    let hashdance = "struct inet_timewait_sock *, struct sock *, struct inet_hashinfo *";
+    list.push(if kernel >= Kernel::V6_12 {
+        (
+            "inet_twsk_hashdance_schedule",
+            format!("void ({hashdance}, int)"),
+        )
+    } else {
+        ("inet_twsk_hashdance", format!("void ({hashdance})"))
+    });
     // Split off from the functions above in 6.6 or so.
     if kernel >= Kernel::V6_12 {
         list.extend([

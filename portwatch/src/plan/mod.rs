@@ -2,6 +2,7 @@
 //! will not be seen. Pure: no I/O, no kernel.
 
 pub mod blind;
+pub mod churn;
 pub mod generation;
 pub mod hooks;
 #[cfg(test)]
@@ -23,14 +24,14 @@ use crate::{
     selection::Selection,
 };
 use generation::{Cast, Generation};
-use hooks::{DESCRIPTORS, HOOKS, Hook, Need, Program, Target, Way, When};
+use hooks::{DESCRIPTORS, Hook, Need, Program, Target, Way, When};
 
 /// What is known about the kernel before anything is attached.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// Offsets of kernel fields.
     pub fields: Fields,
-    /// Prototypes of the functions and tracepoints of [`HOOKS`] this kernel has, by name.
+    /// Prototypes of the functions and tracepoints of [`hooks::all`] this kernel has, by name.
     pub prototypes: BTreeMap<&'static str, String>,
     /// Whether tracing programs may be loaded, or why not.
     pub tracing: Result<(), String>,
@@ -164,6 +165,23 @@ pub const PREFERENCE: [Backend; 3] = [Backend::Tracing, Backend::Kprobe, Backend
 /// # Errors
 /// When a needed field is missing, or no wanted way in works; with the reason of each.
 pub fn plan(facts: &Facts, selection: &Selection, attach: Attach) -> Result<Plan, PlanError> {
+    choose(
+        facts,
+        selection,
+        attach,
+        snapshot(facts, selection),
+        |hook| needed(hook, selection),
+    )
+}
+
+/// The best way in for which everything fits; `uses`: whether a hook is needed, and for what.
+fn choose(
+    facts: &Facts,
+    selection: &Selection,
+    attach: Attach,
+    snapshot: Snapshot,
+    uses: impl Fn(&Hook) -> Option<Use>,
+) -> Result<Plan, PlanError> {
     if !facts.fields.missing.is_empty() {
         return Err(PlanError::Fields(facts.fields.missing.clone()));
     }
@@ -175,14 +193,14 @@ pub fn plan(facts: &Facts, selection: &Selection, attach: Attach) -> Result<Plan
     for &backend in wanted {
         match facts
             .allows(backend)
-            .and_then(|()| attachments(facts, selection, backend))
+            .and_then(|()| attachments(facts, selection, backend, &uses))
         {
             Ok((attachments, without)) => {
                 let config = config(facts, selection, &attachments);
                 return Ok(Plan {
                     backend,
                     attachments,
-                    snapshot: snapshot(facts, selection),
+                    snapshot,
                     config,
                     stepped_down,
                     without,
@@ -219,6 +237,7 @@ pub fn needed(hook: &Hook, selection: &Selection) -> Option<Use> {
     let wanted = match hook.when {
         When::Ops(ops) | When::OpsAndOwners(ops) => any_of(selection, ops),
         When::Descendants => selection.descendants,
+        When::Churn => false,
     };
     if wanted {
         return Some(Use::Events);
@@ -316,13 +335,14 @@ fn attachments(
     facts: &Facts,
     selection: &Selection,
     backend: Backend,
+    uses: &impl Fn(&Hook) -> Option<Use>,
 ) -> Result<Attachments, String> {
     let generation = Generation::of(facts);
     let mut list = Vec::new();
     let mut without = Vec::new();
-    for hook in HOOKS {
+    for hook in hooks::all() {
         let mut programs = programs(hook, backend).to_vec();
-        let Some(purpose) = needed(hook, selection).filter(|_| !programs.is_empty()) else {
+        let Some(purpose) = uses(hook).filter(|_| !programs.is_empty()) else {
             continue;
         };
         if backend == Backend::Tracing && !selection.brief && purpose == Use::Events {
@@ -386,6 +406,7 @@ fn config(facts: &Facts, selection: &Selection, attachments: &[Attachment]) -> C
         connect_returns_by_syscall: uses("sys_exit"),
         mptcp_connects: u32::from(facts.mptcp_connects),
         details: details(selection),
+        rows: 0,
         diagnostics: 0,
     }
 }

@@ -480,7 +480,7 @@ fn the_programs_are_told_which_argument_they_get() {
 
 #[test]
 fn every_hook_is_used_and_every_blind_spot_told_once() {
-    for hook in HOOKS {
+    for hook in hooks::all() {
         assert!(
             PREFERENCE
                 .into_iter()
@@ -498,4 +498,36 @@ fn every_hook_is_used_and_every_blind_spot_told_once() {
         features.dedup();
         assert_eq!(features.len(), len);
     }
+}
+
+/// The plan of `churn` by a way in, with the programs in a line each.
+fn of_churn(kernel: Kernel, backend: Backend) -> String {
+    let plan = churn::plan(&facts(kernel), false, Attach::Only(backend)).unwrap();
+    shown(&plan)
+}
+
+#[test]
+fn churn_has_hooks_of_its_own_and_no_other_verb_has_them() {
+    insta::assert_snapshot!(
+        "churn",
+        PREFERENCE
+            .map(|backend| of_churn(Kernel::V6_12, backend))
+            .join("\n")
+    );
+    for kernel in [Kernel::V5_10, Kernel::V6_1, Kernel::V6_12, Kernel::V7_3] {
+        let names =
+            |plan: &Plan| -> Vec<_> { plan.attachments.iter().map(|one| one.program).collect() };
+        let own = churn::plan(&facts(kernel), false, Attach::Auto).unwrap();
+        assert_eq!(own.backend, Backend::Tracing);
+        assert!(names(&own).iter().all(|name| name.starts_with("churn_")));
+        assert!(names(&own).contains(&"churn_waited_tracing"), "{kernel:?}");
+        let others = plan(&facts(kernel), &default_selection(), Attach::Auto).unwrap();
+        assert!(!names(&others).iter().any(|name| name.starts_with("churn_")));
+        let followed = churn::plan(&facts(kernel), true, Attach::Auto).unwrap();
+        assert!(names(&followed).contains(&"fork_tracing"), "{kernel:?}");
+        assert!(churn::iterators(&facts(kernel)).is_ok());
+    }
+    let mut without = facts(Kernel::V6_12);
+    without.prototypes.remove("bpf_iter_tcp");
+    assert!(churn::iterators(&without).is_err_and(|why| why.contains("over TCP sockets")));
 }

@@ -190,6 +190,17 @@ pub fn width(out: &File) -> Option<usize> {
     })
 }
 
+/// Columns and lines of the terminal that `out` is, `None` if it is none.
+#[must_use]
+pub fn size(out: &File) -> Option<(usize, usize)> {
+    let width = width(out)?;
+    let height = match terminal_size::terminal_size_of(out) {
+        Some((_, terminal_size::Height(height))) if height > 0 => usize::from(height),
+        _ => 24,
+    };
+    Some((width, height))
+}
+
 /// Whether to use colours on `out`.
 #[must_use]
 pub fn colored(choice: ColorChoice, out: &File) -> bool {

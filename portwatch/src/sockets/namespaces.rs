@@ -13,17 +13,17 @@ use crate::enrich::netns;
 
 /// How it went.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Visited {
+pub(crate) struct Visited {
     /// So many were there that could not be entered.
-    pub(super) closed: usize,
+    pub(crate) closed: usize,
     /// These were asked for, and no way leads to them.
-    pub(super) absent: Vec<u32>,
+    pub(crate) absent: Vec<u32>,
     /// Processes did not show theirs: there may be more.
-    pub(super) hidden: bool,
+    pub(crate) hidden: bool,
 }
 
 /// Does something in each network namespace that a way leads into, by inode, or in these; in our own first.
-pub(super) fn each<T: Send + 'static>(
+pub(crate) fn each<T: Send + 'static>(
     wanted: &[Netns],
     work: impl Fn(u32) -> T + Clone + Send + 'static,
     mut done: impl FnMut(T),
@@ -31,7 +31,7 @@ pub(super) fn each<T: Send + 'static>(
     let is_wanted =
         |inode: u32| wanted.is_empty() || wanted.iter().any(|netns| netns.inode == inode);
     let mut visited = Visited::default();
-    let own = inode(Path::new("/proc/self/ns/net"));
+    let own = own();
     if let Some(own) = own.filter(|&own| is_wanted(own)) {
         done(work(own));
     }
@@ -60,6 +60,11 @@ pub(super) fn each<T: Send + 'static>(
     // Who was asked for and found is not hidden.
     visited.hidden &= wanted.is_empty() || !visited.absent.is_empty();
     visited
+}
+
+/// The inode of our own.
+pub(crate) fn own() -> Option<u32> {
+    inode(Path::new("/proc/self/ns/net"))
 }
 
 /// A way into the network namespace with that inode.

@@ -2,6 +2,7 @@
 
 mod bind;
 mod check;
+mod churn;
 mod command;
 mod conflict;
 mod connect;
@@ -107,6 +108,7 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
     .into_iter()
     .flatten()
     .copied()
+    .chain(churn::all())
 }
 
 /// A workload by name, those of sessions included.

@@ -22,7 +22,7 @@ use crate::{
     plan::{
         self, Attach, Facts, PREFERENCE, PlanError,
         blind::{self, BlindSpot},
-        hooks::{HOOKS, Hook, Need},
+        hooks::{self, Hook, Need},
     },
     selection::Selection,
 };
@@ -213,7 +213,7 @@ pub(super) fn report(findings: Findings) -> Report {
     } = findings;
     let counted = release.as_ref().and_then(Release::bpf_counts_as_memlock);
     let (btf, hooks, fields) = match &kernel {
-        Ok(Kernel { facts, .. }) => (Ok(()), hooks(facts), fields(&facts.fields)),
+        Ok(Kernel { facts, .. }) => (Ok(()), hook_reports(facts), fields(&facts.fields)),
         Err(error) => (Err(sentence(error)), Vec::new(), Vec::new()),
     };
     Report {
@@ -270,8 +270,8 @@ fn verdict(findings: &Findings, backend: Backend) -> Result<(), Refusal> {
     }
 }
 
-fn hooks(facts: &Facts) -> Vec<HookReport> {
-    HOOKS.iter().map(|hook| hook_report(hook, facts)).collect()
+fn hook_reports(facts: &Facts) -> Vec<HookReport> {
+    hooks::all().map(|hook| hook_report(hook, facts)).collect()
 }
 
 fn hook_report(hook: &'static Hook, facts: &Facts) -> HookReport {

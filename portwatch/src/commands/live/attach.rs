@@ -6,7 +6,7 @@ use crate::{
     facts::Gathered,
     failure::Failure,
     load::LoadError,
-    plan::{self, Attach, Plan},
+    plan::{self, Attach, Facts, Plan, PlanError},
     selection::Selection,
 };
 
@@ -19,11 +19,23 @@ pub(super) fn best<T>(
     selection: &Selection,
     wanted: Option<Backend>,
     say: &Notes,
+    carry_out: impl FnMut(&Gathered, &Plan) -> Result<T, LoadError>,
+) -> Result<(Plan, T), Failure> {
+    let plan = |facts: &Facts, wish| plan::plan(facts, selection, wish);
+    best_of(gathered, wanted, say, plan, carry_out)
+}
+
+/// The same with any way of planning.
+pub(in crate::commands) fn best_of<T>(
+    gathered: &mut Gathered,
+    wanted: Option<Backend>,
+    say: &Notes,
+    make: impl Fn(&Facts, Attach) -> Result<Plan, PlanError>,
     mut carry_out: impl FnMut(&Gathered, &Plan) -> Result<T, LoadError>,
 ) -> Result<(Plan, T), Failure> {
     let wish = wanted.map_or(Attach::Auto, Attach::Only);
     loop {
-        let mut plan = plan::plan(&gathered.facts, selection, wish)
+        let mut plan = make(&gathered.facts, wish)
             .map_err(|error| Failure::no_way_in(error, &gathered.facts))?;
         plan.config.diagnostics = u32::from(say.is_whole());
         match carry_out(gathered, &plan) {

@@ -12,7 +12,7 @@ use crate::{
 
 /// One line without anything that acts on a terminal: names of processes are what their authors
 /// like.
-pub(super) fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     Escape::new(&mut out, usize::MAX).push(text);
     String::from_utf8_lossy(&out).into_owned()
@@ -67,8 +67,8 @@ pub(super) fn lasting(time: Duration) -> String {
 }
 
 /// `28,232`
-pub(super) fn thousands(number: u32) -> String {
-    let digits = number.to_string();
+pub(crate) fn thousands<N: Into<u64>>(number: N) -> String {
+    let digits = number.into().to_string();
     let mut words = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.char_indices() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
@@ -131,7 +131,7 @@ mod tests {
             (28_232, "28,232"),
             (1_234_567, "1,234,567"),
         ] {
-            assert_eq!(thousands(number), words);
+            assert_eq!(thousands::<u32>(number), words);
         }
     }
 

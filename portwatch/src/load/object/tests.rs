@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     load::{OBJECT, version_name},
-    plan::{PREFERENCE, generation::Generation, hooks::HOOKS, programs},
+    plan::{PREFERENCE, generation::Generation, hooks, programs},
 };
 
 const GENERATIONS: [Generation; 3] = [Generation::Bounded, Generation::Looped, Generation::Casting];
@@ -125,7 +125,7 @@ fn without_lines_a_program_is_the_same_but_for_them() {
 #[test]
 fn every_program_of_every_plan_has_a_section_of_its_own() {
     let object = Object::read(OBJECT).unwrap();
-    for hook in HOOKS {
+    for hook in hooks::all() {
         for backend in PREFERENCE {
             for program in programs(hook, backend) {
                 for generation in GENERATIONS {

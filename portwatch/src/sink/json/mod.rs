@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod check_range;
+pub mod churn;
 mod conflict;
 mod line;
 pub mod listing;

@@ -91,6 +91,13 @@ impl<'a> Object<'a> {
         self.out.extend_from_slice(b"\",");
     }
 
+    /// A value that is written already.
+    pub(super) fn raw(&mut self, key: Key, json: &str) {
+        self.key(key);
+        self.out.extend_from_slice(json.as_bytes());
+        self.out.push(b',');
+    }
+
     pub(super) fn time(&mut self, key: Key, clock: &mut Clock, moment: Timestamp) {
         self.plain(key, |out| clock.stamp(out, moment));
     }

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod check_range;
+pub mod churn;
 mod command;
 mod layout;
 pub mod listing;

@@ -1,0 +1,354 @@
+//! Automatic ports: taken, parked in TIME_WAIT, given back, and refused.
+//!
+//! A port is automatic where the kernel chose it. Connections that came in have the port of their
+//! listener, which is held once, by the listener.
+
+use portwatch_ebpf::abi::{
+    churn::{Counts, Hold, Key, Place, Row, bucket, how},
+    layout::ABSENT,
+};
+
+use super::{Backend, Far, Returned};
+use crate::{
+    emit, filter,
+    kernel::{
+        memory::{Memory, Ptr, add, config, offset},
+        request::{AF_INET6, Request},
+        sock::{self, Kind, state as tcp},
+        task::Caller,
+    },
+    state::churn::{
+        holds::{self, Kept},
+        places, rows,
+    },
+};
+
+pub(crate) mod older;
+pub(crate) mod partial;
+
+const EAGAIN: u32 = 11;
+const EADDRINUSE: u32 = 98;
+const EADDRNOTAVAIL: u32 = 99;
+
+/// inet_hash_connect() or inet6_hash_connect() has returned (net/ipv4/inet_hashtables.c): a TCP socket that
+/// connects has a port, or finds none. One that had a port before keeps it. `family` is that of the
+/// addresses: an IPv6 socket connects to a v4-mapped peer as an IPv4 one.
+#[inline(always)]
+pub(crate) fn connected<B: Backend>(sk: Ptr, family: u16, returned: Returned) {
+    let error = returned.error();
+    if error == 0 {
+        if sock::chose_port::<B::Memory>(sk) {
+            return;
+        }
+    } else if error != EADDRNOTAVAIL || sock::port::<B::Memory>(sk) != 0 {
+        // Other errors are not about ports, and a socket that has one finds its connection taken.
+        return;
+    }
+    let search = if returned.started == 0 {
+        0
+    } else {
+        emit::now().saturating_sub(returned.started)
+    };
+    let mut key = key::<B>(sk, family, how::CONNECT);
+    key.transport = sock::IPPROTO_TCP;
+    key.peer = words::<B>(sk, family, offset!(skc_daddr), offset!(skc_v6_daddr));
+    key.peer_port = sock::peer_port::<B::Memory>(sk);
+    told::<B>(sk, key, error, search);
+}
+
+/// inet_csk_get_port() has returned (net/ipv4/inet_connection_sock.c), which bind() and listen() ask for a
+/// port; bind() is told by its own hook. `asked`: the port asked for.
+#[inline(always)]
+pub(crate) fn listens<B: Backend>(sk: Ptr, asked: u16, code: i32) {
+    if asked != 0 || B::Memory::load::<u8>(sk, offset!(skc_state)) != tcp::LISTEN {
+        return;
+    }
+    let family = B::Memory::load::<u16>(sk, offset!(skc_family));
+    let mut key = key::<B>(sk, family, how::LISTEN);
+    key.transport = sock::IPPROTO_TCP;
+    // 5.10 returns 1.
+    told::<B>(sk, key, if code == 0 { 0 } else { EADDRINUSE }, 0);
+}
+
+/// A bind() has returned.
+#[inline(always)]
+pub(crate) fn bound<B: Backend>(
+    sk: Ptr,
+    returned: Returned,
+    request: impl FnOnce() -> Option<&'static Request>,
+) {
+    let error = returned.error();
+    if error != 0 && error != EADDRINUSE {
+        return;
+    }
+    let Some(kind) = Kind::of::<B::Memory>(sk) else {
+        return;
+    };
+    let taken_by = if kind.is_tcp() {
+        how::BIND
+    } else if kind.is_udp() {
+        how::UDP_BIND
+    } else {
+        return;
+    };
+    let mut key = key::<B>(sk, kind.family, taken_by);
+    key.transport = kind.protocol as u8;
+    if error == 0 {
+        // IP_BIND_ADDRESS_NO_PORT leaves the port to connect().
+        if sock::chose_port::<B::Memory>(sk) || sock::port::<B::Memory>(sk) == 0 {
+            return;
+        }
+    } else {
+        let Some(request) = request() else {
+            return;
+        };
+        if !request.has_port() || request.port() != 0 {
+            return;
+        }
+        // The socket no longer has the address.
+        key.local = request.words();
+    }
+    told::<B>(sk, key, error, 0);
+}
+
+/// inet_autobind() has returned (net/ipv4/af_inet.c), which UDP sockets get a port by that are not bound.
+#[inline(always)]
+pub(crate) fn autobound<B: Backend>(sk: Ptr, returned: Returned) {
+    let error = returned.error();
+    let Some(kind) = Kind::of::<B::Memory>(sk) else {
+        return;
+    };
+    if !kind.is_udp() {
+        return;
+    }
+    if error == 0 {
+        if sock::chose_port::<B::Memory>(sk) {
+            return;
+        }
+    } else if error != EAGAIN {
+        return;
+    }
+    let mut key = key::<B>(sk, kind.family, how::AUTOBIND);
+    key.transport = kind.protocol as u8;
+    told::<B>(sk, key, error, 0);
+}
+
+/// What is known of a socket whatever it does.
+#[inline(always)]
+fn key<B: Backend>(sk: Ptr, family: u16, how: u8) -> Key {
+    Key {
+        process: 0,
+        local: words::<B>(
+            sk,
+            family,
+            offset!(skc_rcv_saddr),
+            offset!(skc_v6_rcv_saddr),
+        ),
+        peer: [0; 2],
+        netns: sock::netns::<B::Memory>(sk),
+        range: own_range::<Far<B>>(sk),
+        peer_port: 0,
+        family,
+        transport: 0,
+        how,
+        reserved: 0,
+    }
+}
+
+/// IP_LOCAL_PORT_RANGE of a socket; 0 without.
+#[inline(always)]
+fn own_range<F: Memory>(sk: Ptr) -> u32 {
+    let at = offset!(inet_port_range);
+    if at == ABSENT { 0 } else { F::load(sk, at) }
+}
+
+#[inline(always)]
+fn words<B: Backend>(sk: Ptr, family: u16, v4: u32, v6: u32) -> [u64; 2] {
+    if family == AF_INET6 && v6 != ABSENT {
+        [B::Memory::load(sk, v6), B::Memory::load(sk, v6 + 8)]
+    } else {
+        [u64::from(B::Memory::load::<u32>(sk, v4)), 0]
+    }
+}
+
+/// Counts a port taken, or that there was none. `search`: how long connect() searched, 0 where that is
+/// not known.
+#[inline(always)]
+fn told<B: Backend>(sk: Ptr, mut key: Key, error: u32, search: u64) {
+    if !filter::caller() {
+        return;
+    }
+    let Some(caller) = Caller::<B::Generation>::get() else {
+        return;
+    };
+    key.process = caller.key;
+    let slot = places::of(key.netns);
+    let row = rows::of(&key, slot, |row| caller.name(row));
+    let port = sock::port::<B::Memory>(sk);
+    let mut forgotten = false;
+    // Where it is not seen that ports are given back, nothing is remembered of them.
+    if error == 0 && config!(connect_returns_by_syscall) == 0 {
+        let hold = Hold {
+            since: emit::now(),
+            row,
+            look: holds::look(),
+            port,
+            place: slot as u16,
+            how: key.how,
+            waits: 0,
+            reserved: 0,
+        };
+        match holds::keep(sk as u64, &hold) {
+            Kept::New => {}
+            // bind() has given it the port.
+            Kept::Known => return,
+            Kept::Full => forgotten = true,
+        }
+    }
+    if error != 0 {
+        rows::failed(row, error);
+    }
+    let (Some(counts), Some(place)) = (rows::counts(row), places::counts(slot)) else {
+        return;
+    };
+    let at = usize::from(key.how) & (how::SLOTS - 1);
+    // SAFETY: words of our maps.
+    unsafe {
+        if error != 0 {
+            add(&raw mut (*counts).failed, 1);
+            add((&raw mut (*place).failed).cast::<u64>().add(at), 1);
+        } else {
+            add(&raw mut (*counts).taken, 1);
+            add((&raw mut (*place).taken).cast::<u64>().add(at), 1);
+            if port & 1 != 0 {
+                add(&raw mut (*counts).odd, 1);
+                add(&raw mut (*place).odd, 1);
+            }
+            if forgotten {
+                // Nobody will see it given back.
+                add(&raw mut (*counts).given, 1);
+                add(&raw mut (*place).forgotten, 1);
+            }
+        }
+        if search != 0 {
+            add(&raw mut (*counts).searches, 1);
+            add(&raw mut (*counts).searched, search);
+            histogram(&raw mut (*place).searched, search);
+        }
+    }
+}
+
+/// Adds a time to a histogram.
+///
+/// # Safety
+/// `histogram` points into a map.
+#[inline(always)]
+unsafe fn histogram<const N: usize>(histogram: *mut [u64; N], time: u64) {
+    const { assert!(N.is_power_of_two()) };
+    // SAFETY: the caller's; the index is within the array.
+    unsafe { add(histogram.cast::<u64>().add(bucket(time) & (N - 1)), 1) };
+}
+
+/// A socket gives its port back (`inet_put_port`, `udp_lib_unhash`). Most have none of their own, or have
+/// left it to what stays in TIME_WAIT.
+#[inline(always)]
+pub(crate) fn given(sk: Ptr) {
+    if let Some(hold) = holds::of(sk as u64) {
+        // SAFETY: an entry of our map, which goes below.
+        let hold = unsafe { *hold };
+        holds::drop(sk as u64);
+        gone(&hold);
+    }
+}
+
+/// Counts a port that is given back.
+#[inline(always)]
+fn gone(hold: &Hold) {
+    let (Some(counts), Some(place)) = (
+        rows::counts(hold.row),
+        places::counts(u32::from(hold.place)),
+    ) else {
+        return;
+    };
+    let at = usize::from(hold.how) & (how::SLOTS - 1);
+    // SAFETY: words of our maps.
+    unsafe {
+        add(&raw mut (*counts).given, 1);
+        add((&raw mut (*place).given).cast::<u64>().add(at), 1);
+        if hold.port & 1 != 0 {
+            add(&raw mut (*counts).odd_given, 1);
+        }
+        if hold.waits != 0 {
+            add(&raw mut (*counts).ended, 1);
+            add(&raw mut (*place).ended, 1);
+        }
+        if hold.since != 0 {
+            let time = emit::now().saturating_sub(hold.since);
+            add(&raw mut (*counts).timed, 1);
+            add(&raw mut (*counts).held, time);
+            histogram(&raw mut (*place).held, time);
+        }
+    }
+}
+
+/// A connection leaves its socket `sk` and stays in TIME_WAIT, as `tw` (net/ipv4/inet_timewait_sock.c,
+/// `inet_twsk_hashdance`).
+#[inline(always)]
+pub(crate) fn waits<B: Backend>(tw: Ptr, sk: Ptr) {
+    let Some(hold) = holds::of(sk as u64) else {
+        // The port is that of a listener, or its program has chosen it.
+        count_place::<B>(sk, |place| {
+            // SAFETY: a member of a slot of our map.
+            unsafe { &raw mut (*place).waited }
+        });
+        return;
+    };
+    // SAFETY: an entry of our map, which goes below.
+    let mut hold = unsafe { *hold };
+    holds::drop(sk as u64);
+    hold.waits = 1;
+    let kept = holds::keep(tw as u64, &hold);
+    let (Some(counts), Some(place)) = (
+        rows::counts(hold.row),
+        places::counts(u32::from(hold.place)),
+    ) else {
+        return;
+    };
+    // SAFETY: words of our maps.
+    unsafe {
+        add(&raw mut (*counts).waited, 1);
+        add(&raw mut (*place).waited, 1);
+        if kept != Kept::New {
+            add(&raw mut (*counts).given, 1);
+            add(&raw mut (*counts).ended, 1);
+            add(&raw mut (*place).forgotten, 1);
+        }
+    }
+}
+
+/// What stays of a connection goes (`inet_twsk_kill`).
+#[inline(always)]
+pub(crate) fn waited<B: Backend>(tw: Ptr) {
+    if let Some(hold) = holds::of(tw as u64) {
+        // SAFETY: an entry of our map, which goes below.
+        let hold = unsafe { *hold };
+        holds::drop(tw as u64);
+        gone(&hold);
+    } else {
+        count_place::<B>(tw, |place| {
+            // SAFETY: a member of a slot of our map.
+            unsafe { &raw mut (*place).ended }
+        });
+    }
+}
+
+/// Adds to a counter of the network namespace that a socket is in.
+#[inline(always)]
+fn count_place<B: Backend>(sk: Ptr, counter: impl FnOnce(*mut Place) -> *mut u64) {
+    if let Some(place) = places::counts(places::of(sock::netns::<B::Memory>(sk))) {
+        // SAFETY: a word of our map.
+        unsafe { add(counter(place), 1) };
+    }
+}
+
+const _: () = assert!(size_of::<Counts>() == 96 && size_of::<Row>() == 208);

@@ -1,0 +1,17 @@
+//! `portwatch churn`: every port that is taken, parked and given back is counted, to the last one.
+
+mod exhausted;
+mod screen;
+mod totals;
+mod usage;
+pub(super) mod watched;
+
+use super::Session;
+
+/// The sessions of all parts.
+pub(super) fn all() -> impl Iterator<Item = Session> {
+    [totals::ALL, exhausted::ALL, usage::ALL, screen::ALL]
+        .into_iter()
+        .flatten()
+        .copied()
+}
