@@ -5,6 +5,7 @@
 //! what the kernel's verifier had to do. Under QEMU's `-icount shift=0` every nanosecond of the guest's
 //! clocks is one instruction, which is what makes the figures repeatable.
 
+mod churn;
 mod clock;
 mod contender;
 mod drive;
@@ -36,6 +37,8 @@ pub(crate) enum Cost {
     Naming(naming::Options),
     /// Measures the time that a look at all sockets takes.
     Looking(looking::Options),
+    /// Measures what `churn` adds to TCP connections.
+    Churn(churn::Options),
     /// Measures what a recording costs.
     Recording(recording::Options),
     /// Names the programs that portwatch loads, with the instructions that the verifier walked.
@@ -57,6 +60,7 @@ pub(crate) fn run(cost: Cost) -> Result<ExitCode> {
         Cost::Crowd(options) => older::gather(&options)?,
         Cost::Naming(options) => naming::run(&options)?,
         Cost::Looking(options) => looking::run(&options)?,
+        Cost::Churn(options) => churn::run(&options)?,
         Cost::Recording(options) => recording::run(&options)?,
         Cost::Verifier { portwatch, attach } => verifier::run(&portwatch, &attach)?,
     }

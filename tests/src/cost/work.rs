@@ -32,6 +32,8 @@ pub(crate) enum Mode {
     UdpBind,
     /// socket, connect to a listener of the same thread, accept, close both (reset: no TIME_WAIT).
     Connect,
+    /// The same with an orderly end, which leaves a TIME_WAIT.
+    ConnectWait,
     /// getppid(2).
     Getppid,
     /// Reading one byte of /dev/zero.
@@ -58,7 +60,7 @@ impl Mode {
     pub(super) fn count(self) -> u64 {
         match self {
             Self::Bind | Self::BindConflict | Self::BindRefused | Self::UdpBind => 5000,
-            Self::Connect => 2000,
+            Self::Connect | Self::ConnectWait => 2000,
             Self::Getppid | Self::Read | Self::Write | Self::OpenClose => 20_000,
             Self::Fork => 600,
             Self::Exec => 300,
@@ -76,7 +78,7 @@ impl Mode {
             times.sort_unstable();
             match self {
                 Self::Bind | Self::BindConflict | Self::BindRefused => times.iter().sum(),
-                Self::UdpBind | Self::Connect => times.iter().sum(),
+                Self::UdpBind | Self::Connect | Self::ConnectWait => times.iter().sum(),
                 Self::Getppid | Self::Read | Self::Write | Self::OpenClose => middle(&times),
                 Self::Fork | Self::Exec => middle(&times),
             }
@@ -168,7 +170,12 @@ enum Operation {
         errno: Errno,
         _because_of: Keep,
     },
-    Connect(Sock, Address),
+    Connect {
+        listener: Sock,
+        at: Address,
+        /// Ends it without TIME_WAIT.
+        resets: bool,
+    },
     Getppid,
     Read(fs::File),
     Write(fs::File),
@@ -220,9 +227,13 @@ impl Operation {
                     _because_of: Keep::Cgroup(cgroup),
                 }
             }
-            Mode::Connect => {
-                let (sock, at) = listener()?;
-                Self::Connect(sock, at)
+            Mode::Connect | Mode::ConnectWait => {
+                let (listener, at) = listener()?;
+                Self::Connect {
+                    listener,
+                    at,
+                    resets: mode == Mode::Connect,
+                }
             }
             Mode::Getppid => Self::Getppid,
             Mode::Read => Self::Read(fs::File::open("/dev/zero")?),
@@ -242,9 +253,15 @@ impl Operation {
                 let result = Sock::new(*kind)?.bind(at);
                 ensure!(result == Err(*errno), "bind: {result:?}, not {errno}");
             }
-            Self::Connect(listener, at) => {
+            Self::Connect {
+                listener,
+                at,
+                resets,
+            } => {
                 let client = Sock::new(Kind::Tcp4)?;
-                client.reset_on_close()?;
+                if *resets {
+                    client.reset_on_close()?;
+                }
                 client.connect(at).context("connect")?;
                 let accepted = listener.accept().context("accept")?;
                 drop(client);

@@ -5,6 +5,7 @@
 //! anything is lost. Nothing here is a test: figures are read by people and kept in `docs/cost.md`.
 
 mod budget;
+mod churn;
 mod figures;
 mod guest;
 mod looking;
@@ -48,6 +49,7 @@ use crate::{cargo, toolchain};
   cargo xtask bench --older                     starts beside 100,000 sockets; adds to docs/cost.md
   cargo xtask bench --naming                    how long until a holder is named
   cargo xtask bench --looking                   list and who beside ss
+  cargo xtask bench --churn                     what churn adds to a TCP connection
   cargo xtask bench --record                    record and report, on this machine alone
   cargo xtask bench --attach tracing --only bind --quick    one row, quickly; writes nothing")]
 pub(crate) struct Bench {
@@ -82,6 +84,9 @@ pub(crate) struct Bench {
     /// fails where they miss their limits
     #[arg(long, conflicts_with_all = ["peers", "quick", "only", "verifier", "older", "naming", "looking"])]
     record: bool,
+    /// Nothing but what churn adds to TCP connections, in the guest; fails where that is more than its limit
+    #[arg(long, conflicts_with_all = ["peers", "quick", "only", "verifier", "older", "naming", "looking", "record"])]
+    churn: bool,
     /// Only operations whose name contains this, and nothing else than operations
     #[arg(long, value_name = "PATTERN")]
     only: Option<String>,
@@ -102,6 +107,7 @@ pub(crate) fn run(options: Bench) -> Result<()> {
         naming,
         looking,
         record,
+        churn,
         only,
     } = options;
     if verifier {
@@ -160,6 +166,9 @@ pub(crate) fn run(options: Bench) -> Result<()> {
     } else {
         attach
     };
+    if churn {
+        return limited(churn::WHAT, churn::measure(&guest, &backends)?);
+    }
     if older {
         let tests = tests.executable("portwatch-tests")?;
         return bench_older(&guest, &backends, tests, &portwatch);
