@@ -76,6 +76,9 @@ pub(crate) enum Helper {
         /// The program's file is to give them.
         #[arg(long)]
         by_file: bool,
+        /// It may lock so many bytes of memory; without this, as many as it can be given.
+        #[arg(long)]
+        memlock: Option<u64>,
         program: OsString,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
@@ -132,10 +135,12 @@ pub(crate) fn run(helper: Helper) -> Result<ExitCode> {
         Helper::AsNobody {
             capabilities,
             by_file,
+            memlock,
             program,
             args,
         } => {
             let way = if by_file { Way::File } else { Way::Ambient };
+            task::limit_locked_memory(memlock)?;
             capabilities::become_user_with(65534, &capabilities, way)?;
             return Err(Command::new(program).args(args).exec().into());
         }

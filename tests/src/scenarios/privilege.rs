@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs,
-    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -298,25 +298,11 @@ fn privilege_without_each(bench: &Bench) -> Result<()> {
 /// Without CAP_SYS_RESOURCE the limit of locked memory stays what it is: on kernels that count maps against it
 /// (before 5.11) that is said, with what to do; on others it makes no difference.
 fn privilege_with_little_locked_memory(bench: &Bench) -> Result<()> {
-    const BYTES: libc::rlim_t = 64 * 1024;
     let all = [&LOADING[..], &TELLING].concat();
+    let mut args = as_nobody(bench, &all, &["--duration", "1ms"])?;
+    args.splice(2..2, ["--memlock".into(), "65536".into()]);
     let mut command = Command::new(helper(bench)?);
-    command
-        .args(as_nobody(bench, &all, &["--duration", "1ms"])?)
-        .stdin(Stdio::null());
-    let limit = libc::rlimit {
-        rlim_cur: BYTES,
-        rlim_max: BYTES,
-    };
-    // SAFETY: setrlimit(2) may be called between fork and exec.
-    unsafe {
-        command.pre_exec(
-            move || match libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            },
-        );
-    }
+    command.args(args).stdin(Stdio::null());
     let output = command.output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
     let release = proc::kernel_release()?;

@@ -196,6 +196,22 @@ pub(crate) fn allow_descriptors(count: u32) -> Result<()> {
     Ok(())
 }
 
+/// Sets RLIMIT_MEMLOCK, in bytes; to unlimited where none are given and this process may raise it
+/// (`LimitMEMLOCK=infinity` of systemd.exec(5)).
+pub(crate) fn limit_locked_memory(bytes: Option<u64>) -> Result<()> {
+    let bytes_or_all = bytes.unwrap_or(libc::RLIM_INFINITY);
+    let limit = libc::rlimit {
+        rlim_cur: bytes_or_all,
+        rlim_max: bytes_or_all,
+    };
+    // SAFETY: a valid rlimit.
+    match check(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) }) {
+        // Root without CAP_SYS_RESOURCE: kernels that count maps against it are not tested so.
+        Err(Errno::EPERM) if bytes.is_none() => Ok(()),
+        done => done.map(drop).context("RLIMIT_MEMLOCK"),
+    }
+}
+
 /// Forks `work` and leaves it to itself. A parent that dies changes nothing.
 pub(crate) fn detach(work: impl FnOnce()) -> Result<()> {
     // SAFETY: only called by single-threaded workloads.
