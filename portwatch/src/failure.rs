@@ -8,8 +8,8 @@ use crate::{
     host::{
         btf::BtfError,
         cgroup::CgroupError,
-        kernel::Release,
-        privilege::{Obstacle, Privileges},
+        kernel::{Release, perf_event_paranoid},
+        privilege::{Capability, Obstacle, Privileges},
     },
     load::LoadError,
     plan::{Facts, PREFERENCE, PlanError},
@@ -97,16 +97,17 @@ impl Failure {
     /// said.
     #[must_use]
     pub fn from_load(error: LoadError, whole: bool) -> Self {
-        let counts_as_memlock = Release::read().and_then(|release| release.bpf_counts_as_memlock());
-        Self::refused(error, whole, &obstacles(), counts_as_memlock == Some(true))
+        Self::refused(error, whole, &obstacles(), Strictness::read())
     }
 
-    fn refused(
-        error: LoadError,
-        whole: bool,
-        obstacles: &[Obstacle],
-        counts_as_memlock: bool,
-    ) -> Self {
+    fn refused(error: LoadError, whole: bool, obstacles: &[Obstacle], kernel: Strictness) -> Self {
+        let sets_kprobe = matches!(
+            &error,
+            LoadError::Program {
+                way: "kprobe" | "kretprobe",
+                ..
+            }
+        );
         let log = match &error {
             LoadError::Verifier { log, .. } => log.trim().to_owned(),
             _ => String::new(),
@@ -126,10 +127,17 @@ impl Failure {
                 failure.hints.extend(obstacles);
             }
             // kernel/bpf/syscall.c of 5.10, bpf_charge_memlock
-            Some(libc::EPERM) if counts_as_memlock => {
+            Some(libc::EPERM) if kernel.counts_as_memlock => {
                 return failure.hint(
                     "this kernel counts BPF maps as locked memory: raise that limit (ulimit -l \
                      unlimited) or give a smaller --buffer",
+                );
+            }
+            Some(libc::EACCES) if sets_kprobe && kernel.wants_admin_for_kprobes => {
+                return failure.hint(
+                    "CAP_SYS_ADMIN missing, which this kernel wants for kprobes while \
+                     kernel.perf_event_paranoid is above 2: grant it, set that to 2, or leave \
+                     --attach kprobe out",
                 );
             }
             Some(libc::ENOMEM) => return failure.hint("give a smaller --buffer"),
@@ -253,6 +261,29 @@ impl From<LoadError> for Failure {
     }
 }
 
+/// What this kernel is stricter in than others.
+#[derive(Clone, Copy, Debug, Default)]
+struct Strictness {
+    /// It counts BPF maps as locked memory.
+    counts_as_memlock: bool,
+    /// It lets only CAP_SYS_ADMIN, which this process does not have, open perf events.
+    wants_admin_for_kprobes: bool,
+}
+
+impl Strictness {
+    fn read() -> Self {
+        let counts = Release::read().and_then(|release| release.bpf_counts_as_memlock());
+        let admin =
+            Privileges::read().is_none_or(|own| own.effective.contains(Capability::SysAdmin));
+        Self {
+            counts_as_memlock: counts == Some(true),
+            // A level of Debian's and Ubuntu's own ("security,perf: Allow further restriction of
+            // perf_event_open"): measured on Debian's 6.1, 6.12 and 7.3.
+            wants_admin_for_kprobes: !admin && perf_event_paranoid().is_some_and(|level| level > 2),
+        }
+    }
+}
+
 /// What stands in this process' way.
 fn obstacles() -> Vec<Obstacle> {
     Privileges::read().map_or_else(Vec::new, |own| own.obstacles())
@@ -364,7 +395,11 @@ mod tests {
             (libc::EBUSY, vec![], false, "other tracers"),
             (libc::EINVAL, vec![no_sudo()], false, "portwatch doctor"),
         ] {
-            let failure = Failure::refused(load_error(errno, ""), false, &obstacles, memlock);
+            let kernel = Strictness {
+                counts_as_memlock: memlock,
+                ..Strictness::default()
+            };
+            let failure = Failure::refused(load_error(errno, ""), false, &obstacles, kernel);
             let text = shown(&failure);
             assert!(
                 text.starts_with("3 cannot load the hook \"bind4_tracing\" (fexit inet_bind): "),
@@ -375,12 +410,42 @@ mod tests {
     }
 
     #[test]
+    fn perf_events_that_want_more_are_told_apart_from_the_verifier() {
+        let kernel = Strictness {
+            wants_admin_for_kprobes: true,
+            ..Strictness::default()
+        };
+        let by = |way| LoadError::Program {
+            verb: "attach",
+            program: "bind4_kprobe",
+            way,
+            target: "inet_bind",
+            source: Box::new(aya::programs::ProgramError::SyscallError(
+                aya::sys::SyscallError {
+                    call: "perf_event_open",
+                    io_error: io::Error::from_raw_os_error(libc::EACCES),
+                },
+            )),
+        };
+        let hint = "CAP_SYS_ADMIN missing";
+        for way in ["kprobe", "kretprobe"] {
+            assert!(shown(&Failure::refused(by(way), false, &[], kernel)).contains(hint));
+            let other = Failure::refused(by(way), false, &[], Strictness::default());
+            assert!(!shown(&other).contains(hint));
+        }
+        let fexit = Failure::refused(by("fexit"), false, &[], kernel);
+        assert!(!shown(&fexit).contains(hint));
+        let verifier = Failure::refused(load_error(libc::EACCES, "log"), false, &[], kernel);
+        assert!(!shown(&verifier).contains(hint));
+    }
+
+    #[test]
     fn the_verifier_is_quoted_in_full_only_on_demand() {
         let error = || load_error(libc::EACCES, "0: R1=ctx()\n");
-        let short = Failure::refused(error(), false, &[], false);
+        let short = Failure::refused(error(), false, &[], Strictness::default());
         assert_eq!(short.details, None);
         assert!(shown(&short).contains("-vv"), "{short:?}");
-        let whole = Failure::refused(error(), true, &[], false);
+        let whole = Failure::refused(error(), true, &[], Strictness::default());
         assert_eq!(whole.details.as_deref(), Some("0: R1=ctx()"));
         assert!(!shown(&whole).contains("-vv"), "{whole:?}");
     }

@@ -164,6 +164,11 @@ impl Expect {
         self
     }
 
+    /// Whether it has to be there.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.optional.is_none()
+    }
+
     /// Everything about `line` that is not as expected.
     pub(crate) fn differences(&self, line: &Value) -> Vec<String> {
         self.wants

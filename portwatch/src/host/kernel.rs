@@ -125,7 +125,8 @@ impl UnprivilegedBpf {
     }
 }
 
-/// `kernel.perf_event_paranoid`: above 1, CAP_PERFMON is needed to trace the kernel.
+/// `kernel.perf_event_paranoid`: above 1, CAP_PERFMON is needed to trace the kernel; above 2, on kernels that
+/// know it (Debian's, Ubuntu's), CAP_SYS_ADMIN to open any perf event.
 #[must_use]
 pub fn perf_event_paranoid() -> Option<i32> {
     read_line("/proc/sys/kernel/perf_event_paranoid").and_then(|text| text.trim().parse().ok())

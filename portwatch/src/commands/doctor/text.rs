@@ -203,7 +203,12 @@ fn switches(page: &mut Page, report: &Report) {
         page.row(PLAIN, "users' BPF", text);
     }
     if let Some(level) = report.perf_event_paranoid {
-        let text = format!("perf_event_paranoid is {level}; CAP_PERFMON stands above it");
+        let above = if level > 2 {
+            "CAP_PERFMON, and for kprobes CAP_SYS_ADMIN, stand above it"
+        } else {
+            "CAP_PERFMON stands above it"
+        };
+        let text = format!("perf_event_paranoid is {level}; {above}");
         page.row(PLAIN, "perf events", &text);
     }
     let tracefs = report

@@ -8,6 +8,8 @@ use super::{Capability, CapabilitySet};
 pub enum Feature {
     /// Programs and maps are loaded and attached.
     Programs,
+    /// Kprobes are set, on some kernels.
+    Kprobes,
     /// RLIMIT_MEMLOCK is raised.
     Memlock,
     /// The bounding set is cut down.
@@ -95,6 +97,16 @@ pub const TABLE: &[Row] = &[
         when: When::Start,
         missing: &[],
         purpose: "loads programs, attaches them and reads kernel memory: without it, no trace",
+    },
+    // Debian's and Ubuntu's patch of kernel/events/core.c, perf_event_open: measured on 6.1, 6.12 and 7.3
+    Row {
+        feature: Feature::Kprobes,
+        name: "kprobes",
+        capabilities: &[SysAdmin],
+        when: When::Start,
+        missing: &[],
+        purpose: "sets kprobes on kernels (Debian's, Ubuntu's) where kernel.perf_event_paranoid is above \
+                  2; not needed for the other ways in",
     },
     // kernel/bpf/syscall.c of 5.10, bpf_charge_memlock
     Row {
