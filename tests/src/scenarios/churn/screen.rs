@@ -5,6 +5,10 @@ use std::{
     io::{Read as _, Write as _},
     os::fd::AsFd as _,
     process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -23,8 +27,8 @@ use crate::{
 
 pub(super) const ALL: &[Session] = sessions![churn_draws_in_place, churn_fits_a_small_terminal];
 
-/// What is on a terminal of that size, line by line, and where the cursor is, once `work` is done and `churn` has
-/// been interrupted after some intervals.
+/// What is on a terminal of that size, line by line, and where the cursor is, once `churn` has drawn what is there
+/// after `work` and was interrupted. How long an interval takes is the machine's affair: its drawings are counted.
 fn shown(
     bench: &Bench,
     (rows, columns): (u16, u16),
@@ -50,27 +54,36 @@ fn shown(
     drop(command);
     drop(slave);
     let mut master = File::from(pty.master);
+    let draws = Arc::new(AtomicUsize::new(0));
+    let drawn = Arc::clone(&draws);
     let reader = thread::spawn(move || {
         let mut terminal = vt100::Parser::new(rows, columns, 100);
         let mut bytes = [0; 4096];
-        let mut draws = 0;
         // EIO: nobody has the other end any more (pty(7)).
         while let Ok(count @ 1..) = master.read(&mut bytes) {
             let part = bytes.get(..count).unwrap_or_default();
-            draws += part.windows(3).filter(|part| part == b"\x1b[J").count();
             terminal.process(part);
+            let count = part.windows(3).filter(|part| part == b"\x1b[J").count();
+            drawn.fetch_add(count, Ordering::Relaxed);
         }
-        (terminal, draws)
+        terminal
     });
+    let more_draws = |count: usize| {
+        let before = draws.load(Ordering::Relaxed);
+        bench::until("the screen to be drawn", || {
+            Ok(draws.load(Ordering::Relaxed) >= before + count)
+        })
+    };
+    more_draws(1)?;
     work()?;
-    thread::sleep(std::time::Duration::from_millis(1500));
+    // The interval in which it was done, and one that shows it for certain.
+    more_draws(3)?;
     task::signal(child.id(), libc::SIGINT)?;
     let output = bench::ended(child)?;
     ensure!(output.status.success(), "{output:?}");
-    let (terminal, draws) = reader
+    let terminal = reader
         .join()
         .map_err(|_| anyhow::anyhow!("the reader panicked"))?;
-    ensure!(draws >= 3, "it was drawn {draws} times");
     let screen = terminal.screen();
     let lines = screen
         .rows(0, columns)
@@ -84,7 +97,6 @@ fn churn_draws_in_place(bench: &Bench) -> Result<()> {
         let server = listener(LO, 8080)?;
         let mut open = Vec::new();
         let (lines, cursor) = shown(bench, (50, 160), || {
-            thread::sleep(std::time::Duration::from_millis(1500));
             for _ in 0..6 {
                 open.push(connected(&server)?);
             }
@@ -133,7 +145,6 @@ fn churn_fits_a_small_terminal(bench: &Bench) -> Result<()> {
         let server = listener(LO, 8080)?;
         let mut open = Vec::new();
         let (lines, _) = shown(bench, (8, 40), || {
-            thread::sleep(std::time::Duration::from_millis(1500));
             open.push(connected(&server)?);
             Ok(())
         })?;
