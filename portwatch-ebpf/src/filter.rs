@@ -20,10 +20,17 @@ pub(crate) fn op(op: u8) -> bool {
     config!(ops) >> op & 1 != 0
 }
 
-/// Whether the owners of ports may be asked for: where a bind or listen can be told as refused.
+/// Whether it is noted who gets a port and who closes one: where a bind or listen can be told as refused
+/// the owners of a port may be asked for, and a release names the last of them.
 #[inline(always)]
-pub(crate) fn owners() -> bool {
-    op(op::BIND) || op(op::LISTEN)
+pub(crate) fn notes() -> bool {
+    op(op::BIND) || op(op::LISTEN) || op(op::RELEASE)
+}
+
+/// Whether only some processes are wanted. Of a release, whose process may be gone, a note tells.
+#[inline(always)]
+pub(crate) fn some_callers() -> bool {
+    config!(filters) & (filter::PID | filter::DESCENDANTS | filter::UID | filter::CGROUP) != 0
 }
 
 /// Whether an outcome is wanted.

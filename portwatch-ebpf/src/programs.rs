@@ -12,8 +12,9 @@ use portwatch_ebpf::abi::calls::Function;
 use crate::{
     attach::{
         iter::{self, IterContext},
-        kprobe, raw_tp, tracing,
+        kprobe, ports, raw_tp, tracing,
     },
+    hook::release::What,
     kernel::generation::{Bounded, Casting, Looped, NO_ROOM, ROOMS},
 };
 
@@ -39,9 +40,21 @@ pub(crate) enum Room {
     Taken4,
     Taken6,
     SysExit,
+    Accepted,
+    AcceptFailed,
+    HeldTcp,
+    HeldTcp4,
+    HeldTcp6,
+    HeldUdp,
+    LeavesTcp,
+    LeavesWait,
+    LeavesUdp,
+    LeftTcp,
+    LeftWait,
+    LeftUdp,
 }
 
-const _: () = assert!((Room::SysExit as u32) < ROOMS);
+const _: () = assert!((Room::LeftUdp as u32) < ROOMS);
 
 /// One program: kind, name, context, call. Where the call takes a generation it exists once for each,
 /// under a name that says which, with a room if it keeps something.
@@ -191,6 +204,21 @@ program!(
     FEntryContext,
     |ctx, G| tracing::release::<G>(&ctx)
 );
+program!(fentry, accept_enter_tracing, FEntryContext, |ctx| {
+    tracing::entered(&ctx, Function::Accept)
+});
+program!(
+    fexit,
+    accept_failed_tracing in AcceptFailed,
+    FExitContext,
+    |ctx, G| tracing::accept_failed::<G>(&ctx)
+);
+program!(
+    fentry,
+    accepted_tracing in Accepted,
+    FEntryContext,
+    |ctx, G| tracing::accepted::<G>(&ctx)
+);
 program!(tp_btf, fork_tracing, BtfTracePointContext, |ctx| {
     tracing::forked(&ctx)
 });
@@ -323,6 +351,22 @@ program!(
     |ctx, G| kprobe::release::<G>(&ctx)
 );
 
+program!(kprobe, accept_enter_kprobe, ProbeContext, |ctx| {
+    kprobe::accept_entered(&ctx)
+});
+program!(
+    kprobe,
+    accepted_kprobe in Accepted,
+    ProbeContext,
+    |ctx, G| kprobe::accepted::<G>(&ctx)
+);
+
+program!(
+    raw_tp,
+    accept_exit_raw in Accepted,
+    RawTracePointContext,
+    |ctx, G| raw_tp::accept_exit::<G>(&ctx)
+);
 program!(
     raw_tp,
     sys_exit_raw in SysExit,
@@ -341,6 +385,140 @@ program!(raw_tp, fork_raw, RawTracePointContext, |ctx| {
 program!(raw_tp, free_raw, RawTracePointContext, |ctx| {
     raw_tp::freed(&ctx)
 });
+
+// Tables of ports.
+program!(
+    fexit,
+    held_tcp_tracing in HeldTcp,
+    FExitContext,
+    |ctx, G| ports::taken_tracing::<G>(&ctx, 0, 2)
+);
+program!(kprobe, held_tcp_enter_kprobe, ProbeContext, |ctx| {
+    ports::taking_kprobe(&ctx, 0)
+});
+program!(
+    kretprobe,
+    held_tcp_kprobe in HeldTcp,
+    RetProbeContext,
+    |ctx, G| ports::taken_kprobe::<G>(&ctx)
+);
+program!(
+    fexit,
+    held_connect4_tracing in HeldTcp4,
+    FExitContext,
+    |ctx, G| ports::taken_tracing::<G>(&ctx, 1, 2)
+);
+program!(kprobe, held_connect4_enter_kprobe, ProbeContext, |ctx| {
+    ports::taking_kprobe(&ctx, 1)
+});
+program!(
+    kretprobe,
+    held_connect4_kprobe in HeldTcp4,
+    RetProbeContext,
+    |ctx, G| ports::taken_kprobe::<G>(&ctx)
+);
+program!(
+    fexit,
+    held_connect6_tracing in HeldTcp6,
+    FExitContext,
+    |ctx, G| ports::taken_tracing::<G>(&ctx, 1, 2)
+);
+program!(kprobe, held_connect6_enter_kprobe, ProbeContext, |ctx| {
+    ports::taking_kprobe(&ctx, 1)
+});
+program!(
+    kretprobe,
+    held_connect6_kprobe in HeldTcp6,
+    RetProbeContext,
+    |ctx, G| ports::taken_kprobe::<G>(&ctx)
+);
+program!(
+    fexit,
+    held_udp_tracing in HeldUdp,
+    FExitContext,
+    |ctx, G| ports::taken_tracing::<G>(&ctx, 0, 3)
+);
+program!(kprobe, held_udp_enter_kprobe, ProbeContext, |ctx| {
+    ports::taking_kprobe(&ctx, 0)
+});
+program!(
+    kretprobe,
+    held_udp_kprobe in HeldUdp,
+    RetProbeContext,
+    |ctx, G| ports::taken_kprobe::<G>(&ctx)
+);
+program!(
+    fentry,
+    leave_tcp_enter_tracing in LeavesTcp,
+    FEntryContext,
+    |ctx, G| ports::leaves_tracing::<G>(&ctx, What::Tcp)
+);
+program!(
+    fexit,
+    leave_tcp_tracing in LeftTcp,
+    FExitContext,
+    |ctx, G| ports::left_tracing::<G>(&ctx)
+);
+program!(
+    kprobe,
+    leave_tcp_enter_kprobe in LeavesTcp,
+    ProbeContext,
+    |ctx, G| ports::leaves_kprobe::<G>(&ctx, Function::LeaveTcp, What::Tcp)
+);
+program!(
+    kretprobe,
+    leave_tcp_kprobe in LeftTcp,
+    RetProbeContext,
+    |ctx, G| ports::left_kprobe::<G>(&ctx, Function::LeaveTcp)
+);
+program!(
+    fentry,
+    leave_wait_enter_tracing in LeavesWait,
+    FEntryContext,
+    |ctx, G| ports::leaves_tracing::<G>(&ctx, What::Wait)
+);
+program!(
+    fexit,
+    leave_wait_tracing in LeftWait,
+    FExitContext,
+    |ctx, G| ports::left_tracing::<G>(&ctx)
+);
+program!(
+    kprobe,
+    leave_wait_enter_kprobe in LeavesWait,
+    ProbeContext,
+    |ctx, G| ports::leaves_kprobe::<G>(&ctx, Function::LeaveWait, What::Wait)
+);
+program!(
+    kretprobe,
+    leave_wait_kprobe in LeftWait,
+    RetProbeContext,
+    |ctx, G| ports::left_kprobe::<G>(&ctx, Function::LeaveWait)
+);
+program!(
+    fentry,
+    leave_udp_enter_tracing in LeavesUdp,
+    FEntryContext,
+    |ctx, G| ports::leaves_tracing::<G>(&ctx, What::Udp)
+);
+program!(
+    fexit,
+    leave_udp_tracing in LeftUdp,
+    FExitContext,
+    |ctx, G| ports::left_tracing::<G>(&ctx)
+);
+program!(
+    kprobe,
+    leave_udp_enter_kprobe in LeavesUdp,
+    ProbeContext,
+    |ctx, G| ports::leaves_kprobe::<G>(&ctx, Function::LeaveUdp, What::Udp)
+);
+program!(
+    kretprobe,
+    leave_udp_kprobe in LeftUdp,
+    RetProbeContext,
+    |ctx, G| ports::left_kprobe::<G>(&ctx, Function::LeaveUdp)
+);
 
 program!(iter, descriptors, IterContext, |ctx, G| {
     iter::task_file::<G>(&ctx)

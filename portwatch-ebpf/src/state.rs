@@ -12,6 +12,7 @@ pub(crate) mod attempts;
 pub(crate) mod calls;
 pub(crate) mod churn;
 pub(crate) mod closers;
+pub(crate) mod held;
 mod notes;
 pub(crate) mod takers;
 

@@ -8,12 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bytes::{Buf as _, TryGetError};
 use portwatch_ebpf::abi::record::{
     ARGS_LEN, DescriptorRecord, Header, HolderRecord, MAX_HOLDERS, NAME_LEN, OwnersRecord,
-    PATH_LEN, ProcessRecord, SocketRecord, VERSION, flags, kind, op, present, unknown, via,
+    PATH_LEN, ProcessRecord, SocketRecord, VERSION, flags, freed, kind, op, present, unknown, via,
 };
 use thiserror::Error;
 
 use crate::event::{
-    Closer, Conflict, Descriptor, Endpoint, Errno, Event, Family, Holder, Last, Op, Outcome,
+    Closer, Conflict, Descriptor, Endpoint, Errno, Event, Family, Freed, Holder, Last, Op, Outcome,
     ProcessImage, Socket, SocketOptions, Taker, Task, TcpState, Transport, UnknownReason, Via,
 };
 
@@ -197,6 +197,7 @@ fn socket(mut bytes: &[u8]) -> Result<(Event, u16, u32), DecodeError> {
     let unknown_reason = b.try_get_u8()?;
     let _phase = b.try_get_u8()?;
     let bound_port = b.try_get_u16_ne()?;
+    let freed = b.try_get_u8()?;
 
     let local = Endpoint {
         address: when(bits, present::LOCAL_ADDRESS, ())
@@ -219,10 +220,16 @@ fn socket(mut bytes: &[u8]) -> Result<(Event, u16, u32), DecodeError> {
             });
         }
     };
+    let op = op_of(operation)?;
+    let duration = when(bits, present::DURATION, duration);
+    let (duration, held) = match op {
+        Op::Release => (None, duration),
+        _ => (duration, None),
+    };
     let event = Event {
         time_boot: time,
-        duration: when(bits, present::DURATION, duration),
-        op: op_of(operation)?,
+        duration,
+        op,
         outcome,
         via: via_of(asked_via)?,
         transport,
@@ -239,6 +246,8 @@ fn socket(mut bytes: &[u8]) -> Result<(Event, u16, u32), DecodeError> {
             uid: when(bits, present::SOCKET_UID, socket_uid),
             options: options(bits, flag_bits, family),
         },
+        freed: freed_of(freed)?,
+        held,
         task: task_of(&task, bits),
         refused_by_policy: flag_bits & flags::REFUSED_BY_POLICY != 0,
         may_bind_low: match (
@@ -595,8 +604,23 @@ fn op_of(number: u8) -> Result<Op, DecodeError> {
         op::LISTEN => Ok(Op::Listen),
         op::CONNECT => Ok(Op::Connect),
         op::AUTOBIND => Ok(Op::Autobind),
+        op::ACCEPT => Ok(Op::Accept),
+        op::RELEASE => Ok(Op::Release),
         _ => Err(DecodeError::Number {
             what: "operation",
+            number: u32::from(number),
+        }),
+    }
+}
+
+fn freed_of(number: u8) -> Result<Option<Freed>, DecodeError> {
+    match number {
+        0 => Ok(None),
+        freed::CLOSED => Ok(Some(Freed::Closed)),
+        freed::TIME_WAIT => Ok(Some(Freed::TimeWait)),
+        freed::GIVEN_BACK => Ok(Some(Freed::GivenBack)),
+        _ => Err(DecodeError::Number {
+            what: "end of a socket",
             number: u32::from(number),
         }),
     }

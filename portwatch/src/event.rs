@@ -157,11 +157,22 @@ pub enum Op {
     Connect,
     /// A port taken on the way, by sending a datagram or the like.
     Autobind,
+    /// accept()
+    Accept,
+    /// A port is free for everybody again.
+    Release,
 }
 
 impl Op {
     /// All of them, in the order of the help text.
-    pub const ALL: [Self; 4] = [Self::Bind, Self::Listen, Self::Connect, Self::Autobind];
+    pub const ALL: [Self; 6] = [
+        Self::Bind,
+        Self::Listen,
+        Self::Connect,
+        Self::Autobind,
+        Self::Accept,
+        Self::Release,
+    ];
 
     /// The name in options and output.
     #[must_use]
@@ -171,6 +182,8 @@ impl Op {
             Self::Listen => "listen",
             Self::Connect => "connect",
             Self::Autobind => "autobind",
+            Self::Accept => "accept",
+            Self::Release => "release",
         }
     }
 }
@@ -203,6 +216,30 @@ pub enum UnknownReason {
     TraceEnded,
 }
 
+/// How the last socket on a port gave it back (`event.reason` of a release).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Freed {
+    /// Its program has closed it, or is gone.
+    Closed,
+    /// It was in TIME_WAIT, which has ended: it has run out, or was cut short.
+    TimeWait,
+    /// Its program has it still: a connect() that failed, a connection that the peer reset,
+    /// connect(AF_UNSPEC).
+    GivenBack,
+}
+
+impl Freed {
+    /// The name in the output.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::TimeWait => "time_wait",
+            Self::GivenBack => "given_back",
+        }
+    }
+}
+
 /// A positive error number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Errno(pub u32);
@@ -216,7 +253,7 @@ pub enum Via {
     IoUring,
     /// The kernel itself.
     Kernel,
-    /// Nobody: it came with a send.
+    /// Nobody: it came with a send, or with the end of a socket.
     Implicit,
 }
 
@@ -332,7 +369,7 @@ pub struct Socket {
 /// The task that made the call, as the kernel had it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Task {
-    /// Process id.
+    /// Process id; 0 is nobody's (see [`Event::has_process`]).
     pub pid: u32,
     /// Thread id.
     pub tid: u32,
@@ -369,7 +406,7 @@ pub struct ProcessImage {
     pub args_cut: bool,
 }
 
-/// One bind, listen, connect or autobind as the kernel reported it.
+/// One bind, listen, connect, autobind, accept or release as the kernel reported it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// CLOCK_BOOTTIME when the outcome was known, ns.
@@ -388,7 +425,7 @@ pub struct Event {
     pub family: Family,
     /// On success what the kernel gave, on failure what was asked for.
     pub local: Endpoint,
-    /// connect only.
+    /// connect and accept only.
     pub peer: Option<Endpoint>,
     /// The kernel chose the port.
     pub auto_port: bool,
@@ -396,7 +433,11 @@ pub struct Event {
     pub backlog: Option<u32>,
     /// Identity and options of the socket.
     pub socket: Socket,
-    /// The caller.
+    /// release only: how the last socket gave the port back.
+    pub freed: Option<Freed>,
+    /// release only: how long the port was held, ns.
+    pub held: Option<u64>,
+    /// The caller; of a release who had the port last.
     pub task: Task,
     /// A security module's hook was seen to refuse; a system call's result alone does not tell.
     pub refused_by_policy: bool,
@@ -409,6 +450,14 @@ pub struct Event {
     pub bound_port: Option<u16>,
     /// On EADDRINUSE.
     pub conflict: Option<Conflict>,
+}
+
+impl Event {
+    /// Whether the process is known: not of each release.
+    #[must_use]
+    pub fn has_process(&self) -> bool {
+        self.op != Op::Release || self.task.pid != 0
+    }
 }
 
 /// An [`Event`] joined with everything user space knows about it.

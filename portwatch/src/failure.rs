@@ -64,15 +64,20 @@ impl Failure {
     }
 
     fn no_way_in_because(error: PlanError, facts: &Facts, obstacles: &[Obstacle]) -> Self {
+        let reasons = error.clone();
         let error = anyhow::Error::new(error).context("cannot trace on this machine");
         let mut failure = Self::new(Kind::Impossible, error);
         failure
             .hints
             .extend(obstacles.iter().map(ToString::to_string));
         // Only one that was not asked for can be possible here.
+        let refused = |backend| match &reasons {
+            PlanError::NoBackend(list) => list.iter().any(|(one, _)| *one == backend),
+            PlanError::Fields(_) => true,
+        };
         let possible = PREFERENCE
             .into_iter()
-            .find(|&backend| facts.allows(backend).is_ok());
+            .find(|&backend| facts.allows(backend).is_ok() && !refused(backend));
         if let Some(backend) = possible {
             return failure.hint(format!(
                 "{} works here: leave --attach out",

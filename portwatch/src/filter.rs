@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 
 use crate::{
-    event::{Errno, Event, Outcome, Sighting},
+    event::{Errno, Event, Op, Outcome, Sighting},
     selection::Selection,
 };
 
@@ -64,6 +64,8 @@ pub fn wants(selection: &Selection, sighting: &Sighting) -> bool {
 #[must_use]
 pub fn is_conflict(event: &Event) -> bool {
     match event.outcome {
+        // accept() asks for no address and no port.
+        Outcome::Failure(_) if event.op == Op::Accept => false,
         Outcome::Failure(errno) => is_conflict_errno(errno),
         Outcome::Success | Outcome::Unknown(_) => false,
     }
@@ -106,7 +108,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        event::{Container, Family, Op, SocketOptions, Transport, UnknownReason},
+        event::{Container, Family, SocketOptions, Transport, UnknownReason},
         sample::{connect, failed, sighting},
     };
 

@@ -57,10 +57,10 @@ pub(crate) fn sighting(op: Op, local: &str) -> Sighting {
         local: facts(&local),
         event: Box::new(Event {
             time_boot: time().boot,
-            duration: Some(12_345),
+            duration: (op != Op::Release).then_some(12_345),
             op,
             outcome: Outcome::Success,
-            via: Some(if op == Op::Autobind {
+            via: Some(if matches!(op, Op::Autobind | Op::Release) {
                 Via::Implicit
             } else {
                 Via::Syscall
@@ -106,6 +106,8 @@ pub(crate) fn sighting(op: Op, local: &str) -> Sighting {
             may_bind_low: None,
             no_port_left: false,
             bound_port: None,
+            freed: (op == Op::Release).then_some(Freed::Closed),
+            held: (op == Op::Release).then_some(3_600_000_000_000),
             conflict: None,
         }),
         time: time(),

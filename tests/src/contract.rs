@@ -47,7 +47,7 @@ pub(crate) fn churn(text: &str) -> Result<Value, anyhow::Error> {
 
 /// The names of `event.name` that this version prints.
 const NAMES: &[&str] = &[
-    "start", "bind", "listen", "connect", "autobind", "lost", "end",
+    "start", "bind", "listen", "connect", "autobind", "accept", "release", "lost", "end",
 ];
 
 /// Checks a stream line by line.
@@ -270,7 +270,8 @@ mod tests {
         "time_boot":5,"event":{"name":"start"},"portwatch":{"version":"1"},
         "kernel":{"release":"6.1"},"host":{"name":"h"},"backend":"tracing",
         "degraded":["calls-before-socket-layer: EBADF","sctp-beyond-bind: SCTP listen",
-            "preempted-calls: while another task","error-read-early: the errno"]}"#;
+            "preempted-calls: while another task","error-read-early: the errno",
+            "accept-refused-early: EMFILE"]}"#;
 
     fn bind(seq: u64) -> String {
         format!(

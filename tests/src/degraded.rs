@@ -55,6 +55,12 @@ pub(crate) enum Feature {
     ConnectWithoutCall,
     /// A TCP connect() that a cgroup program refuses with the errno of a peer's answer.
     RefusedAsAnswered,
+    /// accept() that fails.
+    AcceptFailure,
+    /// accept() that fails before TCP's own code: EMFILE.
+    AcceptEarly,
+    /// Ports that are free again.
+    Release,
     /// Calls that return while another task is preempted inside the program (7.x).
     Preempted,
     /// That a port is given back.
@@ -75,6 +81,9 @@ impl Feature {
             Self::ConnectTooLate => "connect-on-connected-socket",
             Self::ConnectWithoutCall => "connect-without-call",
             Self::RefusedAsAnswered => "connect-refused-as-answered",
+            Self::AcceptFailure => "accept-failures",
+            Self::AcceptEarly => "accept-refused-early",
+            Self::Release => "release",
             Self::Preempted => "preempted-calls",
             Self::GivenBack => "ports-given-back",
         }
@@ -143,6 +152,26 @@ const TABLE: &[(Backend, Feature, &str)] = &[
         Backend::Kprobe,
         Feature::Early,
         "ends before the socket layer's own code",
+    ),
+    (
+        Backend::Tracing,
+        Feature::AcceptEarly,
+        "fails before TCP's own code",
+    ),
+    (
+        Backend::Kprobe,
+        Feature::AcceptEarly,
+        "fails before TCP's own code",
+    ),
+    (
+        Backend::Kprobe,
+        Feature::AcceptFailure,
+        "a kretprobe on accept(), which sleeps, loses events",
+    ),
+    (
+        Backend::RawTp,
+        Feature::Release,
+        "the tables of ports have no tracepoint",
     ),
     (
         Backend::Kprobe,
@@ -216,6 +245,7 @@ mod tests {
                 Feature::KernelBind,
                 Feature::Duration,
                 Feature::Closer,
+                Feature::Release,
             ] {
                 assert_eq!(may_miss(backend, feature), None, "{backend:?} {feature:?}");
             }
@@ -240,13 +270,14 @@ mod tests {
             "sctp-beyond-bind: SCTP listen",
             "preempted-calls: while another task",
             "error-read-early: the errno",
+            "accept-refused-early: EMFILE",
         ];
-        let [first, second, third, fourth] = right;
+        let [first, second, third, fourth, fifth] = right;
         assert_eq!(compare("tracing", &right), [""; 0]);
         assert_eq!(compare("tracing", &right[1..]).len(), 1);
-        assert_eq!(compare("kprobe", &right).len(), 2);
+        assert_eq!(compare("kprobe", &right).len(), 3);
         assert_eq!(
-            compare("tracing", &["new", first, second, third, fourth]).len(),
+            compare("tracing", &["new", first, second, third, fourth, fifth]).len(),
             1
         );
     }

@@ -2,8 +2,10 @@
 //! kernel right there (errno, getsockname(), getsockopt(), fstat(), procfs) and writes down the line
 //! that portwatch has to print for it.
 
+mod accepting;
 mod holder;
 mod keeper;
+mod releasing;
 
 use std::{
     fmt,
@@ -30,6 +32,7 @@ use crate::{
 
 pub(crate) use holder::Judged;
 pub(crate) use keeper::{Keepers, Role, play, tags};
+pub(crate) use releasing::Port;
 
 /// What a workload may know of the run it is part of.
 #[derive(Clone, Copy, Debug)]

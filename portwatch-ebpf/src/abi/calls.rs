@@ -18,6 +18,11 @@ pub enum Function {
     RefuseConnect = 10,
     PreConnect = 11,
     ListenEarly = 12,
+    Accept = 13,
+    TakePort = 14,
+    LeaveTcp = 15,
+    LeaveWait = 16,
+    LeaveUdp = 17,
 }
 
 impl Function {

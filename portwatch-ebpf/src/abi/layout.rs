@@ -191,6 +191,8 @@ layout! {
     net_user_ns: Kind::Offset(8), required, ["net.user_ns"];
     /// Salt of the port hashes.
     net_hash_mix: Kind::Offset(4), required, ["net.hash_mix"];
+    /// Why accept() failed; the argument has a struct since 6.10 (net/socket.c, `proto_accept_arg`).
+    accept_arg_err: Kind::Offset(4), optional, ["proto_accept_arg.err"];
     /// TCP hash tables.
     net_hashinfo: Kind::Offset(8), required, ["net.ipv4.tcp_death_row.hashinfo"];
     /// UDP hash table of the namespace, since 6.2.

@@ -25,6 +25,10 @@ pub mod op {
     pub const CONNECT: u8 = 3;
     /// A port taken because a datagram was sent or the like.
     pub const AUTOBIND: u8 = 4;
+    /// accept()
+    pub const ACCEPT: u8 = 5;
+    /// The last socket on a port has given it back: it is free for everybody again.
+    pub const RELEASE: u8 = 6;
 }
 
 /// Who asked, [`SocketRecord::via`]. 0 is "not known on this backend".
@@ -43,6 +47,17 @@ pub mod via {
 pub mod unknown {
     /// The socket was closed before its connection was established or refused.
     pub const CLOSED: u8 = 1;
+}
+
+/// How the last socket gave its port back, [`SocketRecord::freed`].
+pub mod freed {
+    /// Its program has closed it, or is gone.
+    pub const CLOSED: u8 = 1;
+    /// It was in TIME_WAIT, which has ended.
+    pub const TIME_WAIT: u8 = 2;
+    /// Its program has it still: a connect() that failed, a connection that the peer reset,
+    /// connect(AF_UNSPEC).
+    pub const GIVEN_BACK: u8 = 3;
 }
 
 /// What a record holds, bits of `present`.
@@ -91,6 +106,8 @@ pub mod present {
     pub const TAKER: u32 = 1 << 20;
     /// `noted` and `task` of a [`super::HolderRecord`] or [`super::LastRecord`]: who closed the socket
     pub const CLOSER: u32 = 1 << 21;
+    /// Of a note of who had a port: the filters let that process pass, when it did. The programs' own.
+    pub const FOLLOWED: u32 = 1 << 22;
 }
 
 /// Options and properties of a socket, bits of `flags`.
@@ -203,7 +220,7 @@ pub struct TaskRecord {
     pub comm: [u8; 16],
 }
 
-/// One bind, listen, connect or autobind, with its outcome.
+/// One bind, listen, connect, autobind or accept with its outcome, or a release.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct SocketRecord {
@@ -211,13 +228,13 @@ pub struct SocketRecord {
     pub header: Header,
     /// CLOCK_BOOTTIME when the outcome was known, ns.
     pub time: u64,
-    /// Time the call took, ns.
+    /// Time the call took, ns; of a release the time for which the port was held.
     pub duration: u64,
     /// Socket cookie, as sock_diag shows it.
     pub cookie: u64,
     /// Inode of the socket file.
     pub inode: u64,
-    /// Caller.
+    /// Caller; of a release who had the port last, zeros where that is not known.
     pub task: TaskRecord,
     /// Bits of [`present`].
     pub present: u32,
@@ -262,8 +279,10 @@ pub struct SocketRecord {
     pub phase: u8,
     /// The port that the socket had when bind() was refused, host byte order; 0 for none.
     pub bound_port: u16,
+    /// One of [`freed`], of a release.
+    pub freed: u8,
     /// Must be 0.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
 
 /// A socket as it stands in the kernel.

@@ -8,14 +8,14 @@ use portwatch_ebpf::abi::{calls::Function, config::detail, record::loss};
 use super::raw_tp::Raw;
 use crate::{
     emit,
-    hook::{Returned, autobind, bind, closed, connect, listen},
+    hook::{Returned, accept, autobind, bind, closed, connect, listen},
     kernel::{
         generation::Generation,
         memory::{Memory, Probed, Ptr, config, detailed, offset},
         request::{AF_INET6, Request, Space},
         task,
     },
-    state::calls::{Entered, Entry, enter, leave},
+    state::calls::{Entered, Entry, enter, leave, start, take_start},
 };
 
 /// Whether the first argument is a sock or a struct socket.
@@ -124,6 +124,28 @@ pub(crate) fn release<G: Generation>(ctx: &ProbeContext) {
     if !sk.is_null() {
         closed::by_caller::<Raw<G>>(sk);
     }
+}
+
+/// Entry of inet_csk_accept, which may sleep for hours: only when it began is noted.
+#[inline(always)]
+pub(crate) fn accept_entered(_ctx: &ProbeContext) {
+    if detailed(detail::REST) {
+        start(task::ids(), Function::Accept, emit::now());
+    }
+}
+
+/// Entry of security_sock_graft, which sock_graft() ends in.
+#[inline(always)]
+pub(crate) fn accepted<G: Generation>(ctx: &ProbeContext) {
+    let Some(sk) = ctx.arg::<Ptr>(0) else {
+        return;
+    };
+    let started = if detailed(detail::REST) {
+        take_start(task::ids(), Function::Accept)
+    } else {
+        0
+    };
+    accept::accepted::<Raw<G>>(sk, started);
 }
 
 /// Return of inet_bind_sk, inet6_bind_sk, inet_bind or inet6_bind.

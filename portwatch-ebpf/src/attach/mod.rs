@@ -4,5 +4,6 @@
 pub(crate) mod churn;
 pub(crate) mod iter;
 pub(crate) mod kprobe;
+pub(crate) mod ports;
 pub(crate) mod raw_tp;
 pub(crate) mod tracing;

@@ -6,7 +6,7 @@ use core::{ffi::c_void, marker::PhantomData};
 use aya_ebpf::{EbpfContext as _, programs::RawTracePointContext};
 
 use crate::{
-    hook::{self, Backend, Returned, bind, connect, listen},
+    hook::{self, Backend, Returned, accept, bind, connect, listen},
     kernel::{
         generation::Generation,
         memory::{Probed, Ptr},
@@ -81,6 +81,35 @@ fn followed<G: Generation>(ctx: &RawTracePointContext) {
             }
         }
     }
+}
+
+/// `sys_exit(regs, ret)`, of accept() and accept4() alone.
+#[inline(always)]
+pub(crate) fn accept_exit<G: Generation>(ctx: &RawTracePointContext) {
+    if syscall::is_accept(syscall::number_of::<G::Far>(ctx.arg(0))) {
+        accept_returned::<G>(ctx.as_ptr());
+    }
+}
+
+/// See [`returned`].
+#[inline(never)]
+fn accept_returned<G: Generation>(ctx: *mut c_void) -> u32 {
+    let ctx = RawTracePointContext::new(ctx);
+    let result = ctx.arg::<i64>(1);
+    let Some(sk) = syscall::accepting::<G>(ctx.arg(0), result) else {
+        return 0;
+    };
+    if result >= 0 {
+        accept::accepted::<Raw<G>>(sk, 0);
+    } else {
+        let returned = Returned {
+            code: result as i32,
+            started: 0,
+            refused_by_policy: false,
+        };
+        accept::failed::<Raw<G>>(sk, returned);
+    }
+    0
 }
 
 /// `inet_sock_set_state(sk, old, new)`.

@@ -3,15 +3,18 @@
 
 use core::marker::PhantomData;
 
-use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
-use portwatch_ebpf::abi::{calls::Function, config::detail, record::loss};
+use aya_ebpf::{
+    EbpfContext as _,
+    programs::{BtfTracePointContext, FEntryContext, FExitContext},
+};
+use portwatch_ebpf::abi::{calls::Function, config::detail, layout::ABSENT, record::loss};
 
 use crate::{
     emit, filter,
-    hook::{self, Backend, Returned, autobind, bind, closed, connect, listen, taken},
+    hook::{self, Backend, Returned, accept, autobind, bind, closed, connect, listen, taken},
     kernel::{
         generation::Generation,
-        memory::{Memory, Ptr, Typed, config, detailed, offset},
+        memory::{Memory, Probed, Ptr, Typed, config, detailed, offset},
         request::{Request, Space},
         sock::{self, Kind},
         task,
@@ -278,6 +281,33 @@ pub(crate) fn connect_refused<G: Generation>(ctx: &FExitContext) {
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
     connect::returned_at_once::<Tracing<G>>(sk, policy(code), || request::<G>(address, len));
+}
+
+/// An argument, or behind them what is returned, as a plain number. By the helper: 5.10 refuses to load a
+/// pointer to anything but a struct (kernel/bpf/btf.c, `btf_ctx_access`).
+#[inline(always)]
+fn word(ctx: &FExitContext, index: u32) -> u64 {
+    Probed::load(ctx.as_ptr().cast_const(), index * 8)
+}
+
+/// fexit of inet_csk_accept: of what it returns `security_sock_graft` tells.
+#[inline(always)]
+pub(crate) fn accept_failed<G: Generation>(ctx: &FExitContext) {
+    // (sk, flags, err, kern) before 6.10, (sk, arg) since.
+    let at = offset!(accept_arg_err);
+    let (returned_at, error_at, at) = if at == ABSENT { (4, 2, 0) } else { (2, 1, at) };
+    if word(ctx, returned_at) != 0 {
+        return;
+    }
+    let code = G::Far::fetch::<i32>(word(ctx, error_at), at);
+    accept::failed::<Tracing<G>>(ctx.arg(0), returned(code, Function::Accept));
+}
+
+/// fentry of security_sock_graft, which sock_graft() ends in.
+#[inline(always)]
+pub(crate) fn accepted<G: Generation>(ctx: &FEntryContext) {
+    let Returned { started, .. } = returned(0, Function::Accept);
+    accept::accepted::<Tracing<G>>(ctx.arg(0), started);
 }
 
 /// tp_btf sched_process_fork.

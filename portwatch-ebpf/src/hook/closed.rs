@@ -1,6 +1,9 @@
 //! The last descriptor of a socket is closed: noted, for those that its port is in the way of after that.
 
-use super::{Backend, Far};
+use super::{
+    Backend, Far,
+    taken::{announce_owner, followed},
+};
 use crate::{
     emit, filter,
     kernel::{
@@ -15,7 +18,7 @@ use crate::{
 /// its last descriptor.
 #[inline(always)]
 pub(crate) fn by_caller<B: Backend>(sk: Ptr) {
-    if !filter::owners() {
+    if !filter::notes() {
         return;
     }
     let mut port = sock::port::<B::Memory>(sk);
@@ -34,11 +37,13 @@ pub(crate) fn by_caller<B: Backend>(sk: Ptr) {
     } else if Kind::of::<B::Memory>(sk).is_some()
         && let Some(caller) = Caller::<B::Generation>::get()
     {
+        announce_owner(&caller);
         closers::note(place, inode, |closer| {
             closer.clear();
             closer.at = emit::now();
             closer.leader = caller.leader;
             caller.describe(&mut closer.task, &mut closer.present);
+            followed(&mut closer.present);
         });
     }
 }

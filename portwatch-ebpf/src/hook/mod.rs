@@ -20,6 +20,7 @@ use crate::{
     state::attempts::{ever, happened},
 };
 
+pub(crate) mod accept;
 pub(crate) mod autobind;
 pub(crate) mod bind;
 pub(crate) mod churn;
@@ -27,6 +28,7 @@ pub(crate) mod closed;
 pub(crate) mod connect;
 pub(crate) mod listen;
 pub(crate) mod process;
+pub(crate) mod release;
 pub(crate) mod taken;
 
 /// What a way in knows besides the arguments of the call.
@@ -73,7 +75,7 @@ impl Returned {
 
 /// Who asked; 0 where nobody wants to know.
 #[inline(always)]
-pub(crate) fn who_asked<G: Generation>(task: Current<G>, handle: &Handle) -> u8 {
+pub(crate) fn who_asked<G: Generation>(op: u8, task: Current<G>, handle: &Handle) -> u8 {
     if task.is_kernel_thread() || handle.is_of_kernel() {
         return via::KERNEL;
     }
@@ -85,7 +87,7 @@ pub(crate) fn who_asked<G: Generation>(task: Current<G>, handle: &Handle) -> u8 
     }
     // Requests also run in the submitting task, inside io_uring_enter() or at the end of whatever
     // system call comes next.
-    if syscall::is_socket_call(task.syscall()) || !task.has_io_uring() {
+    if syscall::asks(op, task.syscall()) || !task.has_io_uring() {
         return via::SYSCALL;
     }
     via::IO_URING
@@ -112,7 +114,7 @@ pub(crate) fn common<B: Backend>(
         // What a bind() that was refused leads to is told from the next call of the same socket.
         sock::put_inode(record, sock::inode::<B::Memory, Far<B>>(sk));
     }
-    record.via = who_asked(caller.task, &handle);
+    record.via = who_asked(op, caller.task, &handle);
 }
 
 /// Writes when it ended and how long it took.

@@ -51,7 +51,7 @@ pub(crate) trait Generation {
 }
 
 /// Rooms there are: more than any way in has programs that use one.
-pub(crate) const ROOMS: u32 = 19;
+pub(crate) const ROOMS: u32 = 31;
 
 /// For functions that programs share: no map has such a slot.
 pub(crate) const NO_ROOM: u32 = ROOMS;

@@ -5,6 +5,7 @@ mod found;
 pub(crate) mod generation;
 pub(crate) mod image;
 pub(crate) mod memory;
+pub(crate) mod occupied;
 pub(crate) mod owners;
 pub(crate) mod request;
 pub(crate) mod sock;

@@ -167,7 +167,7 @@ fn last<F: Memory>(record: &mut OwnersRecord, net: u64, port: u64) {
 
 /// The place of a struct, given that of a member.
 #[inline(always)]
-fn container(member: u64, offset: u32) -> u64 {
+pub(super) fn container(member: u64, offset: u32) -> u64 {
     member.wrapping_sub(u64::from(offset))
 }
 
@@ -204,19 +204,24 @@ impl<F: Memory> Step for Chain<F> {
     }
 }
 
-/// include/net/inet_hashtables.h `inet_bhashfn`, net/ipv4/inet_hashtables.c. Without a bucket the
-/// holder has closed in the meantime.
+/// The first link of the chain that a port's bucket is in (include/net/inet_hashtables.h, `inet_bhashfn`).
+#[inline(always)]
+pub(super) fn tcp_chain<F: Memory>(net: u64, port: u32) -> u64 {
+    let hashinfo = F::fetch::<u64>(net, offset!(net_hashinfo));
+    let size = F::fetch::<u32>(hashinfo, offset!(hashinfo_bhash_size));
+    let slot =
+        port.wrapping_add(F::fetch::<u32>(net, offset!(net_hash_mix))) & size.wrapping_sub(1);
+    let head = F::fetch::<u64>(hashinfo, offset!(hashinfo_bhash))
+        .wrapping_add(u64::from(slot) * u64::from(offset!(hashbucket_size)));
+    F::fetch(head, offset!(hashbucket_chain))
+}
+
+/// net/ipv4/inet_hashtables.c. Without a bucket the holder has closed in the meantime.
 #[inline(always)]
 fn collect_tcp<G: Generation>(record: &mut OwnersRecord) {
     let net = peek(&record.scratch, word::NET);
-    let hashinfo = G::Far::fetch::<u64>(net, offset!(net_hashinfo));
-    let size = G::Far::fetch::<u32>(hashinfo, offset!(hashinfo_bhash_size));
     let port = peek(&record.scratch, word::PORT) as u32;
-    let slot =
-        port.wrapping_add(G::Far::fetch::<u32>(net, offset!(net_hash_mix))) & size.wrapping_sub(1);
-    let head = G::Far::fetch::<u64>(hashinfo, offset!(hashinfo_bhash))
-        .wrapping_add(u64::from(slot) * u64::from(offset!(hashbucket_size)));
-    let first = G::Far::fetch::<u64>(head, offset!(hashbucket_chain));
+    let first = tcp_chain::<G::Far>(net, port);
     poke(&mut record.scratch, word::LINK, first);
     G::repeat::<Chain<G::Far>>(record);
     let bucket = peek(&record.scratch, word::BUCKET);
@@ -278,17 +283,24 @@ impl<F: Memory> Step for Owners<F> {
     }
 }
 
-/// net/ipv4/udp.c `udp_lib_get_port`: the slot of the port, which other ports share.
+/// The first link of the slot that a port's sockets are in, which other ports share (net/ipv4/udp.c,
+/// `udp_lib_get_port`).
+#[inline(always)]
+pub(super) fn udp_chain<F: Memory>(table: u64, net: u64, port: u32) -> u64 {
+    let slot = port.wrapping_add(F::fetch::<u32>(net, offset!(net_hash_mix)))
+        & F::fetch::<u32>(table, offset!(udp_table_mask));
+    let head = F::fetch::<u64>(table, offset!(udp_table_hash))
+        .wrapping_add(u64::from(slot) * u64::from(offset!(udp_hslot_size)));
+    F::fetch(head, offset!(udp_hslot_head))
+}
+
+/// The owners of a UDP port.
 #[inline(always)]
 fn collect_udp<G: Generation>(record: &mut OwnersRecord) {
     let net = peek(&record.scratch, word::NET);
     let table = udp_table::<G::Far>(peek(&record.scratch, word::OWN), net);
     let port = peek(&record.scratch, word::PORT) as u32;
-    let slot = port.wrapping_add(G::Far::fetch::<u32>(net, offset!(net_hash_mix)))
-        & G::Far::fetch::<u32>(table, offset!(udp_table_mask));
-    let head = G::Far::fetch::<u64>(table, offset!(udp_table_hash))
-        .wrapping_add(u64::from(slot) * u64::from(offset!(udp_hslot_size)));
-    let first = G::Far::fetch::<u64>(head, offset!(udp_hslot_head));
+    let first = udp_chain::<G::Far>(table, net, port);
     poke(&mut record.scratch, word::LINK, first);
     G::repeat::<Slot<G::Far>>(record);
     truncated_unless_at_end(record);
@@ -323,7 +335,7 @@ impl<F: Memory> Step for Slot<F> {
 
 /// The protocol's own table, else the namespace's (7.x has only that).
 #[inline(always)]
-fn udp_table<F: Memory>(own: u64, net: u64) -> u64 {
+pub(super) fn udp_table<F: Memory>(own: u64, net: u64) -> u64 {
     if offset!(proto_udp_table) != ABSENT {
         let table = F::fetch::<u64>(
             F::fetch::<u64>(own, offset!(skc_prot)),

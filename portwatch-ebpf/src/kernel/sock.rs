@@ -88,15 +88,26 @@ impl Kind {
         })
     }
 
+    /// What is TCP for certain.
+    #[inline(always)]
+    pub(crate) fn tcp(family: u16) -> Self {
+        Self {
+            family,
+            protocol: u16::from(IPPROTO_TCP),
+            bits: protocol::TCP as u8,
+        }
+    }
+
     /// Whether the configuration wants this protocol and family.
     #[inline(always)]
     pub(crate) fn wanted(self) -> bool {
-        let family = if self.family == AF_INET6 {
-            family::V6
-        } else {
-            family::V4
-        };
-        config!(protocols) & u32::from(self.bits) != 0 && config!(families) & family != 0
+        self.transport_is_wanted() && family_is_wanted(self.family)
+    }
+
+    /// Whether it wants this protocol.
+    #[inline(always)]
+    pub(crate) fn transport_is_wanted(self) -> bool {
+        config!(protocols) & u32::from(self.bits) != 0
     }
 
     pub(crate) fn is_tcp(self) -> bool {
@@ -111,6 +122,17 @@ impl Kind {
     pub(crate) fn is_mptcp(self) -> bool {
         self.bits & OUTER != 0
     }
+}
+
+/// Whether the configuration wants this family.
+#[inline(always)]
+pub(crate) fn family_is_wanted(family: u16) -> bool {
+    let family = if family == AF_INET6 {
+        family::V6
+    } else {
+        family::V4
+    };
+    config!(families) & family != 0
 }
 
 /// The socket that bind and listen act on: for an MPTCP socket the first TCP socket inside.

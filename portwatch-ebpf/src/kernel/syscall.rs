@@ -1,7 +1,7 @@
 //! System calls as the raw tracepoint `sys_exit` sees them: number, arguments, the socket behind a
 //! descriptor.
 
-use portwatch_ebpf::abi::layout::ABSENT;
+use portwatch_ebpf::abi::{layout::ABSENT, record::op};
 
 use super::{
     generation::Generation,
@@ -34,10 +34,32 @@ mod number {
     pub(super) const SENDMSG_32: u64 = 370;
     pub(super) const SENDMMSG_32: u64 = 345;
     pub(super) const SOCKETCALL_32: u64 = 102;
+    pub(super) const ACCEPT: u64 = 43;
+    pub(super) const ACCEPT4: u64 = 288;
+    pub(super) const ACCEPT4_32: u64 = 364;
+}
+
+/// Whether a system call of this number does such a thing by itself.
+#[inline(always)]
+pub(crate) fn asks(op: u8, number: u64) -> bool {
+    if op == op::ACCEPT {
+        is_accept(number) || number == number::SOCKETCALL_32
+    } else {
+        is_socket_call(number)
+    }
+}
+
+/// Whether a system call of this number is accept() or accept4().
+#[inline(always)]
+pub(crate) fn is_accept(number: u64) -> bool {
+    matches!(
+        number,
+        number::ACCEPT | number::ACCEPT4 | number::ACCEPT4_32
+    )
 }
 
 /// Whether a system call of this number asks for a port by itself.
-pub(crate) fn is_socket_call(number: u64) -> bool {
+fn is_socket_call(number: u64) -> bool {
     use number::*;
     matches!(
         number,
@@ -118,6 +140,30 @@ pub(crate) fn finished<G: Generation>(regs: Ptr) -> Option<Finished> {
         second: G::Far::load::<u64>(regs, second) & width,
         third: G::Far::load::<u64>(regs, third) & width,
     })
+}
+
+/// The socket that a finished accept() is about: the connection that it returns the descriptor of, or,
+/// where it has failed, the listener.
+#[inline(always)]
+pub(crate) fn accepting<G: Generation>(regs: Ptr, result: i64) -> Option<Ptr> {
+    let number = number_of::<G::Far>(regs);
+    let task = Current::<G>::get();
+    let compat = number == number::ACCEPT4_32;
+    if task.is_compat() != compat {
+        return None;
+    }
+    if result >= 0 {
+        return socket(task, result as u32);
+    }
+    let first = if compat {
+        offset!(regs_bx)
+    } else {
+        offset!(regs_di)
+    };
+    if first == ABSENT {
+        return None;
+    }
+    socket(task, G::Far::load::<u64>(regs, first) as u32)
 }
 
 /// The socket behind a descriptor of the running task (fs/file.c).

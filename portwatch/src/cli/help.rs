@@ -129,6 +129,10 @@ Who connects to the database, as JSON for a script?
 
   portwatch trace -e connect --peer-port 5432 -o json | jq .process
 
+When is port 8080 free again, and who had it last?
+
+  portwatch trace -e release --port 8080
+
 The first UDP port that anybody takes, without asking for it:
 
   portwatch trace -u -e autobind -c 1",

@@ -234,8 +234,8 @@ fn wrong_usage_is_refused_in_words() {
         ("trace --port 90-80", "did you mean 80-90?"),
         ("trace --peer-port http", "\"http\" is not a port number"),
         (
-            "trace -e bind,accept",
-            "[possible values: bind, listen, connect, autobind]",
+            "trace -e bind,closed",
+            "[possible values: bind, listen, connect, autobind, accept, release]",
         ),
         (
             "trace --attach uprobe",

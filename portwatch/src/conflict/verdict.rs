@@ -25,6 +25,8 @@ pub fn judge(
         return None;
     };
     let kind = match (errno.cast_signed(), event.op) {
+        // It asks for no address and no port.
+        (_, Op::Accept) => return None,
         // A security module or cgroup program may choose any of them.
         (libc::EADDRINUSE | libc::EAGAIN | libc::EADDRNOTAVAIL | libc::EACCES | libc::EPERM, _)
             if event.refused_by_policy =>

@@ -75,7 +75,8 @@ fn socket_record() -> SocketRecord {
         unknown: 0,
         phase: 0,
         bound_port: 0,
-        reserved: [0; 6],
+        freed: 0,
+        reserved: [0; 5],
     }
 }
 
@@ -233,6 +234,8 @@ fn every_member_of_a_socket_record_arrives() {
         may_bind_low: None,
         no_port_left: false,
         bound_port: None,
+        freed: None,
+        held: None,
         conflict: None,
     };
     assert_eq!(
@@ -353,12 +356,34 @@ fn outcomes() {
 }
 
 #[test]
+fn a_release_tells_how_long_the_port_was_held_and_how_it_was_given_back() {
+    for (number, freed) in [
+        (freed::CLOSED, Freed::Closed),
+        (freed::TIME_WAIT, Freed::TimeWait),
+        (freed::GIVEN_BACK, Freed::GivenBack),
+    ] {
+        let mut record = socket_record();
+        record.op = op::RELEASE;
+        record.freed = number;
+        record.duration = 7;
+        record.present |= present::DURATION;
+        record.task.tgid = 0;
+        let event = event(&record);
+        assert_eq!((event.duration, event.held), (None, Some(7)));
+        assert_eq!(event.freed, Some(freed));
+        assert!(!event.has_process());
+    }
+}
+
+#[test]
 fn numbers_that_mean_something() {
     for (number, op) in [
         (op::BIND, Op::Bind),
         (op::LISTEN, Op::Listen),
         (op::CONNECT, Op::Connect),
         (op::AUTOBIND, Op::Autobind),
+        (op::ACCEPT, Op::Accept),
+        (op::RELEASE, Op::Release),
     ] {
         let mut record = socket_record();
         record.op = number;
@@ -391,8 +416,9 @@ fn numbers_that_mean_something() {
 
 #[test]
 fn numbers_that_mean_nothing_are_named() {
-    let changes: [(Change, &str); 5] = [
-        (|record| record.op = 5, "unknown operation 5"),
+    let changes: [(Change, &str); 6] = [
+        (|record| record.op = 7, "unknown operation 7"),
+        (|record| record.freed = 4, "unknown end of a socket 4"),
         (|record| record.via = 200, "unknown caller 200"),
         (|record| record.protocol = 1, "unknown protocol 1"),
         (|record| record.family = 1, "unknown address family 1"),

@@ -31,7 +31,7 @@ pub mod unit;
 pub mod usage;
 pub mod user;
 
-use std::{io, net::IpAddr, ops::RangeInclusive, time::Duration};
+use std::{io, net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use crate::{
     conflict::{self, departure, rules::Claim, strangers, verdict, words},
@@ -137,7 +137,11 @@ impl Enricher {
         self.find_listeners(&mut event);
         self.find_suspects(&mut event);
         // The caller was there when its call began; the outcome may have come after its end.
-        let process = self.processes.of(&event.task, began(&event), &self.clock);
+        let process = if event.has_process() {
+            self.processes.of(&event.task, began(&event), &self.clock)
+        } else {
+            Arc::default()
+        };
         let device = event.socket.device.filter(|&device| device != 0);
         let netns = event.socket.netns.filter(|_| !self.options.brief);
         let place = netns.map_or_else(Place::default, |netns| {
@@ -433,7 +437,7 @@ pub(crate) fn ephemeral(port: Option<u16>, range: Option<RangeInclusive<u16>>) -
 pub(crate) mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use std::{fs, net::Ipv4Addr, os::unix::fs::MetadataExt, sync::Arc};
+    use std::{fs, net::Ipv4Addr, os::unix::fs::MetadataExt};
 
     use super::*;
     use crate::event::{
@@ -456,7 +460,7 @@ pub(crate) mod tests {
             transport: Transport::Tcp,
             family: Family::Ipv4,
             local: end(8080),
-            peer: (op == Op::Connect).then(|| end(443)),
+            peer: matches!(op, Op::Connect | Op::Accept).then(|| end(443)),
             auto_port: false,
             backlog: (op == Op::Listen).then_some(128),
             socket: Socket {
@@ -490,6 +494,8 @@ pub(crate) mod tests {
             may_bind_low: None,
             no_port_left: false,
             bound_port: None,
+            freed: None,
+            held: (op == Op::Release).then_some(1),
             conflict: None,
         }
     }

@@ -16,7 +16,7 @@ pub const fn asked(event: &Event) -> &'static [Attach] {
         (Op::Bind, Family::Ipv6) => &[Attach::Bind6, Attach::PostBind6],
         (Op::Connect, Family::Ipv4) => &[Attach::Connect4],
         (Op::Connect, Family::Ipv6) => &[Attach::Connect6],
-        (Op::Listen | Op::Autobind, _) => &[],
+        (Op::Listen | Op::Autobind | Op::Accept | Op::Release, _) => &[],
     }
 }
 

@@ -1,8 +1,8 @@
 //! From the names in the output back to values.
 
 use super::{
-    AddressState, Backend, Family, Hazard, Kind, LostReason, Op, Overlap, PortClass, Reason, Scope,
-    TcpState, Transport, Via,
+    AddressState, Backend, Family, Freed, Hazard, Kind, LostReason, Op, Overlap, PortClass, Reason,
+    Scope, TcpState, Transport, Via,
 };
 
 /// A value that the output tells by a word.
@@ -40,11 +40,12 @@ words! {
     AddressState: Usable Tentative DadFailed;
     Backend: Tracing Kprobe RawTp;
     Family: Ipv4 Ipv6;
+    Freed: Closed TimeWait GivenBack;
     Hazard: ListenAfterFailedBind SharedPort;
     Kind: Listener Bound Client Accepted Closing TimeWait Kernel Gone Exhausted AlreadyBound Privileged
         NotLocal Policy Unknown;
     LostReason: RingFull TableFull Recursion ReturnMissed Unreadable Malformed StoreFull;
-    Op: Bind Listen Connect Autobind;
+    Op: Bind Listen Connect Autobind Accept Release;
     Overlap: Exact Wildcard DualStack;
     PortClass: WellKnown Registered Dynamic;
     Reason: NoReuse ReuseMissingSelf ReuseMissingHolder ReuseMismatch ReuseListening ReuseportMissingSelf

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::event::Backend;
+use crate::event::{Backend, Op};
 
 /// One blind spot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,12 @@ const PREEMPTED: &str = "on kernels that preempt in the kernel (7.x, preempt=ful
 const READ_EARLY: &str = "the errno of a non-blocking TCP connect() whose program reads it with SO_ERROR on another CPU in the \
                           instant before the kernel closes the socket (timeouts, unreachable hosts); told as unknown";
 
+/// The functions hooked run once there is a descriptor to return, and come after the security module
+/// (net/socket.c, `do_accept`). kprobe has both rows: in the first are those that it would not see either if
+/// its returns could be relied on.
+const ACCEPT_EARLY: &str =
+    "accept() that fails before TCP looks at it: no descriptor left (EMFILE), refused by policy";
+
 /// The table, in the order it is shown.
 pub const BLIND_SPOTS: &[BlindSpot] = &[
     BlindSpot {
@@ -60,6 +66,11 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
         reason: READ_EARLY,
     },
     BlindSpot {
+        backend: Backend::Tracing,
+        feature: "accept-refused-early",
+        reason: ACCEPT_EARLY,
+    },
+    BlindSpot {
         backend: Backend::Kprobe,
         feature: "calls-before-socket-layer",
         reason: "calls that end before the socket layer: EFAULT, seccomp",
@@ -81,9 +92,19 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
         reason: READ_EARLY,
     },
     BlindSpot {
+        backend: Backend::Kprobe,
+        feature: "accept-refused-early",
+        reason: ACCEPT_EARLY,
+    },
+    BlindSpot {
+        backend: Backend::Kprobe,
+        feature: "accept-failures",
+        reason: "accept() that fails: the function sleeps, and kretprobes on it lose most returns",
+    },
+    BlindSpot {
         backend: Backend::RawTp,
         feature: "io-uring",
-        reason: "bind and listen through io_uring",
+        reason: "bind, listen and accept through io_uring",
     },
     BlindSpot {
         backend: Backend::RawTp,
@@ -98,7 +119,7 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
     BlindSpot {
         backend: Backend::RawTp,
         feature: "kernel-sockets",
-        reason: "binds by the kernel itself: no system call returns from them",
+        reason: "binds and accepts by the kernel itself: no system call returns from them",
     },
     // Measured on 5.10 to 7.3 (scenarios way_fastopen_fails_at_once, way_io_uring_connect_fails_at_once):
     // ENETUNREACH is not told, EADDRNOTAVAIL as unknown.
@@ -142,7 +163,27 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
         feature: "error-read-early",
         reason: READ_EARLY,
     },
+    RELEASES,
 ];
+
+/// The tables of ports have no tracepoint.
+const RELEASES: BlindSpot = BlindSpot {
+    backend: Backend::RawTp,
+    feature: "release",
+    reason: "ports that are free again",
+};
+
+/// Whether a way in shows any of these events.
+///
+/// # Errors
+/// Why it shows none.
+pub fn sees_any(backend: Backend, events: &[Op]) -> Result<(), String> {
+    let sees_none = backend == RELEASES.backend && events == [Op::Release];
+    if sees_none {
+        return Err(format!("it cannot see {}", RELEASES.reason));
+    }
+    Ok(())
+}
 
 /// The rows of one backend.
 pub fn of(backend: Backend) -> impl Iterator<Item = &'static BlindSpot> {

@@ -253,7 +253,7 @@ pub fn plan(facts: &Facts, descendants: bool, attach: Attach) -> Result<Plan, Pl
         let wanted = match hook.when {
             When::Churn => true,
             When::Descendants => descendants,
-            When::Ops(_) | When::OpsAndOwners(_) => false,
+            When::Ops(_) | When::OpsAndOwners(_) | When::OpsAndNotes(_) => false,
         };
         wanted.then_some(Use::Events)
     })

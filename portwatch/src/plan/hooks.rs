@@ -46,6 +46,8 @@ pub enum When {
     /// If one of these is wanted; and where a bind or listen can be told as refused, to note who gets a
     /// port: a filter must not change what a conflict names.
     OpsAndOwners(&'static [Op]),
+    /// If one of these is wanted; and where something names who has closed a socket.
+    OpsAndNotes(&'static [Op]),
     /// If a command and its descendants are followed.
     Descendants,
     /// For `churn`, which needs no other but those of a command.
@@ -89,7 +91,8 @@ pub struct Hook {
 
 use Way::{BtfTracepoint, FEntry, FExit, KProbe, KRetProbe, RawTracepoint};
 
-const ALL: &[Op] = &Op::ALL;
+/// What a call asks for by an address, a backlog or a datagram.
+const CALLS: &[Op] = &[Op::Bind, Op::Listen, Op::Connect, Op::Autobind];
 
 /// `struct sockaddr` became `struct sockaddr_unsized` in 7.x.
 pub(super) const BIND_SK: &[&str] = &[
@@ -413,13 +416,196 @@ pub const HOOKS: &[Hook] = &[
             name: "inet_release",
             prototypes: &["int (struct socket *)"],
         }],
-        when: When::OpsAndOwners(&[]),
+        when: When::OpsAndNotes(&[]),
         need: Need::Required,
         timing: &[],
         noting: &[],
         tracing: &[Program("release_tracing", FEntry)],
         kprobe: &[Program("release_kprobe", KProbe)],
         raw_tp: &[],
+    },
+    Hook {
+        purpose: "accept: begin and failures",
+        targets: &[Target {
+            name: "inet_csk_accept",
+            // Since 6.10 its arguments have a struct.
+            prototypes: &[
+                "struct sock * (struct sock *, int, int *, bool)",
+                "struct sock * (struct sock *, struct proto_accept_arg *)",
+            ],
+        }],
+        when: When::Ops(&[Op::Accept]),
+        need: Need::Required,
+        timing: &[Program("accept_enter_tracing", FEntry)],
+        noting: &[],
+        tracing: &[Program("accept_failed_tracing", FExit)],
+        // It sleeps: a kretprobe would lose most of its returns.
+        kprobe: &[Program("accept_enter_kprobe", KProbe)],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "accept",
+        // The end of sock_graft() (include/net/sock.h), by which the connection gets the struct socket of
+        // the process that accepts it, after that has slept. Of MPTCP the outer one.
+        targets: &[Target {
+            name: "security_sock_graft",
+            prototypes: &["void (struct sock *, struct socket *)"],
+        }],
+        // A connection that its peer resets is named by who has accepted it.
+        when: When::Ops(&[Op::Accept, Op::Release]),
+        need: Need::Required,
+        timing: &[],
+        noting: &[],
+        tracing: &[Program("accepted_tracing", FEntry)],
+        kprobe: &[Program("accepted_kprobe", KProbe)],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "TCP ports that bind() and listen() take",
+        targets: &[Target {
+            name: "inet_csk_get_port",
+            prototypes: &["int (struct sock *, short unsigned int)"],
+        }],
+        when: When::Ops(&[Op::Release]),
+        need: Need::Required,
+        timing: &[],
+        noting: &[],
+        tracing: &[Program("held_tcp_tracing", FExit)],
+        kprobe: &[
+            Program("held_tcp_enter_kprobe", KProbe),
+            Program("held_tcp_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "TCP ports that connect() takes over IPv4",
+        targets: &[Target {
+            name: "inet_hash_connect",
+            prototypes: &["int (struct inet_timewait_death_row *, struct sock *)"],
+        }],
+        when: When::Ops(&[Op::Release]),
+        need: Need::Required,
+        timing: &[],
+        noting: &[],
+        tracing: &[Program("held_connect4_tracing", FExit)],
+        kprobe: &[
+            Program("held_connect4_enter_kprobe", KProbe),
+            Program("held_connect4_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "TCP ports that connect() takes over IPv6",
+        targets: &[Target {
+            name: "inet6_hash_connect",
+            prototypes: &["int (struct inet_timewait_death_row *, struct sock *)"],
+        }],
+        when: When::Ops(&[Op::Release]),
+        need: Need::Optional,
+        timing: &[],
+        noting: &[],
+        tracing: &[Program("held_connect6_tracing", FExit)],
+        kprobe: &[
+            Program("held_connect6_enter_kprobe", KProbe),
+            Program("held_connect6_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "UDP ports that are taken",
+        // Of both families.
+        targets: &[Target {
+            name: "udp_lib_get_port",
+            prototypes: &["int (struct sock *, short unsigned int, unsigned int)"],
+        }],
+        when: When::Ops(&[Op::Release]),
+        need: Need::Required,
+        timing: &[],
+        noting: &[],
+        tracing: &[Program("held_udp_tracing", FExit)],
+        kprobe: &[
+            Program("held_udp_enter_kprobe", KProbe),
+            Program("held_udp_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "TCP sockets that give their port back",
+        targets: &[Target {
+            name: "inet_put_port",
+            prototypes: &["void (struct sock *)"],
+        }],
+        when: When::Ops(&[Op::Release]),
+        need: Need::Required,
+        timing: &[],
+        noting: &[],
+        tracing: &[
+            Program("leave_tcp_enter_tracing", FEntry),
+            Program("leave_tcp_tracing", FExit),
+        ],
+        kprobe: &[
+            Program("leave_tcp_enter_kprobe", KProbe),
+            Program("leave_tcp_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "ends of TIME_WAIT",
+        targets: &[Target {
+            name: "inet_twsk_kill",
+            prototypes: &["void (struct inet_timewait_sock *)"],
+        }],
+        when: When::Ops(&[Op::Release]),
+        need: Need::Required,
+        timing: &[],
+        noting: &[],
+        tracing: &[
+            Program("leave_wait_enter_tracing", FEntry),
+            Program("leave_wait_tracing", FExit),
+        ],
+        kprobe: &[
+            Program("leave_wait_enter_kprobe", KProbe),
+            Program("leave_wait_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "UDP sockets that give their port back",
+        // Of both families.
+        targets: &[Target {
+            name: "udp_lib_unhash",
+            prototypes: &["void (struct sock *)"],
+        }],
+        when: When::Ops(&[Op::Release]),
+        need: Need::Required,
+        timing: &[],
+        noting: &[],
+        tracing: &[
+            Program("leave_udp_enter_tracing", FEntry),
+            Program("leave_udp_tracing", FExit),
+        ],
+        kprobe: &[
+            Program("leave_udp_enter_kprobe", KProbe),
+            Program("leave_udp_kprobe", KRetProbe),
+        ],
+        raw_tp: &[],
+    },
+    Hook {
+        purpose: "results of accept calls",
+        targets: &[Target {
+            name: "sys_exit",
+            prototypes: &[
+                "void (struct pt_regs *, long int)",
+                "int (struct pt_regs *, long int)",
+            ],
+        }],
+        when: When::Ops(&[Op::Accept]),
+        need: Need::Required,
+        timing: &[],
+        noting: &[],
+        tracing: &[],
+        kprobe: &[],
+        raw_tp: &[Program("accept_exit_raw", RawTracepoint)],
     },
     Hook {
         purpose: "results of bind, listen and connect calls",
@@ -430,7 +616,7 @@ pub const HOOKS: &[Hook] = &[
                 "int (struct pt_regs *, long int)",
             ],
         }],
-        when: When::Ops(ALL),
+        when: When::Ops(CALLS),
         need: Need::Required,
         timing: &[],
         noting: &[],

@@ -98,13 +98,19 @@ fn absent(kernel: Kernel) -> &'static [&'static str] {
     match kernel {
         Kernel::V5_10 => &[
             "inet_port_range",
+            "accept_arg_err",
             "tcp_is_mptcp",
             "net_udp_table",
             "bucket_bhash2",
             "bucket2_bhash_node",
             "bucket2_owners",
         ],
-        Kernel::V6_1 => &["net_udp_table", "bucket_bhash2", "bucket2_bhash_node"],
+        Kernel::V6_1 => &[
+            "accept_arg_err",
+            "net_udp_table",
+            "bucket_bhash2",
+            "bucket2_bhash_node",
+        ],
         Kernel::V6_12 | Kernel::V6_18Locked => &["bucket_owners"],
         Kernel::V7_3 => &["bucket_owners", "proto_udp_table"],
     }
@@ -145,6 +151,22 @@ fn prototypes(kernel: Kernel) -> BTreeMap<&'static str, String> {
         ("security_socket_connect", socket),
         ("inet_autobind", "int (struct sock *)".to_owned()),
         ("inet_release", "int (struct socket *)".to_owned()),
+        (
+            "inet_csk_accept",
+            if kernel >= Kernel::V6_12 {
+                "struct sock * (struct sock *, struct proto_accept_arg *)".to_owned()
+            } else {
+                "struct sock * (struct sock *, int, int *, bool)".to_owned()
+            },
+        ),
+        (
+            "security_sock_graft",
+            "void (struct sock *, struct socket *)".to_owned(),
+        ),
+        (
+            "udp_lib_get_port",
+            "int (struct sock *, short unsigned int, unsigned int)".to_owned(),
+        ),
         ("sys_exit", "void (struct pt_regs *, long int)".to_owned()),
         (
             "sched_process_fork",

@@ -140,7 +140,7 @@ impl Plan {
 }
 
 /// Why there is no plan.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PlanError {
     /// Offsets that every backend needs are not known.
     #[error("this kernel's type information lacks what portwatch reads: {}", .0.join(", "))]
@@ -193,6 +193,7 @@ fn choose(
     for &backend in wanted {
         match facts
             .allows(backend)
+            .and_then(|()| blind::sees_any(backend, &selection.events))
             .and_then(|()| attachments(facts, selection, backend, &uses))
         {
             Ok((attachments, without)) => {
@@ -235,19 +236,26 @@ pub enum Use {
 #[must_use]
 pub fn needed(hook: &Hook, selection: &Selection) -> Option<Use> {
     let wanted = match hook.when {
-        When::Ops(ops) | When::OpsAndOwners(ops) => any_of(selection, ops),
+        When::Ops(ops) | When::OpsAndOwners(ops) | When::OpsAndNotes(ops) => any_of(selection, ops),
         When::Descendants => selection.descendants,
         When::Churn => false,
     };
     if wanted {
         return Some(Use::Events);
     }
-    let for_owners = matches!(hook.when, When::OpsAndOwners(_));
-    (for_owners && any_of(selection, &OWNED)).then_some(Use::Owners)
+    let for_owners = match hook.when {
+        When::OpsAndOwners(_) => any_of(selection, &OWNED),
+        When::OpsAndNotes(_) => any_of(selection, &NOTED),
+        When::Ops(_) | When::Descendants | When::Churn => false,
+    };
+    for_owners.then_some(Use::Owners)
 }
 
 /// What may be refused because of another socket.
 const OWNED: [Op; 2] = [Op::Bind, Op::Listen];
+
+/// What names somebody who had a port before.
+const NOTED: [Op; 3] = [Op::Bind, Op::Listen, Op::Release];
 
 fn any_of(selection: &Selection, ops: &[Op]) -> bool {
     ops.iter().any(|op| selection.events.contains(op))
@@ -419,6 +427,8 @@ pub const fn number(operation: Op) -> u8 {
         Op::Listen => op::LISTEN,
         Op::Connect => op::CONNECT,
         Op::Autobind => op::AUTOBIND,
+        Op::Accept => op::ACCEPT,
+        Op::Release => op::RELEASE,
     }
 }
 

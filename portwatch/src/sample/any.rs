@@ -159,13 +159,19 @@ pub(crate) fn any_sighting() -> impl Strategy<Value = Sighting> {
                 let (op, outcome, via, transport, family, (auto_port, policy, backlog, duration)) =
                     what;
                 let (local, peer, local_facts, peer_facts) = ends;
+                let is_release = op == Op::Release;
                 let utc = jiff::Timestamp::from_nanosecond(nanosecond.into()).unwrap();
                 Sighting {
                     event: Box::new(Event {
                         time_boot: boot,
-                        duration,
+                        duration: duration.filter(|_| !is_release),
+                        held: duration.filter(|_| is_release),
                         op,
-                        outcome,
+                        outcome: if is_release {
+                            Outcome::Success
+                        } else {
+                            outcome
+                        },
                         via,
                         transport,
                         family,

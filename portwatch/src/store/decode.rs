@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    event::{Conflict, Endpoint, Event, Item, Occupant, Process, Sighting, Socket, Task, Time},
+    event::{Conflict, Endpoint, Event, Item, Occupant, Op, Process, Sighting, Socket, Task, Time},
     source::json::{self, Numbered, Wrong},
 };
 
@@ -77,6 +77,7 @@ pub fn sighting(
         auto_port,
         backlog,
         netns,
+        freed,
         uid,
         options,
         interface,
@@ -86,6 +87,10 @@ pub fn sighting(
     } = call;
     let Occupant { mut task, process } = caller;
     task.tid = thread.unwrap_or(task.pid);
+    let (duration, held) = match op {
+        Op::Release => (None, duration),
+        _ => (duration, None),
+    };
     let explanation = conflict
         .map(|conflict| json::explanation(&conflict.1.json, &mut *people))
         .transpose()?;
@@ -124,6 +129,8 @@ pub fn sighting(
             may_bind_low: None,
             no_port_left: false,
             bound_port: None,
+            freed: *freed,
+            held,
             conflict: sought.then(Conflict::default),
         }),
         time: Time { boot, utc },
@@ -168,7 +175,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        event::{LostReason, Op},
+        event::LostReason,
         sample,
         sink::{Sink as _, json::Json, text},
         store::{

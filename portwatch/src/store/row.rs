@@ -9,7 +9,8 @@ use std::{
 use jiff::Timestamp;
 
 use crate::event::{
-    Family, Kind, Op, Outcome, Overlap, PortFacts, Process, Reason, SocketOptions, Transport, Via,
+    Family, Freed, Kind, Op, Outcome, Overlap, PortFacts, Process, Reason, SocketOptions,
+    Transport, Via,
 };
 
 /// The number of a row.
@@ -42,6 +43,8 @@ pub struct Call {
     pub backlog: Option<u32>,
     /// Inode of the network namespace.
     pub netns: Option<u32>,
+    /// release only.
+    pub freed: Option<Freed>,
     /// Owner of the socket.
     pub uid: Option<u32>,
     /// Options of the socket.
@@ -155,7 +158,7 @@ pub struct Row {
     pub process: Id,
     /// Thread id, where it is not the process id.
     pub thread: Option<u32>,
-    /// Time the call took, ns.
+    /// Time the call took, ns; of a release the time for which the port was held.
     pub duration: Option<u64>,
     /// Local port.
     pub port: Option<u16>,

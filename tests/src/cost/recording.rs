@@ -303,6 +303,8 @@ fn of(at: u64, op: Op, outcome: Outcome) -> Sighting {
             may_bind_low: None,
             no_port_left: false,
             bound_port: None,
+            freed: None,
+            held: None,
             conflict: None,
         }),
         time,

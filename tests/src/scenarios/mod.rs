@@ -1,5 +1,6 @@
 //! The scenarios, by topic.
 
+mod accept;
 mod bind;
 mod check;
 mod churn;
@@ -25,6 +26,7 @@ pub(crate) mod puzzles;
 mod random;
 mod record;
 mod refusals;
+mod release;
 mod udp;
 mod ways;
 mod who;
@@ -72,6 +74,21 @@ pub(crate) struct Session {
     pub(crate) once: bool,
 }
 
+/// Sessions that run a workload each under a portwatch that is asked for one kind of event, and the
+/// workloads: `session = workload`.
+macro_rules! asked {
+    ($event:literal: $($session:ident = $work:ident),* $(,)?) => {
+        pub(super) const ALL: &[$crate::scenarios::Session] = &[$($crate::scenarios::Session {
+            name: stringify!($session),
+            run: |bench| $crate::bench::asked(bench, $event, stringify!($work)),
+            once: false,
+        }),*];
+        pub(super) const PARTS: &[$crate::scenarios::Scenario] =
+            $crate::scenarios::scenarios![$($work),*];
+    };
+}
+use asked;
+
 /// A table of sessions, each named as its function; `: once` where the backend makes no difference.
 macro_rules! sessions {
     (@once) => { false };
@@ -95,6 +112,8 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         privilege::ALL,
         files::ALL,
         filters::ALL,
+        accept::ALL,
+        release::ALL,
         older::ALL,
         faults::SESSIONS,
         who::ALL,
@@ -117,6 +136,8 @@ pub(crate) fn workload(name: &str) -> Option<Scenario> {
         .chain(filters::MIX.iter().copied())
         .chain(faults::PARTS.iter().copied())
         .chain(random::PARTS.iter().copied())
+        .chain(accept::PARTS.iter().copied())
+        .chain(release::PARTS.iter().copied())
         .find(|scenario| scenario.name == name)
 }
 
@@ -151,6 +172,24 @@ pub(crate) fn role(name: &str) -> Option<Role> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// By its name one is found.
+    #[test]
+    fn workloads_have_names_of_their_own() {
+        let parts = [
+            filters::MIX,
+            faults::PARTS,
+            random::PARTS,
+            accept::PARTS,
+            release::PARTS,
+        ];
+        let parts = parts.into_iter().flatten().copied();
+        let mut names: Vec<_> = all().chain(parts).map(|one| one.name).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
 
     #[test]
     fn names_are_unique() {

@@ -17,6 +17,7 @@ pub(crate) mod netns;
 pub(crate) mod proc;
 pub(crate) mod sock;
 pub(crate) mod task;
+pub(crate) mod telling;
 pub(crate) mod uring;
 
 use nix::errno::Errno;

@@ -114,6 +114,19 @@ impl Sock {
         Ok(Self::from_raw(fd, kind, Origin::Nobody))
     }
 
+    /// A connection that was accepted in some other way.
+    pub(crate) fn of_accepted(fd: RawFd, kind: Kind) -> Self {
+        Self::from_raw(fd, kind, Origin::Caller)
+    }
+
+    /// accept(), the call that is older than accept4().
+    pub(crate) fn accept_plainly(&self) -> Result<Self, Errno> {
+        let null = std::ptr::null_mut();
+        // SAFETY: null means "do not tell the peer".
+        let fd = check(unsafe { libc::accept(self.fd(), null, null.cast()) })?;
+        Ok(Self::from_raw(fd, self.kind, Origin::Caller))
+    }
+
     fn from_raw(fd: RawFd, kind: Kind, origin: Origin) -> Self {
         // SAFETY: the kernel has just returned this descriptor; nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };

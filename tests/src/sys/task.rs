@@ -212,6 +212,18 @@ pub(crate) fn limit_locked_memory(bytes: Option<u64>) -> Result<()> {
     }
 }
 
+/// From now on no new descriptor is to be had.
+pub(crate) fn allow_no_descriptors() -> Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: a valid rlimit.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })
+        .context("setrlimit")?;
+    Ok(())
+}
+
 /// Forks `work` and leaves it to itself. A parent that dies changes nothing.
 pub(crate) fn detach(work: impl FnOnce()) -> Result<()> {
     // SAFETY: only called by single-threaded workloads.

@@ -52,9 +52,21 @@ impl Ring {
         self.run(&opcode::Connect::new(types::Fd(fd), pointer, len).build())
     }
 
+    /// IORING_OP_ACCEPT
+    pub(crate) fn accept(&mut self, listener: RawFd) -> Result<Result<RawFd, Errno>> {
+        let null = std::ptr::null_mut();
+        let entry = opcode::Accept::new(types::Fd(listener), null, null.cast()).build();
+        self.result_of(&entry)
+    }
+
+    /// Submits a request and waits for its end.
+    fn run(&mut self, entry: &squeue::Entry) -> Result<Result<(), Errno>> {
+        Ok(self.result_of(entry)?.map(drop))
+    }
+
     /// Submits a request and waits for it. What it points to lives until then, because the callers
     /// above hold it borrowed.
-    fn run(&mut self, entry: &squeue::Entry) -> Result<Result<(), Errno>> {
+    fn result_of(&mut self, entry: &squeue::Entry) -> Result<Result<i32, Errno>> {
         // SAFETY: the request's pointers stay valid until its completion is read below.
         unsafe { self.ring.submission().push(entry) }.context("the submission queue is full")?;
         self.ring
@@ -67,7 +79,7 @@ impl Ring {
             .context("io_uring returned without a completion")?;
         Ok(match completion.result() {
             code if code < 0 => Err(Errno::from_raw(-code)),
-            _ => Ok(()),
+            result => Ok(result),
         })
     }
 }

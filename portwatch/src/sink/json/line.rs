@@ -11,8 +11,8 @@ use super::{
 use crate::{
     errno,
     event::{
-        End, Errno, Event, Lost, Op, Outcome, PortFacts, Process, Refused, Sighting, Start, Task,
-        UnknownReason, Via, Warning,
+        End, Errno, Event, Freed, Lost, Op, Outcome, PortFacts, Process, Refused, Sighting, Start,
+        Task, UnknownReason, Via, Warning,
     },
     sink::{clock::Clock, kept::Kept},
 };
@@ -106,6 +106,8 @@ pub(super) fn event(
         auto_port,
         backlog,
         socket,
+        freed,
+        held,
         task,
         refused_by_policy: _, // said by `conflict.kind`, as are the next three
         may_bind_low: _,
@@ -114,7 +116,8 @@ pub(super) fn event(
         conflict: owners,
     } = &**event;
 
-    call(line, *op, *outcome, *via, *duration);
+    let reason = reason(*outcome, *freed);
+    call(line, *op, *outcome, reason, *via, *duration);
     if let Outcome::Failure(errno) = *outcome {
         error(line, errno);
     }
@@ -134,11 +137,16 @@ pub(super) fn event(
         options(part, socket);
         part.maybe_number(key!("backlog"), *backlog);
     });
-    let (fields, _) = kept.get(task, process, 0, |out| {
-        caller(&mut Object::fields(out), task, process, args, clock);
-        0
-    });
-    line.written(fields);
+    if let Some(held) = *held {
+        line.object(key!("release"), |part| part.number(key!("held"), held));
+    }
+    if event.has_process() {
+        let (fields, _) = kept.get(task, process, 0, |out| {
+            caller(&mut Object::fields(out), task, process, args, clock);
+            0
+        });
+        line.written(fields);
+    }
     let mut people = People::in_full(args, clock);
     if let Some(explanation) = explanation {
         conflict::write(line, explanation, owners.is_some(), &mut people);
@@ -151,12 +159,28 @@ pub(super) fn event(
     }
 }
 
-fn call(line: &mut Object<'_>, op: Op, outcome: Outcome, via: Option<Via>, duration: Option<u64>) {
-    let (outcome, reason) = match outcome {
-        Outcome::Success => ("success", None),
-        Outcome::Failure(_) => ("failure", None),
-        Outcome::Unknown(UnknownReason::Closed) => ("unknown", Some("closed")),
-        Outcome::Unknown(UnknownReason::TraceEnded) => ("unknown", Some("trace_ended")),
+/// Why the outcome is unknown, or how a port became free.
+fn reason(outcome: Outcome, freed: Option<Freed>) -> Option<&'static str> {
+    match outcome {
+        Outcome::Success => freed.map(Freed::as_str),
+        Outcome::Failure(_) => None,
+        Outcome::Unknown(UnknownReason::Closed) => Some("closed"),
+        Outcome::Unknown(UnknownReason::TraceEnded) => Some("trace_ended"),
+    }
+}
+
+fn call(
+    line: &mut Object<'_>,
+    op: Op,
+    outcome: Outcome,
+    reason: Option<&'static str>,
+    via: Option<Via>,
+    duration: Option<u64>,
+) {
+    let outcome = match outcome {
+        Outcome::Success => "success",
+        Outcome::Failure(_) => "failure",
+        Outcome::Unknown(_) => "unknown",
     };
     line.object(key!("event"), |part| {
         part.word(key!("name"), op.as_str());

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     errno,
     event::{
-        Errno, Event, Op, Outcome, PortFacts, Sighting, SocketOptions, Transport, UnknownReason,
-        Via,
+        Errno, Event, Freed, Op, Outcome, PortFacts, Sighting, SocketOptions, Transport,
+        UnknownReason, Via,
     },
     sink::{digits, escape::Escape},
 };
@@ -79,7 +79,11 @@ impl<W: Write, N: Write> Text<W, N> {
             ..
         } = sighting;
         let mut pid = itoa::Buffer::new();
-        let pid = pid.format(event.task.pid);
+        let pid = if event.has_process() {
+            pid.format(event.task.pid)
+        } else {
+            "-"
+        };
         let result = Result::of(event);
         let width = layout.width.unwrap_or(usize::MAX);
         let (red, end) = match (result.is_failure, &*paint) {
@@ -106,7 +110,11 @@ impl<W: Write, N: Write> Text<W, N> {
         let room = layout.pid_end.saturating_sub(pid.len() + 1);
         let named = match event.op {
             Op::Bind | Op::Listen if event.auto_port => Some("auto"),
-            Op::Bind | Op::Listen | Op::Autobind if !event.auto_port => service(local_facts),
+            Op::Bind | Op::Listen | Op::Autobind | Op::Accept if !event.auto_port => {
+                service(local_facts)
+            }
+            // Of the ports that the kernel picks a name would be a coincidence here too.
+            Op::Release if local_facts.ephemeral != Some(true) => service(local_facts),
             _ => None,
         };
         if let Some(name) = named
@@ -229,6 +237,8 @@ const fn event_name(op: Op) -> &'static str {
         Op::Listen => "LISTEN",
         Op::Connect => "CONNECT",
         Op::Autobind => "AUTOBIND",
+        Op::Accept => "ACCEPT",
+        Op::Release => "RELEASE",
     }
 }
 
@@ -236,6 +246,14 @@ const fn transport(transport: Transport, options: &SocketOptions) -> &'static st
     match (transport, options.mptcp) {
         (Transport::Tcp, Some(true)) => "mptcp",
         (transport, _) => transport.as_str(),
+    }
+}
+
+const fn freed(freed: Freed) -> &'static str {
+    match freed {
+        Freed::Closed => "",
+        Freed::TimeWait => "TIME_WAIT is over",
+        Freed::GivenBack => "the socket is open still",
     }
 }
 
@@ -250,7 +268,7 @@ struct Result {
 impl Result {
     fn of(event: &Event) -> Self {
         let (name, reason) = match event.outcome {
-            Outcome::Success => ("ok", ""),
+            Outcome::Success => ("ok", event.freed.map_or("", freed)),
             Outcome::Unknown(UnknownReason::Closed) => ("unknown", "closed before it was known"),
             Outcome::Unknown(UnknownReason::TraceEnded) => ("unknown", "the trace ended first"),
             Outcome::Failure(errno) => return Self::failure(errno, event.refused_by_policy),

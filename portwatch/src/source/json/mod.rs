@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::event::{
-    Container, End, Endpoint, Errno, Event, Explanation, Item, Lost, Occupant, Outcome, PortFacts,
-    Process, Sighting, Socket, SocketOptions, Start, Task, Time, UnknownReason, Warning,
+    Container, End, Endpoint, Errno, Event, Explanation, Item, Lost, Occupant, Op, Outcome,
+    PortFacts, Process, Sighting, Socket, SocketOptions, Start, Task, Time, UnknownReason, Warning,
 };
 use crate::sink::json::SCHEMA;
 use part::Part;
@@ -115,6 +115,7 @@ fn sighting(line: Part<'_>, time: Time) -> Result<Sighting, Wrong> {
     let event = line.at("event");
     let of_socket = line.at("socket");
     let op = event.at("name");
+    let name = op.must(op.word())?;
     let peer = network.at("peer");
     let (transport, family) = (network.at("transport"), network.at("type"));
     let has_conflict = line.at("conflict").is_there();
@@ -126,14 +127,19 @@ fn sighting(line: Part<'_>, time: Time) -> Result<Sighting, Wrong> {
     let warning = has_warning
         .then(|| conflict::warning(line.at("warning"), None))
         .transpose()?;
-    let (task, process) = caller(line)?;
+    let is_of_nobody = name == Op::Release && !line.at("process").is_there();
+    let (task, process) = if is_of_nobody {
+        Default::default()
+    } else {
+        caller(line)?
+    };
     let missing = line.at("missing").list()?.map_or(Ok(Vec::new()), |paths| {
         paths.map(|path| path.must(path.own_word())).collect()
     })?;
     let event = Event {
         time_boot: time.boot,
         duration: event.at("duration").number()?,
-        op: op.must(op.word())?,
+        op: name,
         outcome: outcome(line)?,
         via: event.at("via").word()?,
         transport: transport.must(transport.word())?,
@@ -148,6 +154,11 @@ fn sighting(line: Part<'_>, time: Time) -> Result<Sighting, Wrong> {
         may_bind_low: None,
         no_port_left: false,
         bound_port: None,
+        freed: match name {
+            Op::Release => event.at("reason").word()?,
+            _ => None,
+        },
+        held: line.at("release").at("held").number()?,
         conflict: sought.then(Default::default),
     };
     Ok(Sighting {
@@ -287,10 +298,7 @@ mod tests {
 
     #[test]
     fn what_is_no_line_is_refused_by_what_is_wrong_in_it() {
-        let whole = printed(&[sample::event(sample::sighting(
-            crate::event::Op::Bind,
-            "0.0.0.0:80",
-        ))]);
+        let whole = printed(&[sample::event(sample::sighting(Op::Bind, "0.0.0.0:80"))]);
         assert!(line(&whole).is_ok());
         for (from, to, what) in [
             ("{", "", "the line"),

@@ -97,6 +97,7 @@ pub(super) fn insert_call(
         auto_port,
         backlog,
         netns,
+        freed,
         uid,
         options,
         interface,
@@ -114,7 +115,7 @@ pub(super) fn insert_call(
         mptcp,
     } = *options;
     let (outcome, reason, errno) = match *outcome {
-        Outcome::Success => ("success", None, None),
+        Outcome::Success => ("success", freed.map(Word::word), None),
         Outcome::Failure(errno) => ("failure", None, Some(errno)),
         Outcome::Unknown(UnknownReason::Closed) => ("unknown", Some("closed"), None),
         Outcome::Unknown(UnknownReason::TraceEnded) => ("unknown", Some("trace_ended"), None),
@@ -172,6 +173,10 @@ pub(super) fn call(row: &SqlRow<'_>) -> rusqlite::Result<Call> {
         ("unknown", Some("trace_ended")) => Outcome::Unknown(UnknownReason::TraceEnded),
         _ => return Err(odd("outcome")),
     };
+    let freed = match outcome {
+        Outcome::Success => maybe_word(row, "reason")?,
+        Outcome::Failure(_) | Outcome::Unknown(_) => None,
+    };
     let facts = |service, class, ephemeral| {
         Ok::<_, rusqlite::Error>(PortFacts {
             service: row.get_ref(service)?.as_str_or_null()?.map(Arc::from),
@@ -197,6 +202,7 @@ pub(super) fn call(row: &SqlRow<'_>) -> rusqlite::Result<Call> {
         auto_port: row.get("auto_port")?,
         backlog: row.get("backlog")?,
         netns: row.get("netns")?,
+        freed,
         uid: row.get("uid")?,
         options: SocketOptions {
             reuseaddr: row.get("reuseaddr")?,
