@@ -2,6 +2,7 @@
 
 pub mod churn;
 mod ids;
+mod lines;
 mod object;
 
 use std::{

@@ -120,7 +120,7 @@ impl<'a> Object<'a> {
         header.sh_offset = word(out.len());
         if lines == Lines::Dropped
             && self.sections.section_name(NativeEndian, section)? == b".BTF.ext"
-            && let Some(data) = without_lines(data)
+            && let Some(data) = super::lines::without_lines(data)
         {
             header.sh_size = word(data.len());
             out.extend_from_slice(&data);
@@ -143,26 +143,6 @@ fn call(code: &mut [u8], function: u32) {
             instruction[4..].copy_from_slice(&function.to_ne_bytes());
         }
     }
-}
-
-/// .BTF.ext without information about lines. Nothing if it is not laid out as LLVM does it: functions,
-/// then lines, then the relocations of CO-RE, of which Rust has none (lib/Target/BPF/BTFDebug.cpp,
-/// `emitBTFExtSection`).
-fn without_lines(data: &[u8]) -> Option<Vec<u8>> {
-    // struct btf_ext_header (tools/lib/bpf/libbpf_internal.h): four bytes, then these.
-    let word = |index: usize| {
-        let bytes = data.get(4 + 4 * index..8 + 4 * index)?.try_into().ok()?;
-        Some(u32::from_ne_bytes(bytes) as usize)
-    };
-    let (header, functions, functions_len, lines) = (word(0)?, word(1)?, word(2)?, word(3)?);
-    let relocations_len = word(6)?;
-    if header < 32 || functions + functions_len > lines || relocations_len != 0 {
-        return None;
-    }
-    let mut kept = data.get(..header + lines)?.to_vec();
-    // How many bytes of lines; where relocations are, and how many bytes.
-    kept[20..32].fill(0);
-    Some(kept)
 }
 
 /// The header of a section without type and content, which readers pass over.

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use aya_obj::Object as Parsed;
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::lines::without_lines, *};
 use crate::{
     load::{OBJECT, version_name},
     plan::{PREFERENCE, generation::Generation, hooks, programs},
