@@ -22,7 +22,7 @@ const CHECKS: &[Check] = &[
         "it declares a licence that the kernel takes for GPL-compatible",
         is_gpl_compatible,
     ),
-    ("it carries BTF with line information", has_btf),
+    ("it carries BTF of its types and functions", has_btf),
 ];
 
 /// Checks the object of this build.
