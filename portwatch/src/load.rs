@@ -283,7 +283,7 @@ fn planned(
         })
         .collect();
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-    // Only those who see all that the verifier says see the lines it quotes.
+    // Only those who see all that the verifier says see the lines it quotes; a release has none (build.rs).
     let lines = if diagnostics == 0 {
         Lines::Dropped
     } else {
