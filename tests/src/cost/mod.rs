@@ -13,6 +13,7 @@ mod looking;
 pub(crate) mod memory;
 mod naming;
 mod older;
+mod program;
 mod recording;
 mod verifier;
 mod work;

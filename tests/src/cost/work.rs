@@ -1,6 +1,6 @@
 //! The traced process: one operation, many times.
 
-use std::{ffi::CString, fs, net::Ipv4Addr, os::unix::fs::PermissionsExt as _, path::PathBuf};
+use std::{fs, net::Ipv4Addr};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -10,7 +10,7 @@ use nix::{
     sys::stat::Mode as Permissions,
 };
 
-use super::clock;
+use super::{clock, program::Program};
 use crate::sys::{
     addr::Address,
     bpf::{Cgroup, Refuse},
@@ -181,7 +181,7 @@ enum Operation {
     Write(fs::File),
     OpenClose,
     Fork,
-    Exec(CString),
+    Exec(Program),
 }
 
 /// What makes the operation fail, for as long as it lives.
@@ -240,7 +240,7 @@ impl Operation {
             Mode::Write => Self::Write(fs::OpenOptions::new().write(true).open("/dev/null")?),
             Mode::OpenClose => Self::OpenClose,
             Mode::Fork => Self::Fork,
-            Mode::Exec => Self::Exec(program_that_exits()?),
+            Mode::Exec => Self::Exec(Program::that_exits()?),
         })
     }
 
@@ -284,6 +284,7 @@ impl Operation {
             )?),
             Self::Fork => fork_and_wait(|| {})?,
             Self::Exec(program) => fork_and_wait(|| {
+                let program = program.path();
                 let (argv, envp) = ([program.as_ptr(), std::ptr::null()], [std::ptr::null()]);
                 // SAFETY: a C string and two arrays of C strings that end with a null pointer.
                 unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
@@ -310,30 +311,6 @@ fn fork_and_wait(work: impl FnOnce()) -> Result<()> {
     }
 }
 
-/// Writes an executable that does nothing but `exit_group(0)`: whatever a real program does at its
-/// start would only be noise. System V ABI, "Object Files".
-fn program_that_exits() -> Result<CString> {
-    const BASE: u64 = 0x40_0000;
-    // mov eax, 231 (exit_group); xor edi, edi; syscall
-    const CODE: [u8; 9] = [0xb8, 0xe7, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
-    let size = 64 + 56 + CODE.len() as u64;
-    let mut file = Vec::new();
-    file.extend(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    file.extend([2_u16, 62].map(u16::to_le_bytes).concat()); // ET_EXEC, EM_X86_64
-    file.extend(1_u32.to_le_bytes());
-    file.extend([BASE + 64 + 56, 64, 0].map(u64::to_le_bytes).concat()); // entry, phoff, shoff
-    file.extend(0_u32.to_le_bytes());
-    file.extend([64_u16, 56, 1, 64, 0, 0].map(u16::to_le_bytes).concat());
-    file.extend([1_u32, 5].map(u32::to_le_bytes).concat()); // PT_LOAD, readable and executable
-    let header = [0, BASE, BASE, size, size, 0x1000];
-    file.extend(header.map(u64::to_le_bytes).concat());
-    file.extend(CODE);
-    let path = PathBuf::from(format!("/tmp/exits-{}", std::process::id()));
-    fs::write(&path, file).with_context(|| format!("cannot write {}", path.display()))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(CString::new(path.into_os_string().into_encoded_bytes())?)
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -349,23 +326,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn the_program_that_exits_runs() {
-        let program = program_that_exits().unwrap();
-        // Another test's fork may hold it open for writing until it execs: ETXTBSY (open(2)).
-        let status = (0..100).find_map(|_| {
-            let started = std::process::Command::new(program.to_str().unwrap()).status();
-            match started {
-                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
-                    std::thread::sleep(std::time::Duration::from_millis(10));
-                    None
-                }
-                other => Some(other.unwrap()),
-            }
-        });
-        assert_eq!(status.unwrap().code(), Some(0));
     }
 
     #[test]
