@@ -1,7 +1,7 @@
 //! What `trace` and `record` share: the loop from the ring to the sink. They differ in the sink.
 
 pub(super) mod attach;
-mod confine;
+pub(super) mod confine;
 mod older;
 mod stream;
 
@@ -125,7 +125,7 @@ async fn live<F: FnOnce() -> io::Result<Box<dyn Sink>>>(
         command: child.is_some(),
         directory: attendant.directory(),
     };
-    confine::confine(&needs, &losses, &say)?;
+    confine::confine(&needs, || losses.are_readable(), &say)?;
     let enricher = Enricher::new(enrich::Options {
         numeric: options.output.numeric,
         args: options.args,

@@ -74,8 +74,8 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_io_uring_setup,
 ];
 
-/// Commands of bpf(2) that are allowed: elements of maps, what is attached to a cgroup, and what that is
-/// (include/uapi/linux/bpf.h, `enum bpf_cmd`).
+/// Commands of bpf(2) that are allowed: elements of maps, what is attached to a cgroup, what that is, and one more
+/// run of an iterator that is loaded already (include/uapi/linux/bpf.h, `enum bpf_cmd`).
 const BPF_ALLOWED: &[u64] = &[
     1,  // MAP_LOOKUP_ELEM
     2,  // MAP_UPDATE_ELEM
@@ -84,6 +84,7 @@ const BPF_ALLOWED: &[u64] = &[
     13, // PROG_GET_FD_BY_ID
     15, // OBJ_GET_INFO_BY_FD
     16, // PROG_QUERY
+    33, // ITER_CREATE
 ];
 
 /// A rule that holds where an argument is none of these.

@@ -17,29 +17,28 @@ use crate::{
         },
         profile,
     },
-    load::Losses,
 };
 
 use super::Notes;
 
 /// What this run needs capabilities for, beside what every run does.
-pub(super) struct Needs<'a> {
+pub(in crate::commands) struct Needs<'a> {
     /// A COMMAND is to get the signals that we get.
-    pub(super) command: bool,
+    pub(in crate::commands) command: bool,
     /// The directory of a file that is still to be removed.
-    pub(super) directory: Option<&'a Path>,
+    pub(in crate::commands) directory: Option<&'a Path>,
 }
 
 impl Needs<'_> {
     /// The features of the table that hold on a condition: the kernel is asked, where it can be.
-    fn features(&self, losses: &Losses) -> Vec<Feature> {
+    fn features(&self, are_readable: impl Fn() -> bool) -> Vec<Feature> {
         // Where it cannot be found out, it is kept.
         let works_without = |capabilities: &[Capability], act: &mut dyn FnMut() -> bool| {
             sets::without(capabilities, act) == Some(true)
         };
         // Either of them allows bpf().
         let counters = [Capability::Bpf, Capability::SysAdmin];
-        let counters = !works_without(&counters, &mut || losses.are_readable());
+        let counters = !works_without(&counters, &mut || are_readable());
         let directory = self.directory.is_some_and(|directory| {
             let change = [Capability::DacOverride];
             !works_without(&change, &mut || sets::may_change(directory))
@@ -55,12 +54,16 @@ impl Needs<'_> {
     }
 }
 
-/// Gives up the rest, for good.
+/// Gives up the rest, for good. `are_readable`: whether the kernel lets the programs' counters be read now.
 ///
 /// # Errors
 /// When something keeps this process from having less. A kernel without seccomp filters is none.
-pub(super) fn confine(needs: &Needs<'_>, losses: &Losses, say: &Notes) -> Result<(), Failure> {
-    let keep = features::while_running(&needs.features(losses));
+pub(in crate::commands) fn confine(
+    needs: &Needs<'_>,
+    are_readable: impl Fn() -> bool,
+    say: &Notes,
+) -> Result<(), Failure> {
+    let keep = features::while_running(&needs.features(are_readable));
     sets::keep_only(keep).context("cannot give up capabilities")?;
     if let Err(error) = profile::put_in_force() {
         say.detail(|| format!("no seccomp filter: {}", errno::words(&error)));
