@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use super::{
     figures::{Pool, Scope},
+    forecast::Forecast,
     limits::Limits,
+    nat::NatPool,
 };
 use crate::{
     conflict::words::phrase::{harmless, thousands},
@@ -175,6 +177,31 @@ pub fn outlook(pool: &Pool) -> Option<String> {
         Some((address, port)) => format!("{who} → {}", SocketAddr::new(address, port)),
         None => format!("{who} on {}", pool.local),
     };
+    Some(foretold(&what, &forecast, pool.total.failed))
+}
+
+/// What will become of the ports that NAT takes, in a line.
+#[must_use]
+pub fn outlook_of_nat(pool: &NatPool) -> Option<String> {
+    let NatPool {
+        external,
+        destination: (address, port),
+        clients,
+        clients_total,
+        forecast,
+        ..
+    } = pool;
+    let who = match (&clients[..], clients_total) {
+        ([(client, _), ..], 1) => client.to_string(),
+        ([(client, _), ..], more) => format!("{client} and {} more", more - 1),
+        _ => "somebody".to_owned(),
+    };
+    let what = format!("{who} as {external} → {}", SocketAddr::new(*address, *port));
+    Some(foretold(&what, forecast.as_ref()?, 0))
+}
+
+/// `failed`: how often there was no port already.
+fn foretold(what: &str, forecast: &Forecast, failed: u64) -> String {
     let whole = |number: f64| thousands(number.round() as u64);
     let rate = |number: f64| {
         if number < 10.0 {
@@ -190,7 +217,7 @@ pub fn outlook(pool: &Pool) -> Option<String> {
         rate(forecast.rate)
     );
     if forecast.fails() {
-        match (forecast.runs_out, pool.total.failed) {
+        match (forecast.runs_out, failed) {
             (_, failed) if failed > 0 => words += ": it fails now",
             (Some(time), _) => words += &format!(": it fails in {}", lasting(time)),
             (None, _) => words += ": it fails",
@@ -201,7 +228,7 @@ pub fn outlook(pool: &Pool) -> Option<String> {
     } else if let Some(limit) = forecast.fails_at {
         words += &format!("; at {}/s it fails", rate(limit.ceil()));
     }
-    Some(harmless(&words))
+    harmless(&words)
 }
 
 /// `45 s`, `12 min`, `3 h`.

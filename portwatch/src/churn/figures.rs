@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
-use super::{causes::Cause, forecast::Forecast, histogram::Percentiles};
+use super::{causes::Cause, forecast::Forecast, histogram::Percentiles, nat::Nat};
 use crate::event::{Backend, Errno, Time, Transport};
 
 /// By how ports were taken.
@@ -260,6 +260,8 @@ pub struct Figures {
     pub tail: Use,
     /// What was lost, and made good.
     pub loss: Loss,
+    /// Ports that NAT has taken; `None` where it takes none, and of a command.
+    pub nat: Option<Nat>,
     /// What this way in does not see, as paths of the JSON.
     pub unseen: Vec<&'static str>,
 }

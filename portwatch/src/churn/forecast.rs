@@ -30,8 +30,8 @@ pub struct Pool {
     pub waited: u64,
     /// Length of the interval.
     pub interval: Duration,
-    /// What is in TIME_WAIT may be taken over.
-    pub reuses: bool,
+    /// How long a connection keeps its port in TIME_WAIT, [`waits`].
+    pub waits: Duration,
 }
 
 /// What will become of it at the present rate.
@@ -58,6 +58,12 @@ impl Forecast {
     }
 }
 
+/// How long TIME_WAIT keeps a port from others. `reuses`: another connection may take it over.
+#[must_use]
+pub const fn waits(reuses: bool) -> Duration {
+    if reuses { REUSE_AFTER } else { TIME_WAIT }
+}
+
 /// The forecast; `None` where nothing is taken.
 #[must_use]
 pub fn forecast(pool: &Pool) -> Option<Forecast> {
@@ -68,8 +74,7 @@ pub fn forecast(pool: &Pool) -> Option<Forecast> {
     let rate = pool.taken as f64 / seconds;
     let open = pool.used.saturating_sub(pool.waiting) as f64;
     let parked = pool.waited as f64 / seconds;
-    let waits = if pool.reuses { REUSE_AFTER } else { TIME_WAIT };
-    let needed = open + parked * waits.as_secs_f64();
+    let needed = open + parked * pool.waits.as_secs_f64();
     // Ports that are open now and will be: a rate of 0 needs none.
     let fails_at = (needed > 0.0).then(|| rate * f64::from(pool.available) / needed);
     let growth = (pool.taken as f64 - pool.given as f64) / seconds;

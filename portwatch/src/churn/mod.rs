@@ -7,4 +7,5 @@ pub mod forecast;
 pub mod histogram;
 pub mod limits;
 pub mod model;
+pub mod nat;
 pub mod rows;

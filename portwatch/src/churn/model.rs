@@ -144,6 +144,7 @@ impl Model {
             failures_total: found.failures_total,
             tail,
             loss: self.loss,
+            nat: None,
             unseen: unseen(self.backend),
         };
         let housekeeping = self.housekeeping(reading.table, &active);

@@ -54,6 +54,13 @@ time they stay there. It is compared with what the range gives. The rate at whic
 same mixture.",
     },
     Section {
+        title: "NAT",
+        body: "\
+On a gateway that translates sources, the ports of its external addresses are shown too, for each destination, \
+with the clients that have them. They are read from the kernel's table of tracked connections, which takes \
+CAP_NET_ADMIN.",
+    },
+    Section {
         title: "WHAT IS COUNTED",
         body: "\
 The kernel's programs count; nothing is sent for each port. --tuples bounds what they tell apart: what is \

@@ -1,6 +1,7 @@
 //! `portwatch churn`: where the automatic ports go, interval by interval.
 
 mod around;
+mod gateways;
 mod look;
 mod screen;
 mod table;
@@ -8,7 +9,11 @@ mod table;
 use anyhow::Context as _;
 use nix::sys::signal::Signal as Signo;
 
-use super::live::{Notes, Signals, attach, start_command};
+use super::live::{
+    Notes, Signals, attach,
+    confine::{self, Needs},
+    start_command,
+};
 use crate::{
     child::{Child, Exit},
     churn::model::{Model, Reading},
@@ -21,6 +26,7 @@ use crate::{
     stderr::say,
 };
 use around::Around;
+use gateways::Gateways;
 use look::Looks;
 use screen::Screen;
 
@@ -66,6 +72,12 @@ async fn live(options: &ChurnOptions) -> Result<u8, Failure> {
             Ok((counting, looks))
         },
     )?;
+    // Before there is another thread: one that looks into a namespace.
+    let needs = Needs {
+        command: descendants,
+        directory: None,
+    };
+    confine::confine(&needs, || counting.are_readable(), &say)?;
     let clock = Clock::new().context("cannot read the clocks")?;
     let start = clock.now().context("cannot read the clocks")?;
     let model = Model::new(
@@ -82,6 +94,8 @@ async fn live(options: &ChurnOptions) -> Result<u8, Failure> {
         model,
         clock,
         around: Around::default(),
+        // Whose ports NAT takes is not known by process: of a command there is nothing to tell.
+        gateways: (!descendants).then(Gateways::default),
         seen_lost: 0,
         numeric: options.output.numeric,
     };
@@ -120,6 +134,7 @@ struct Session {
     model: Model,
     clock: Clock,
     around: Around,
+    gateways: Option<Gateways>,
     /// What was lost by the last look.
     seen_lost: u64,
     numeric: bool,
@@ -158,7 +173,7 @@ impl Session {
         let places = self.counting.places()?;
         self.around
             .look(places.iter().map(|(netns, _)| *netns), self.numeric);
-        let (figures, housekeeping) = self.model.update(
+        let (mut figures, housekeeping) = self.model.update(
             &Reading {
                 time,
                 table: self.counting.rows(),
@@ -167,6 +182,10 @@ impl Session {
             },
             &self.around,
         );
+        figures.nat = self
+            .gateways
+            .as_mut()
+            .and_then(|gateways| gateways.look(figures.interval, options.top));
         for key in &housekeeping.abandon {
             self.counting.abandon(key);
         }

@@ -7,23 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
-};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, Nla as _};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE},
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer, nlas::Nla},
 };
-use netlink_sys::{SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
+use super::netlink::{self, ROOM};
 use crate::event::{Endpoint, Family, Holder, Socket, SocketOptions, TcpState, Transport};
-
-/// What one read takes: the kernel fills 32 KiB at most (net/netlink/af_netlink.c).
-const ROOM: usize = 32 << 10;
-
-/// The kernel answers while it is asked; this is for one that does not.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Which sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,7 +218,7 @@ pub fn connection(
             cookie: ANY_COOKIE,
         },
     };
-    let socket = open()?;
+    let socket = netlink::open(NETLINK_SOCK_DIAG)?;
     socket.send(&message(request, 0), 0)?;
     let mut answer = Vec::with_capacity(ROOM);
     socket.recv(&mut answer, 0)?;
@@ -234,18 +227,6 @@ pub fn connection(
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         taken => taken.map(|_| found),
     }
-}
-
-fn open() -> io::Result<netlink_sys::Socket> {
-    let mut socket = netlink_sys::Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    nix::sys::socket::setsockopt(
-        &socket,
-        nix::sys::socket::sockopt::ReceiveTimeout,
-        &nix::sys::time::TimeVal::new(PATIENCE.as_secs().cast_signed(), 0),
-    )?;
-    Ok(socket)
 }
 
 fn message(request: InetRequest, flags: u16) -> Vec<u8> {
@@ -271,7 +252,7 @@ fn ask(
     deadline: Option<Instant>,
     visit: &mut impl FnMut(Listed),
 ) -> io::Result<bool> {
-    let socket = open()?;
+    let socket = netlink::open(NETLINK_SOCK_DIAG)?;
     socket.send(&request(family, query)?, 0)?;
     let mut answer = Vec::with_capacity(ROOM);
     loop {
@@ -351,25 +332,14 @@ fn within(ports: &RangeInclusive<u16>) -> Vec<u8> {
 }
 
 /// Takes the messages of one read; whether there is more to come.
-fn take(mut bytes: &[u8], visit: &mut impl FnMut(Listed)) -> io::Result<bool> {
-    while !bytes.is_empty() {
-        let message = NetlinkMessage::<SockDiagMessage>::deserialize(bytes)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-        match message.payload {
-            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                if let Some(socket) = listed(&response, expires(bytes)) {
-                    visit(socket);
-                }
-            }
-            NetlinkPayload::Error(error) => return Err(error.to_io()),
-            NetlinkPayload::Done(_) => return Ok(false),
-            _ => {}
+fn take(bytes: &[u8], visit: &mut impl FnMut(Listed)) -> io::Result<bool> {
+    netlink::take(bytes, |message, bytes| {
+        if let SockDiagMessage::InetResponse(response) = message
+            && let Some(socket) = listed(&response, expires(bytes))
+        {
+            visit(socket);
         }
-        // Messages begin at multiples of four bytes (include/uapi/linux/netlink.h, NLMSG_ALIGN).
-        let len = (message.header.length as usize).next_multiple_of(4);
-        bytes = bytes.get(len.max(4)..).unwrap_or_default();
-    }
-    Ok(true)
+    })
 }
 
 /// `idiag_expires`, in milliseconds, of the message that `bytes` begin with.

@@ -150,6 +150,12 @@ impl Counting {
         super::skipped(&self.ebpf)
     }
 
+    /// Whether the kernel lets the tables be read.
+    #[must_use]
+    pub fn are_readable(&self) -> bool {
+        self.look.get(&0, 0).is_ok()
+    }
+
     /// The file of an iterator; [`run`] of a copy of it in a network namespace runs it there.
     ///
     /// # Errors

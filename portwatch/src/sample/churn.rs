@@ -1,5 +1,7 @@
 //! Intervals of `churn`.
 
+mod nat;
+
 use std::time::Duration;
 
 use crate::{
@@ -11,6 +13,7 @@ use crate::{
         forecast::{self, forecast},
         histogram::Percentiles,
         limits::Limits,
+        nat::{Hidden, Nat},
     },
     event::{Backend, Errno, Transport},
 };
@@ -52,7 +55,7 @@ fn pool() -> Pool {
             given: 448,
             waited: 450,
             interval: Duration::from_secs(1),
-            reuses: false,
+            waits: forecast::waits(false),
         }),
     }
 }
@@ -155,6 +158,7 @@ pub(crate) fn figures() -> Vec<Figures> {
             taken: 3,
             ..Use::default()
         },
+        nat: Some(nat::figures()),
         loss: Loss {
             forgotten: 5,
             skipped: 1,
@@ -186,6 +190,12 @@ pub(crate) fn figures() -> Vec<Figures> {
             },
             ..namespace
         }],
+        nat: Some(Nat {
+            pools: Vec::new(),
+            pools_total: 0,
+            hidden: Some(Hidden::NotPermitted),
+            ..nat::figures()
+        }),
         loss: Loss::default(),
         tail: Use::default(),
         failures: Vec::new(),

@@ -73,6 +73,11 @@ pub(crate) fn way(wanted: u32) -> Option<PathBuf> {
     ways.remove(&wanted)
 }
 
+/// A way into each of the others that there are; and whether processes hide theirs.
+pub(crate) fn ways() -> (BTreeMap<u32, PathBuf>, bool) {
+    others(own(), &[])
+}
+
 /// NSFS_MAGIC (include/uapi/linux/magic.h)
 const NSFS: u64 = 0x6e73_6673;
 

@@ -1,6 +1,7 @@
 //! `portwatch churn`: every port that is taken, parked and given back is counted, to the last one.
 
 mod exhausted;
+mod nat;
 mod screen;
 mod totals;
 mod usage;
@@ -10,8 +11,14 @@ use super::Session;
 
 /// The sessions of all parts.
 pub(super) fn all() -> impl Iterator<Item = Session> {
-    [totals::ALL, exhausted::ALL, usage::ALL, screen::ALL]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        totals::ALL,
+        exhausted::ALL,
+        usage::ALL,
+        screen::ALL,
+        nat::ALL,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     fs,
+    net::Ipv4Addr,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -11,7 +12,11 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::{Session, sessions};
+use super::{
+    Session,
+    churn::watched::{Churn, in_new_namespace, namespace, number, sees_all},
+    sessions,
+};
 use crate::{
     bench::{self, Bench},
     degraded::Backend,
@@ -21,7 +26,9 @@ use crate::{
     sys::{
         capabilities::{self, Sets},
         netns::Netns,
-        proc, task,
+        proc,
+        sock::{Kind, Sock},
+        task,
     },
     tracer::{self, Tracer},
 };
@@ -29,6 +36,7 @@ use crate::{
 pub(super) const ALL: &[Session] = sessions![
     privilege_of_every_thread,
     privilege_of_a_recorder: once,
+    privilege_of_churn,
     privilege_as_nobody,
     privilege_by_file,
     privilege_without_each,
@@ -37,9 +45,9 @@ pub(super) const ALL: &[Session] = sessions![
 ];
 
 /// What is needed to load and attach.
-const LOADING: [&str; 2] = ["CAP_BPF", "CAP_PERFMON"];
+pub(super) const LOADING: [&str; 2] = ["CAP_BPF", "CAP_PERFMON"];
 /// What is needed to tell everything, to the end.
-const TELLING: [&str; 4] = [
+pub(super) const TELLING: [&str; 4] = [
     "CAP_SYS_PTRACE",
     "CAP_DAC_READ_SEARCH",
     "CAP_SYS_ADMIN",
@@ -161,20 +169,56 @@ fn privilege_of_a_recorder(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// It keeps no more than a trace, and looks at all sockets with that.
+fn privilege_of_churn(bench: &Bench) -> Result<()> {
+    let own = capabilities::of_threads(std::process::id())?;
+    let own = own.first().context("no thread")?.1.permitted;
+    let set = kept()? & own;
+    in_new_namespace(|netns| {
+        let older = Sock::new(Kind::Udp4)?;
+        older.bind(&(Ipv4Addr::LOCALHOST, 0).into())?;
+        let mut churn = Churn::start(bench, &[])?;
+        all_have(churn.pid(), set, Some(set))?;
+        let sock = Sock::new(Kind::Tcp4)?;
+        sock.bind(&(Ipv4Addr::LOCALHOST, 0).into())?;
+        let line = churn.settled()?;
+        let told = namespace(&line, netns).context("nothing of the namespace")?;
+        ensure!(number(told, "total.taken.bind")? == 1, "{told}");
+        if sees_all(bench) {
+            ensure!(number(told, "held.count")? == 2, "{told}");
+        }
+        all_have(churn.pid(), set, Some(set))?;
+        let output = churn.stop()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success() && !said.contains("cannot"),
+            "{output:?}"
+        );
+        Ok(())
+    })
+}
+
 /// `portwatch trace ARGS…` as nobody who has these capabilities, and nothing else.
 fn as_nobody(bench: &Bench, capabilities: &[&str], args: &[&str]) -> Result<Vec<OsString>> {
+    let mut all = portwatch_as_nobody(bench, capabilities)?;
+    all.extend(bench.trace_args(["-o", "json"]));
+    all.extend(args.iter().map(OsString::from));
+    Ok(all)
+}
+
+/// The arguments of [`helper`] that run portwatch as nobody who has these capabilities, and nothing else; its
+/// own are to follow.
+pub(super) fn portwatch_as_nobody(bench: &Bench, capabilities: &[&str]) -> Result<Vec<OsString>> {
     let portwatch = bench.for_everybody(&bench.portwatch, "portwatch")?;
     let mut all: Vec<OsString> = vec!["helper".into(), "as-nobody".into()];
     for capability in capabilities {
         all.extend(["--with".into(), capability.into()]);
     }
     all.push(portwatch.into());
-    all.extend(bench.trace_args(["-o", "json"]));
-    all.extend(args.iter().map(OsString::from));
     Ok(all)
 }
 
-fn helper(bench: &Bench) -> Result<PathBuf> {
+pub(super) fn helper(bench: &Bench) -> Result<PathBuf> {
     bench.for_everybody(&Bench::own_program()?, "helper")
 }
 

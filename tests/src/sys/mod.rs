@@ -14,6 +14,7 @@ pub(crate) mod landlock;
 pub(crate) mod mount;
 pub(crate) mod netlink;
 pub(crate) mod netns;
+pub(crate) mod nftables;
 pub(crate) mod proc;
 pub(crate) mod sock;
 pub(crate) mod task;

@@ -7,7 +7,7 @@ use std::{
 
 use nix::errno::Errno;
 
-use super::check;
+use super::{check, netns::Netns};
 
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -17,13 +17,13 @@ const IFLA_VXLAN_PORT: u16 = 15;
 const NLA_F_NESTED: u16 = 1 << 15;
 
 /// A request under construction: header, family header, attributes.
-struct Request {
+pub(super) struct Request {
     bytes: Vec<u8>,
     open: Vec<usize>,
 }
 
 impl Request {
-    fn new(kind: u16, flags: i32, body: &[u8]) -> Self {
+    pub(super) fn new(kind: u16, flags: i32, body: &[u8]) -> Self {
         let flags = flags | libc::NLM_F_REQUEST | libc::NLM_F_ACK;
         let mut bytes = Vec::with_capacity(256);
         bytes.extend(0_u32.to_ne_bytes());
@@ -38,7 +38,7 @@ impl Request {
         }
     }
 
-    fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(super) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
         let len = (value.len() + 4) as u16;
         self.bytes.extend(len.to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());
@@ -47,23 +47,23 @@ impl Request {
         self
     }
 
-    fn text(self, kind: u16, value: &str) -> Self {
+    pub(super) fn text(self, kind: u16, value: &str) -> Self {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.attribute(kind, &bytes)
     }
 
-    fn begin(mut self, kind: u16) -> Self {
+    pub(super) fn begin(mut self, kind: u16) -> Self {
         self.open.push(self.bytes.len());
         self.attribute(kind | NLA_F_NESTED, &[])
     }
 
-    fn raw(mut self, bytes: &[u8]) -> Self {
+    pub(super) fn raw(mut self, bytes: &[u8]) -> Self {
         self.bytes.extend(bytes);
         self
     }
 
-    fn end(mut self) -> Self {
+    pub(super) fn end(mut self) -> Self {
         if let Some(start) = self.open.pop() {
             let len = (self.bytes.len() - start) as u16;
             self.bytes.splice(start..start + 2, len.to_ne_bytes());
@@ -72,49 +72,72 @@ impl Request {
     }
 
     /// Sends it and waits for the verdict.
-    fn send(mut self) -> Result<(), Errno> {
+    fn send(self) -> Result<(), Errno> {
+        send_all(libc::NETLINK_ROUTE, vec![self])
+    }
+
+    /// Without asking for a verdict.
+    pub(super) fn unanswered(mut self) -> Self {
+        let flags = libc::NLM_F_REQUEST as u16;
+        self.bytes.splice(6..8, flags.to_ne_bytes());
+        self
+    }
+
+    fn is_answered(&self) -> bool {
+        let flags = self.bytes.get(6..8).and_then(|bytes| bytes.try_into().ok());
+        flags.is_some_and(|flags| u16::from_ne_bytes(flags) & libc::NLM_F_ACK as u16 != 0)
+    }
+
+    fn finished(mut self) -> Vec<u8> {
         let len = self.bytes.len() as u32;
         self.bytes.splice(0..4, len.to_ne_bytes());
-        // SAFETY: takes and returns integers.
-        let fd = check(unsafe {
-            libc::socket(
-                libc::AF_NETLINK,
-                libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-                libc::NETLINK_ROUTE,
-            )
-        })?;
-        // SAFETY: the kernel has just returned this descriptor.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        // SAFETY: the buffer is as long as said.
-        let sent = unsafe {
-            libc::send(
-                fd.as_raw_fd(),
-                self.bytes.as_ptr().cast(),
-                self.bytes.len(),
-                0,
-            )
-        };
-        if sent < 0 {
-            return Err(Errno::last());
-        }
-        let mut answer = [0_u8; 1024];
+        self.bytes
+    }
+}
+
+/// Sends requests together and waits for the verdict of each; the first that is none of success.
+pub(super) fn send_all(protocol: i32, requests: Vec<Request>) -> Result<(), Errno> {
+    // SAFETY: takes and returns integers.
+    let fd = check(unsafe {
+        libc::socket(
+            libc::AF_NETLINK,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            protocol,
+        )
+    })?;
+    // SAFETY: the kernel has just returned this descriptor.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut verdicts = requests.iter().filter(|one| one.is_answered()).count();
+    let bytes: Vec<u8> = requests.into_iter().flat_map(Request::finished).collect();
+    // SAFETY: the buffer is as long as said.
+    let sent = unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+    if sent < 0 {
+        return Err(Errno::last());
+    }
+    while verdicts > 0 {
+        let mut answer = [0_u8; 4096];
         // SAFETY: the buffer is as long as said.
         let got =
             unsafe { libc::recv(fd.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0) };
-        if got < 0 {
-            return Err(Errno::last());
-        }
-        // struct nlmsghdr (16 bytes), then the error of struct nlmsgerr.
-        match answer
-            .get(16..20)
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(i32::from_ne_bytes)
-        {
-            Some(0) => Ok(()),
-            Some(code) => Err(Errno::from_raw(-code)),
-            None => Err(Errno::EBADMSG),
+        let got = usize::try_from(got).map_err(|_| Errno::last())?;
+        let mut rest = answer.get(..got).unwrap_or_default();
+        while !rest.is_empty() {
+            let number = |at: usize| {
+                let bytes = rest.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+                bytes.map(i32::from_ne_bytes).ok_or(Errno::EBADMSG)
+            };
+            // struct nlmsghdr (16 bytes), then the error of struct nlmsgerr.
+            match number(16)? {
+                0 => verdicts = verdicts.saturating_sub(1),
+                code => return Err(Errno::from_raw(-code)),
+            }
+            let len = usize::try_from(number(0)?).map_err(|_| Errno::EBADMSG)?;
+            rest = rest
+                .get(len.next_multiple_of(4).max(4)..)
+                .unwrap_or_default();
         }
     }
+    Ok(())
 }
 
 const NEW: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
@@ -134,6 +157,17 @@ pub(crate) fn add_veth(name: &str, peer: &str) -> Result<(), Errno> {
         .end()
         .end()
         .end()
+        .send()
+}
+
+/// Moves a device into another namespace, where it is down and without address.
+pub(crate) fn move_link(index: u32, netns: &Netns) -> Result<(), Errno> {
+    // struct ifinfomsg: family, padding, type, index, flags, change.
+    let mut body = vec![0; 4];
+    body.extend(index.to_ne_bytes());
+    body.extend([0; 8]);
+    Request::new(libc::RTM_NEWLINK, 0, &body)
+        .attribute(libc::IFLA_NET_NS_FD, &netns.fd().to_ne_bytes())
         .send()
 }
 
@@ -195,7 +229,12 @@ pub(crate) fn add_prohibit(ip: IpAddr, prefix: u8) -> Result<(), Errno> {
     add_route(ip, prefix, libc::RTN_PROHIBIT, None)
 }
 
-fn add_route(ip: IpAddr, prefix: u8, kind: u8, device: Option<u32>) -> Result<(), Errno> {
+/// A route to a network by way of a neighbour.
+pub(crate) fn add_gateway(ip: IpAddr, prefix: u8, gateway: IpAddr) -> Result<(), Errno> {
+    add_route(ip, prefix, libc::RTN_UNICAST, Some(gateway))
+}
+
+fn add_route(ip: IpAddr, prefix: u8, kind: u8, gateway: Option<IpAddr>) -> Result<(), Errno> {
     let (family, octets) = octets(ip);
     // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
     let mut body = vec![
@@ -210,8 +249,8 @@ fn add_route(ip: IpAddr, prefix: u8, kind: u8, device: Option<u32>) -> Result<()
     ];
     body.extend(0_u32.to_ne_bytes());
     let request = Request::new(libc::RTM_NEWROUTE, NEW, &body).attribute(libc::RTA_DST, &octets);
-    match device {
-        Some(index) => request.attribute(libc::RTA_OIF, &index.to_ne_bytes()),
+    match gateway {
+        Some(gateway) => request.attribute(libc::RTA_GATEWAY, &self::octets(gateway).1),
         None => request,
     }
     .send()

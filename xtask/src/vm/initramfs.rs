@@ -27,6 +27,9 @@ pub(crate) const NETWORK_MODULES: &[&str] = &[
     "vxlan",
     "wireguard",
     "tun",
+    "nft_chain_nat",
+    "nft_masq",
+    "nf_conntrack_netlink",
 ];
 
 const ETC: &[(&str, &str)] = &[

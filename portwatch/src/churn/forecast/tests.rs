@@ -84,7 +84,7 @@ impl Simulation {
             given: self.given - before.1,
             waited: self.waited - before.2,
             interval: Duration::from_millis(INTERVAL),
-            reuses: false,
+            waits: waits(false),
         }
     }
 }
@@ -99,7 +99,7 @@ fn the_example_of_the_manual() {
         given: 0,
         waited: 4_500,
         interval: Duration::from_secs(10),
-        reuses: false,
+        waits: waits(false),
     })
     .unwrap();
     assert_eq!(forecast.needed.round(), 27_000.0);
@@ -140,7 +140,7 @@ fn what_is_taken_over_after_a_second_needs_no_minute() {
         given: 4_500,
         waited: 4_500,
         interval: Duration::from_secs(10),
-        reuses: true,
+        waits: waits(true),
     };
     let forecast = forecast(&pool).unwrap();
     assert_eq!(forecast.needed.round(), 450.0);

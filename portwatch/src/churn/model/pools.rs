@@ -127,7 +127,9 @@ impl Model {
                     given: total.given,
                     waited: total.waited,
                     interval,
-                    reuses: limits.reuses_time_wait(peer.map(|(address, _)| address)) == Some(true),
+                    waits: forecast::waits(
+                        limits.reuses_time_wait(peer.map(|(address, _)| address)) == Some(true),
+                    ),
                 })
             });
         Some(Pool {

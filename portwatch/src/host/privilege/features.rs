@@ -26,6 +26,8 @@ pub enum Feature {
     CgroupPrograms,
     /// Sockets of others through sock_diag.
     Sockets,
+    /// Connections that are tracked.
+    Nat,
     /// SIGTERM is passed on to COMMAND.
     Command,
     /// A recording in a directory of somebody else.
@@ -138,7 +140,7 @@ pub const TABLE: &[Row] = &[
              kernel.unprivileged_bpf_disabled set",
         ),
         missing: &[],
-        purpose: "reads how many events were lost",
+        purpose: "reads how many events were lost, and what churn has counted",
     },
     // fs/proc/base.c, proc_fd_link, do_proc_readlink; fs/proc/fd.c, proc_fd_permission; kernel/pid.c,
     // __pidfd_fget
@@ -190,6 +192,16 @@ pub const TABLE: &[Row] = &[
         when: When::Running,
         missing: &[],
         purpose: "sees every attribute of other users' sockets through sock_diag",
+    },
+    // net/netfilter/nfnetlink.c, nfnetlink_rcv
+    Row {
+        feature: Feature::Nat,
+        name: "nat",
+        capabilities: &[NetAdmin],
+        when: When::Running,
+        // Of no event: `churn` lists "churn.nat".
+        missing: &[],
+        purpose: "shows in churn which source ports NAT has taken",
     },
     // kernel/signal.c, kill_ok_by_cred
     Row {

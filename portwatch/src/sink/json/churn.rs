@@ -1,5 +1,7 @@
 //! An interval of automatic ports, in one object: `docs/schema/churn-1.json`.
 
+mod nat;
+
 use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use jiff::tz::TimeZone;
@@ -34,8 +36,11 @@ pub fn line(figures: &Figures, seq: u64) -> Vec<u8> {
         line.number(key!("time_boot"), figures.time.boot);
         line.word(key!("record"), "churn");
         line.raw(key!("churn"), &without_nulls(body(figures)).to_string());
-        if !figures.unseen.is_empty() {
-            line.list(key!("missing"), &figures.unseen, |out, path| {
+        let hidden = figures.nat.as_ref().is_some_and(|nat| nat.hidden.is_some());
+        let nat = hidden.then_some("nat");
+        let missing: Vec<_> = figures.unseen.iter().copied().chain(nat).collect();
+        if !missing.is_empty() {
+            line.list(key!("missing"), &missing, |out, path| {
                 string(out, &format!("churn.{path}"));
             });
         }
@@ -59,6 +64,7 @@ fn body(figures: &Figures) -> Value {
         failures_total,
         tail,
         loss,
+        nat,
         unseen: _,
     } = figures;
     let seconds = interval.as_secs_f64();
@@ -76,6 +82,7 @@ fn body(figures: &Figures) -> Value {
         "failures_total": failures_total,
         "others": (*tail != Use::default()).then(|| used(tail, sees)),
         "lost": lost(loss),
+        "nat": nat.as_ref().map(nat::body),
     })
 }
 
