@@ -3,7 +3,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+};
 
 use bytes::{Buf as _, TryGetError};
 use portwatch_ebpf::abi::record::{
@@ -198,6 +201,8 @@ fn socket(mut bytes: &[u8]) -> Result<(Event, u16, u32), DecodeError> {
     let _phase = b.try_get_u8()?;
     let bound_port = b.try_get_u16_ne()?;
     let freed = b.try_get_u8()?;
+    let _reserved = b.try_get_u8()?;
+    let own_range = b.try_get_u32_ne()?;
 
     let local = Endpoint {
         address: when(bits, present::LOCAL_ADDRESS, ())
@@ -260,9 +265,16 @@ fn socket(mut bytes: &[u8]) -> Result<(Event, u16, u32), DecodeError> {
         },
         no_port_left: flag_bits & flags::NO_PORT_LEFT != 0,
         bound_port: (bound_port != 0).then_some(bound_port),
+        own_range: (own_range != 0).then(|| range_of(own_range)),
         conflict: None,
     };
     Ok((event, cpu, lost))
+}
+
+/// The lower end in the lower half (net/ipv4/ip_sockglue.c, `IP_LOCAL_PORT_RANGE`).
+fn range_of(word: u32) -> RangeInclusive<u16> {
+    let [first, second, third, fourth] = word.to_le_bytes();
+    u16::from_le_bytes([first, second])..=u16::from_le_bytes([third, fourth])
 }
 
 fn options(bits: u32, flag_bits: u32, family: Family) -> SocketOptions {

@@ -10,10 +10,11 @@ mod listing;
 mod missed;
 mod name;
 mod program;
+pub mod range;
 mod warning;
 mod word;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 pub use checked::*;
 pub use conflict::*;
@@ -448,6 +449,8 @@ pub struct Event {
     pub no_port_left: bool,
     /// The port that the socket had already when bind() was refused.
     pub bound_port: Option<u16>,
+    /// IP_LOCAL_PORT_RANGE of a socket whose call was refused, as it was set: 0 leaves an end open.
+    pub own_range: Option<RangeInclusive<u16>>,
     /// On EADDRINUSE.
     pub conflict: Option<Conflict>,
 }

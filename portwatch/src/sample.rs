@@ -106,6 +106,7 @@ pub(crate) fn sighting(op: Op, local: &str) -> Sighting {
             may_bind_low: None,
             no_port_left: false,
             bound_port: None,
+            own_range: None,
             freed: (op == Op::Release).then_some(Freed::Closed),
             held: (op == Op::Release).then_some(3_600_000_000_000),
             conflict: None,

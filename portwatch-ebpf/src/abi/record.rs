@@ -282,7 +282,10 @@ pub struct SocketRecord {
     /// One of [`freed`], of a release.
     pub freed: u8,
     /// Must be 0.
-    pub reserved: [u8; 5],
+    pub reserved: u8,
+    /// IP_LOCAL_PORT_RANGE of the socket whose call was refused, the upper end in the upper half; 0 where it
+    /// has none.
+    pub own_range: u32,
 }
 
 /// A socket as it stands in the kernel.

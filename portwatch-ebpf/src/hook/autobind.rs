@@ -5,7 +5,7 @@ use portwatch_ebpf::abi::{
     record::{flags, op, via},
 };
 
-use super::{Backend, Returned, common, taken, timed};
+use super::{Backend, Far, Returned, common, taken, timed};
 use crate::{
     emit::{self, Entry},
     filter,
@@ -54,6 +54,9 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, returned: Returned) {
     common::<B>(record, op::AUTOBIND, sk, kind, &caller);
     sock::local::<B::Memory>(record, sk, kind.family);
     record.error = error;
+    if error != 0 {
+        record.own_range = sock::own_range::<Far<B>>(sk);
+    }
     set(&mut record.flags, flags::AUTO_PORT);
     if record.via == via::SYSCALL {
         record.via = via::IMPLICIT;

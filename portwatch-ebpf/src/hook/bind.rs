@@ -141,6 +141,7 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
     common::<B>(record, op::BIND, sk, kind, &caller);
     record.error = returned.error();
     record.bound_port = sock::port::<B::Memory>(sk);
+    record.own_range = sock::own_range::<Far<B>>(sk);
     if record.error == EACCES {
         let user_ns = Far::<B>::load(sock::net::<B::Memory>(sk), offset!(net_user_ns));
         set(&mut record.flags, caller.task.may_bind_low(user_ns));

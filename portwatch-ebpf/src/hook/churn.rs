@@ -146,20 +146,13 @@ fn key<B: Backend>(sk: Ptr, family: u16, how: u8) -> Key {
         ),
         peer: [0; 2],
         netns: sock::netns::<B::Memory>(sk),
-        range: own_range::<Far<B>>(sk),
+        range: sock::own_range::<Far<B>>(sk),
         peer_port: 0,
         family,
         transport: 0,
         how,
         reserved: 0,
     }
-}
-
-/// IP_LOCAL_PORT_RANGE of a socket; 0 without.
-#[inline(always)]
-fn own_range<F: Memory>(sk: Ptr) -> u32 {
-    let at = offset!(inet_port_range);
-    if at == ABSENT { 0 } else { F::load(sk, at) }
 }
 
 #[inline(always)]

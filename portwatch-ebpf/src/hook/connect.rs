@@ -305,6 +305,9 @@ fn known<B: Backend, const NOTED: bool>(
         }
     }
     record.error = error;
+    if error != 0 {
+        record.own_range = sock::own_range::<Far<B>>(sk);
+    }
     if returned.refused_by_policy {
         set(&mut record.flags, flags::REFUSED_BY_POLICY);
     }

@@ -5,7 +5,7 @@ use portwatch_ebpf::abi::{
     record::{flags, op, present},
 };
 
-use super::{Backend, Returned, bind::explain, common, timed};
+use super::{Backend, Far, Returned, bind::explain, common, timed};
 use crate::{
     emit::{self, Entry},
     filter,
@@ -51,6 +51,9 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
     sock::local::<B::Memory>(record, sk, kind.family);
     record.error = error;
     let is_auto = !sock::chose_port::<B::Memory>(sk);
+    if error != 0 {
+        record.own_range = sock::own_range::<Far<B>>(sk);
+    }
     if (error != 0 || is_auto) && !detailed(detail::REST) {
         sock::shares::<B::Memory>(record, sk);
         // A parent that has the port is no second run.

@@ -428,6 +428,14 @@ pub(crate) fn source_port<F: Memory>(sk: Ptr) -> u16 {
     u16::from_be(F::load::<u16>(sk, offset!(inet_sport)))
 }
 
+/// IP_LOCAL_PORT_RANGE of a socket (Linux 6.3, net/ipv4/ip_sockglue.c), the upper end in the upper half; 0
+/// without.
+#[inline(always)]
+pub(crate) fn own_range<F: Memory>(sk: Ptr) -> u32 {
+    let at = offset!(inet_port_range);
+    if at == ABSENT { 0 } else { F::load(sk, at) }
+}
+
 /// Whether the caller named a port itself in bind(); otherwise the kernel chose it.
 #[inline(always)]
 pub(crate) fn chose_port<M: Memory>(sk: Ptr) -> bool {

@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, ops::RangeInclusive};
 
+use crate::event::range;
+
 /// The settings of a network namespace that ports depend on; what could not be read is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -35,26 +37,10 @@ impl Limits {
         Some(size - self.available(None)?)
     }
 
-    /// The range that a socket is given ports of. Its own may leave an end open, which is the namespace's
-    /// (net/ipv4/inet_connection_sock.c, `inet_sk_get_local_port_range`).
+    /// The range that a socket is given ports of.
     #[must_use]
     pub fn effective(&self, own: Option<&RangeInclusive<u16>>) -> Option<RangeInclusive<u16>> {
-        let range = self.range.clone()?;
-        let Some(own) = own else {
-            return Some(range);
-        };
-        let within = |port: &u16| *port != 0 && range.contains(port);
-        let low = if within(own.start()) {
-            *own.start()
-        } else {
-            *range.start()
-        };
-        let high = if within(own.end()) {
-            *own.end()
-        } else {
-            *range.end()
-        };
-        Some(low..=high)
+        Some(range::effective(self.range.clone()?, own))
     }
 
     /// Whether a new connection to that address may take a port that another left in TIME_WAIT, once that is
@@ -87,16 +73,6 @@ mod tests {
         assert_eq!(limits().reserved_in_range(), Some(10));
         assert_eq!(limits().available(Some(&(40_008..=40_011))), Some(2));
         assert_eq!(Limits::default().available(None), None);
-    }
-
-    #[test]
-    fn an_own_range_leaves_open_what_is_0_or_outside() {
-        let of = |own| limits().effective(Some(&own));
-        assert_eq!(of(40_000..=40_001), Some(40_000..=40_001));
-        assert_eq!(of(40_000..=65_000), Some(40_000..=60_999));
-        #[expect(clippy::reversed_empty_ranges, reason = "0 leaves the upper end open")]
-        let open = 40_000..=0;
-        assert_eq!(of(open), Some(40_000..=60_999));
     }
 
     #[test]

@@ -76,7 +76,8 @@ fn socket_record() -> SocketRecord {
         phase: 0,
         bound_port: 0,
         freed: 0,
-        reserved: [0; 5],
+        reserved: 0,
+        own_range: 0,
     }
 }
 
@@ -234,6 +235,7 @@ fn every_member_of_a_socket_record_arrives() {
         may_bind_low: None,
         no_port_left: false,
         bound_port: None,
+        own_range: None,
         freed: None,
         held: None,
         conflict: None,
@@ -452,6 +454,14 @@ fn addresses_have_the_family_the_caller_gave_them() {
         assert_eq!(event.local.port, Some(8080));
         assert_eq!(event.family, Family::Ipv6);
     }
+}
+
+#[test]
+fn the_range_of_a_socket_has_its_upper_end_in_the_upper_half() {
+    let mut record = socket_record();
+    assert_eq!(event(&record).own_range, None);
+    record.own_range = 40_000 | 41_000 << 16;
+    assert_eq!(event(&record).own_range, Some(40_000..=41_000));
 }
 
 #[test]

@@ -119,8 +119,10 @@ impl Enricher {
     }
 
     fn exhausted(&mut self, event: &Event) -> Exhausted {
-        let limits = self.limits(event);
+        let own = event.own_range.as_ref();
+        let limits = self.limits(event).of_socket(own);
         let mut exhausted = Exhausted {
+            range_of_socket: own.is_some(),
             reserved: limits.reserved_in_range(),
             range: limits.range,
             scope: Some(usage::scope(event)),

@@ -496,6 +496,7 @@ pub(crate) mod tests {
             may_bind_low: None,
             no_port_left: false,
             bound_port: None,
+            own_range: None,
             freed: None,
             held: (op == Op::Release).then_some(1),
             conflict: None,

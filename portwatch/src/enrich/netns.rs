@@ -19,7 +19,7 @@ use nix::{
     sched::{CloneFlags, setns},
 };
 
-use crate::event::{Family, Task};
+use crate::event::{Family, Task, range};
 
 /// Namespaces remembered.
 const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
@@ -64,6 +64,13 @@ impl Limits {
             unprivileged_start: sysctl("ip_unprivileged_port_start")
                 .and_then(|text| text.trim().parse().ok()),
         }
+    }
+
+    /// Those of a socket with a range of its own.
+    #[must_use]
+    pub fn of_socket(mut self, own: Option<&RangeInclusive<u16>>) -> Self {
+        self.range = self.range.map(|range| range::effective(range, own));
+        self
     }
 
     /// How many ports of the range are reserved; `None` where either is not known.

@@ -481,6 +481,8 @@ pub struct Departure {
 pub struct Exhausted {
     /// The range that ports are taken from, ends included.
     pub range: Option<RangeInclusive<u16>>,
+    /// It is the socket's own (IP_LOCAL_PORT_RANGE), not that of its network namespace.
+    pub range_of_socket: bool,
     /// Ports of the range that only those get who name them (`ip_local_reserved_ports`).
     pub reserved: Option<u32>,
     /// What has none left.
@@ -509,14 +511,6 @@ impl Exhausted {
     #[must_use]
     pub fn available(&self) -> Option<u32> {
         self.size()?.checked_sub(self.reserved?)
-    }
-
-    /// Whether most of the range is free: the socket may have a narrower one.
-    #[must_use]
-    pub fn is_narrower(&self) -> bool {
-        let counts = self.used.zip(self.available());
-        self.scope == Some(Scope::Address)
-            && counts.is_some_and(|(used, available)| used < available / 2)
     }
 
     /// Whether no port of the range is for connections.

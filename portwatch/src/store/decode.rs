@@ -129,6 +129,7 @@ pub fn sighting(
             may_bind_low: None,
             no_port_left: false,
             bound_port: None,
+            own_range: None,
             freed: *freed,
             held,
             conflict: sought.then(Conflict::default),

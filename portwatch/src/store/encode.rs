@@ -140,9 +140,10 @@ impl Encoder {
             held,
             task,
             refused_by_policy,
-            may_bind_low: _, // said by the explanation, as are the next two
+            may_bind_low: _, // said by the explanation, as are the next three
             no_port_left: _,
             bound_port: _,
+            own_range: _,
             conflict: owners,
         } = &**event;
         let Socket {

@@ -303,6 +303,7 @@ fn of(at: u64, op: Op, outcome: Outcome) -> Sighting {
             may_bind_low: None,
             no_port_left: false,
             bound_port: None,
+            own_range: None,
             freed: None,
             held: None,
             conflict: None,

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Scenario, scenarios};
 use crate::{
-    expect::Want,
+    expect::{Expect, Want},
     script::{Script, skip},
     sys::{
         netns,
@@ -236,12 +236,39 @@ fn exhausted_port_range_of_socket(s: &mut Script) -> Result<()> {
         .ok()?
         .is("network.local.port", 41000);
     let late = narrow(s)?;
-    s.bind(&late, (LO4, 0))
-        .fails(Errno::EADDRINUSE)?
-        .judged_alone("exhausted");
+    let of_socket = |line: &mut Expect| {
+        line.is("conflict.exhausted.range.0", 41000)
+            .is("conflict.exhausted.range.1", 41000)
+            .is("conflict.exhausted.range_of_socket", true)
+            .says(&["the socket's own range is 41000-41000"])
+            .advises(&["IP_LOCAL_PORT_RANGE"]);
+    };
+    of_socket(
+        s.bind(&late, (LO4, 0))
+            .fails(Errno::EADDRINUSE)?
+            .judged_alone("exhausted"),
+    );
     let connecting = narrow(s)?;
-    s.connect(&connecting, address)
-        .fails(Errno::EADDRNOTAVAIL)?;
+    of_socket(
+        s.connect(&connecting, address)
+            .fails(Errno::EADDRNOTAVAIL)?,
+    );
+    // Another socket has the namespace's, as far as it goes.
+    let partly = narrow(s)?;
+    let open = 60_990;
+    partly
+        .set_option(libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, open)
+        .context("IP_LOCAL_PORT_RANGE")?;
+    netns::sysctl("ipv4/ip_local_port_range", "60990 60990")?;
+    s.relearn()?;
+    let first = s.bound(Kind::Tcp4, (LO4, 0))?;
+    s.bind(&partly, (LO4, 0))
+        .fails(Errno::EADDRINUSE)?
+        .judged_alone("exhausted")
+        .is("conflict.exhausted.range.0", 60_990)
+        .is("conflict.exhausted.range.1", 60_990)
+        .is("conflict.exhausted.range_of_socket", true);
+    drop(first);
     Ok(())
 }
 

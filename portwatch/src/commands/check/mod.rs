@@ -233,6 +233,7 @@ fn event(
         may_bind_low: question.may_bind_low,
         no_port_left: false,
         bound_port: None,
+        own_range: None,
         freed: None,
         held: None,
         conflict,

@@ -46,12 +46,7 @@ pub(super) fn exhausted(case: &Case<'_>) -> String {
         ""
     };
     let usage = usage.map_or_else(String::new, |usage| format!(": {usage}"));
-    let own = if case.exhausted().is_some_and(Exhausted::is_narrower) {
-        "; the socket's own may be narrower (IP_LOCAL_PORT_RANGE)"
-    } else {
-        ""
-    };
-    format!("no automatic {udp}port is left{on}{errno}{usage}{range}{own}")
+    format!("no automatic {udp}port is left{on}{errno}{usage}{range}")
 }
 
 /// `28,232 of 28,232 used, 27,950 by ss-server (pid 812), 24 in TIME_WAIT`
@@ -83,8 +78,7 @@ fn usage(exhausted: &Exhausted) -> Option<String> {
     Some(words)
 }
 
-/// `; the namespace's range is 32768-60999 (28232 ports)`. A socket's own may be narrower
-/// (IP_LOCAL_PORT_RANGE).
+/// `; the namespace's range is 32768-60999 (28232 ports)`
 fn range(exhausted: &Exhausted) -> Option<String> {
     let range = exhausted.range.as_ref()?;
     let (low, high) = (*range.start(), *range.end());
@@ -99,6 +93,11 @@ fn range(exhausted: &Exhausted) -> Option<String> {
             size.saturating_sub(reserved)
         ),
     };
+    if exhausted.range_of_socket {
+        return Some(format!(
+            "; the socket's own range is {low}-{high}{count} (IP_LOCAL_PORT_RANGE)"
+        ));
+    }
     Some(format!("; the namespace's range is {low}-{high}{count}"))
 }
 
@@ -136,6 +135,13 @@ mod tests {
         let findings = &mut all_bound.explanation.as_mut().unwrap().findings;
         findings.exhausted.as_mut().unwrap().bound = Some(28_232);
         let all_bound = again(all_bound);
+        let of_socket = |mut sighting: Sighting, range| {
+            let findings = &mut sighting.explanation.as_mut().unwrap().findings;
+            let exhausted = findings.exhausted.as_mut().unwrap();
+            exhausted.range = Some(range);
+            exhausted.range_of_socket = true;
+            again(sighting)
+        };
         insta::assert_snapshot!(
             [
                 said(&used_by(
@@ -153,8 +159,10 @@ mod tests {
                     &[(occupant(9, "envoy"), 4_000)]
                 )),
                 said(&all_bound),
-                // The socket's own range may be another.
-                said(&used_by(bind("0.0.0.0:1"), 2, 0, &[])),
+                said(&of_socket(
+                    used_by(bind("0.0.0.0:1"), 2, 0, &[]),
+                    41_000..=41_001
+                )),
                 // What is not known goes without saying.
                 said(&connect()),
             ]

@@ -355,12 +355,14 @@ fn kernel(case: &Case<'_>) -> Vec<String> {
 fn exhausted(case: &Case<'_>) -> String {
     let event = case.event;
     let tuple = case.exhausted().and_then(|exhausted| exhausted.scope) == Some(Scope::Tuple);
-    let widen = "widen net.ipv4.ip_local_port_range";
-    if case.exhausted().is_some_and(Exhausted::is_narrower) {
-        return format!(
-            "if the socket has a range of its own (IP_LOCAL_PORT_RANGE), widen that; else {widen}"
-        );
-    }
+    let widen = if case
+        .exhausted()
+        .is_some_and(|exhausted| exhausted.range_of_socket)
+    {
+        "widen the socket's own range (IP_LOCAL_PORT_RANGE)"
+    } else {
+        "widen net.ipv4.ip_local_port_range"
+    };
     if tuple && case.exhausted().is_some_and(Exhausted::is_all_bound) {
         return format!(
             "close sockets that are bound inside the range, name ports outside of it for them, or {widen}"

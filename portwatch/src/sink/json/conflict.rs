@@ -215,6 +215,7 @@ fn program(part: &mut Object<'_>, program: &PolicyProgram) {
 fn exhausted(part: &mut Object<'_>, exhausted: &Exhausted, people: &mut People<'_>) {
     let Exhausted {
         range,
+        range_of_socket,
         reserved,
         scope,
         used,
@@ -228,6 +229,7 @@ fn exhausted(part: &mut Object<'_>, exhausted: &Exhausted, people: &mut People<'
             let ends = [*range.start(), *range.end()];
             part.list(key!("range"), ends, crate::sink::digits::number);
         }
+        part.flag(key!("range_of_socket"), range_of_socket.then_some(true));
         part.maybe_number(key!("reserved"), *reserved);
         part.maybe_number(key!("used"), *used);
         part.maybe_number(key!("time_wait"), *time_wait);

@@ -109,10 +109,11 @@ pub(super) fn event(
         freed,
         held,
         task,
-        refused_by_policy: _, // said by `conflict.kind`, as are the next three
+        refused_by_policy: _, // said by `conflict.kind`, as are the next four
         may_bind_low: _,
         no_port_left: _,
         bound_port: _,
+        own_range: _,
         conflict: owners,
     } = &**event;
 

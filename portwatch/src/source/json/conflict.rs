@@ -210,6 +210,7 @@ fn exhausted(part: Part<'_>, people: &mut Option<Numbered<'_>>) -> Result<Exhaus
     let top = part.at("top").list()?.into_iter().flatten();
     Ok(Exhausted {
         range,
+        range_of_socket: part.at("range_of_socket").flag()?.unwrap_or_default(),
         reserved: part.at("reserved").number()?,
         scope: part.at("scope").word()?,
         used: part.at("used").number()?,

@@ -154,6 +154,7 @@ fn sighting(line: Part<'_>, time: Time) -> Result<Sighting, Wrong> {
         may_bind_low: None,
         no_port_left: false,
         bound_port: None,
+        own_range: None,
         freed: match name {
             Op::Release => event.at("reason").word()?,
             _ => None,
