@@ -89,6 +89,8 @@ pub struct Cause<'a> {
 pub struct Alarm<'a> {
     /// What it is.
     pub hazard: Hazard,
+    /// The port that was asked for before and refused, of [`Hazard::ListenAfterFailedBind`].
+    pub asked: Option<u16>,
     /// What is dangerous.
     pub message: &'a str,
     /// What to do.
@@ -123,7 +125,7 @@ impl Scope {
 
     /// Whether one of these ports is meant.
     #[must_use]
-    pub fn has_port(&self, ports: [Option<u16>; 2]) -> bool {
+    pub fn has_port<const N: usize>(&self, ports: [Option<u16>; N]) -> bool {
         let is_meant = |port: u16| self.ports.iter().any(|range| range.contains(&port));
         self.ports.is_empty() || ports.into_iter().flatten().any(is_meant)
     }
@@ -256,12 +258,14 @@ impl Summary {
         let alarm = warning.as_deref().map(|warning| {
             let Warning {
                 kind,
+                refused,
                 message,
                 hint,
-                ..
+                processes: _,
             } = warning;
             Alarm {
                 hazard: *kind,
+                asked: refused.and_then(|refused| refused.local.port),
                 message,
                 hint: hint.as_deref(),
             }
@@ -306,7 +310,9 @@ impl Summary {
         let is_counted = self.scope.has(time.utc);
         self.gaps.alive(*time, is_counted);
         let peer_port = peer.1.filter(|_| *op == Op::Connect);
-        if !is_counted || !self.scope.has_port([*port, peer_port]) {
+        let asked = alarm.as_ref().and_then(|alarm| alarm.asked);
+        let has_port = self.scope.has_port([*port, peer_port]);
+        if !is_counted || !has_port && !self.scope.has_port([asked]) {
             return;
         }
         self.seen.note(*time, outcome.is_failure(), cause.is_some());
@@ -321,6 +327,9 @@ impl Summary {
             tally.note(*time);
             alarm.message.clone_into(message);
             *hint = alarm.hint.map(str::to_owned);
+        }
+        if !has_port {
+            return;
         }
         match (outcome, cause) {
             (Outcome::Failure(_), Some(_)) => self.conflicts.failed(fact, &mut self.unnamed),

@@ -359,6 +359,28 @@ fn a_connect_is_found_by_the_port_of_its_peer() {
     assert_eq!((report.seen.events, report.failures[0].count), (40, 40));
 }
 
+/// It listens on a port of the kernel's choice: whoever asks for the one it was refused means it too.
+#[test]
+fn a_listener_is_found_by_the_port_that_it_was_refused() {
+    let listener = at(10, 7, exposed("0.0.0.0:41237"));
+    for (port, warnings, automatic) in [(587, 1, 0), (41_237, 1, 1), (588, 0, 0)] {
+        let scope = Scope {
+            ports: vec![port..=port],
+            ..Scope::default()
+        };
+        let items = [start(0), listener.clone(), end(20)];
+        let report = report(&items, scope.clone(), 10);
+        assert_eq!(report.warnings.len(), warnings, "{port}");
+        assert_eq!(
+            report.automatic.as_ref().unwrap().len(),
+            automatic,
+            "{port}"
+        );
+        let (_folder, path) = recorded(&items);
+        assert_eq!(of_file(&path, scope, 10), report, "{port}");
+    }
+}
+
 /// Of what was not kept nothing is said, and what was kept is.
 #[test]
 fn what_was_not_kept_is_not_counted() {

@@ -121,10 +121,11 @@ fn piece_of(
     let mut warnings = beside(
         transaction,
         "SELECT seq, detail ->> '$.warning.kind' AS kind, detail ->> '$.warning.message' AS message,
-                detail ->> '$.warning.hint' AS hint
+                detail ->> '$.warning.hint' AS hint,
+                detail ->> '$.warning.refused.network.local.port' AS asked
            FROM warning WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
         (after, last),
-        |row| word::<Hazard>(row, "kind"),
+        |row| Ok((word::<Hazard>(row, "kind")?, row.get("asked")?)),
     )?;
     let mut notes = transaction
         .prepare_cached("SELECT * FROM note WHERE seq > ?1 AND seq <= ?2 ORDER BY seq")?
@@ -205,7 +206,8 @@ fn piece_of(
                 hint: conflict.hint.as_deref(),
             }),
             alarm: warning.as_ref().map(|warning| Alarm {
-                hazard: warning.what,
+                hazard: warning.what.0,
+                asked: warning.what.1,
                 message: &warning.message,
                 hint: warning.hint.as_deref(),
             }),
