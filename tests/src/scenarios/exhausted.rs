@@ -12,7 +12,7 @@ use crate::{
     script::{Script, skip},
     sys::{
         netns,
-        sock::{IP_LOCAL_PORT_RANGE, Kind},
+        sock::{IP_LOCAL_PORT_RANGE, Kind, Sock},
         task,
     },
 };
@@ -26,6 +26,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
     exhausted_udp_bind,
     exhausted_udp_connect_and_send: [37],
     exhausted_port_range_of_socket,
+    exhausted_half_open_range_of_socket,
     exhausted_shared_source_port,
 ];
 
@@ -219,23 +220,17 @@ fn exhausted_udp_connect_and_send(s: &mut Script) -> Result<()> {
     Ok(())
 }
 
-/// The range of one socket (Linux 6.3, backported to 6.1).
+/// A socket with a range of its own (Linux 6.3, backported to 6.1).
+fn narrow(s: &Script, low: i32, high: i32) -> Result<Sock> {
+    let sock = s.socket(Kind::Tcp4)?;
+    match sock.set_option(libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, low | high << 16) {
+        Ok(()) => Ok(sock),
+        Err(Errno::ENOPROTOOPT) => skip("no IP_LOCAL_PORT_RANGE on this kernel"),
+        Err(errno) => anyhow::bail!("IP_LOCAL_PORT_RANGE: {errno}"),
+    }
+}
+
 fn exhausted_port_range_of_socket(s: &mut Script) -> Result<()> {
-    let narrow = |s: &Script| -> Result<_> {
-        let sock = s.socket(Kind::Tcp4)?;
-        match sock.set_option(libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, 41000 | 41000 << 16) {
-            Ok(()) => Ok(sock),
-            Err(Errno::ENOPROTOOPT) => skip("no IP_LOCAL_PORT_RANGE on this kernel"),
-            Err(errno) => anyhow::bail!("IP_LOCAL_PORT_RANGE: {errno}"),
-        }
-    };
-    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
-    let address = server.local().context("no address")?;
-    let bound = narrow(s)?;
-    s.bind(&bound, (LO4, 0))
-        .ok()?
-        .is("network.local.port", 41000);
-    let late = narrow(s)?;
     let of_socket = |line: &mut Expect| {
         line.is("conflict.exhausted.range.0", 41000)
             .is("conflict.exhausted.range.1", 41000)
@@ -243,32 +238,42 @@ fn exhausted_port_range_of_socket(s: &mut Script) -> Result<()> {
             .says(&["the socket's own range is 41000-41000"])
             .advises(&["IP_LOCAL_PORT_RANGE"]);
     };
+    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
+    let address = server.local().context("no address")?;
+    let bound = narrow(s, 41000, 41000)?;
+    s.bind(&bound, (LO4, 0))
+        .ok()?
+        .is("network.local.port", 41000);
+    let late = narrow(s, 41000, 41000)?;
     of_socket(
         s.bind(&late, (LO4, 0))
             .fails(Errno::EADDRINUSE)?
             .judged_alone("exhausted"),
     );
-    let connecting = narrow(s)?;
+    let connecting = narrow(s, 41000, 41000)?;
     of_socket(
         s.connect(&connecting, address)
             .fails(Errno::EADDRNOTAVAIL)?,
     );
-    // Another socket has the namespace's, as far as it goes.
-    let partly = narrow(s)?;
-    let open = 60_990;
-    partly
-        .set_option(libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, open)
-        .context("IP_LOCAL_PORT_RANGE")?;
-    netns::sysctl("ipv4/ip_local_port_range", "60990 60990")?;
-    s.relearn()?;
-    let first = s.bound(Kind::Tcp4, (LO4, 0))?;
-    s.bind(&partly, (LO4, 0))
+    Ok(())
+}
+
+/// An end that the socket leaves open is the namespace's.
+fn exhausted_half_open_range_of_socket(s: &mut Script) -> Result<()> {
+    two_ports(s)?;
+    let _first = narrow(s, 40001, 0).and_then(|sock| {
+        s.bind(&sock, (LO4, 0))
+            .ok()?
+            .is("network.local.port", 40001);
+        Ok(sock)
+    })?;
+    let late = narrow(s, 40001, 0)?;
+    s.bind(&late, (LO4, 0))
         .fails(Errno::EADDRINUSE)?
         .judged_alone("exhausted")
-        .is("conflict.exhausted.range.0", 60_990)
-        .is("conflict.exhausted.range.1", 60_990)
+        .is("conflict.exhausted.range.0", 40001)
+        .is("conflict.exhausted.range.1", 40001)
         .is("conflict.exhausted.range_of_socket", true);
-    drop(first);
     Ok(())
 }
 
