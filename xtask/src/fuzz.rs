@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: the decoder against bytes that no kernel program would send.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -30,13 +30,12 @@ pub(crate) struct Fuzz {
 /// with the bytes.
 pub(crate) fn run(options: Fuzz) -> Result<()> {
     let Fuzz { seconds } = options;
-    // The crate libfuzzer-sys compiles LLVM's libFuzzer.
-    if !["c++", "g++", "clang++"].into_iter().any(on_path) {
-        println!("skip: fuzz: no C++ compiler, which libFuzzer is built with (install g++)");
+    if let Some(reason) = hindrance() {
+        println!("skip: fuzz: {reason}");
         return Ok(());
     }
     toolchain::ensure_cargo_fuzz()?;
-    let target = workspace::root().join("target/fuzz");
+    let target = target();
     let corpus = target.join("corpus/decode");
     fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
     say(format_args!(
@@ -46,8 +45,24 @@ pub(crate) fn run(options: Fuzz) -> Result<()> {
     execute(&mut command(&target, &corpus, seconds)).context("the decoder broke, see above")
 }
 
+/// The package of the fuzz target.
+pub(crate) fn folder() -> PathBuf {
+    workspace::root().join("tests/fuzz")
+}
+
+/// Where it is built.
+pub(crate) fn target() -> PathBuf {
+    workspace::root().join("target/fuzz")
+}
+
+/// Why it cannot be built here: the crate libfuzzer-sys compiles LLVM's libFuzzer.
+pub(crate) fn hindrance() -> Option<&'static str> {
+    let has_compiler = ["c++", "g++", "clang++"].into_iter().any(on_path);
+    (!has_compiler).then_some("no C++ compiler, which libFuzzer is built with (install g++)")
+}
+
 fn command(target: &Path, corpus: &Path, seconds: u64) -> Command {
-    let fuzz = workspace::root().join("tests/fuzz");
+    let fuzz = folder();
     let mut command = cargo("fuzz");
     command
         .args(["run", "decode"])

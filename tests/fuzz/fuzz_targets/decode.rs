@@ -4,12 +4,21 @@
 //! kernel programs along, with the fuzzer's flags.
 
 #![no_main]
-#![allow(dead_code, reason = "what only the rest of portwatch uses")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unfulfilled_lint_expectations,
+    reason = "what only the rest of portwatch uses, and how the library is linted"
+)]
 
-#[path = "../../../portwatch/src/decode.rs"]
-mod decode;
-#[path = "../../../portwatch/src/event.rs"]
-mod event;
+/// In a folder's module, so that theirs are found beside them.
+#[path = "../../../portwatch/src"]
+mod sources {
+    pub mod decode;
+    pub mod event;
+}
+
+use sources::{decode, event};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(decode::Record::Owners { conflict, .. }) = decode::record(bytes) {

@@ -27,8 +27,8 @@ use crate::{cargo, toolchain, workspace};
 
 /// Run the tests: all tiers, or the parts that are chosen
 ///
-/// Without options everything runs, in this order: format, clippy (host code, eBPF code), unit
-/// (with documentation and command line tests), the eBPF object, the scenarios on this machine's
+/// Without options everything runs, in this order: format, clippy (host code, eBPF code), the fuzz
+/// target (that it compiles), unit (with documentation and command line tests), the eBPF object, the scenarios on this machine's
 /// kernel as root, and the scenarios in virtual machines with Debian's kernels 5.10, 6.1, 6.12 and
 /// the newest (7.x), for every backend that the kernel offers; what depends on time runs there once more
 /// by itself. On each kernel 5,000 random cases (with --long 100,000) also
@@ -157,6 +157,7 @@ pub(crate) fn run(options: Test) -> Result<ExitCode> {
         tiers.push(Tier::time("format", || Ok(sources::format())));
         tiers.push(Tier::time("clippy", || Ok(sources::clippy())));
         tiers.push(Tier::time("clippy-ebpf", || Ok(sources::clippy_ebpf())));
+        tiers.push(Tier::time("fuzz", || Ok(sources::fuzz())));
         tiers.push(Tier::time("unit", || {
             sources::unit(selection.filter.as_deref(), long)
         }));

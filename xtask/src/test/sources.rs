@@ -10,7 +10,7 @@ use super::libtest;
 use super::tier::Counts;
 use crate::cargo::{cargo, cargo_here};
 use crate::exec::{run, shown};
-use crate::workspace;
+use crate::{fuzz, workspace};
 
 /// Whether rustfmt would change anything.
 pub(crate) fn format() -> Counts {
@@ -54,6 +54,21 @@ pub(crate) fn clippy_ebpf() -> Counts {
         format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
     );
     Counts::of_one("cargo clippy", run(&mut command))
+}
+
+/// Whether the fuzz target still compiles: no other package brings it along.
+pub(crate) fn fuzz() -> Counts {
+    const NAME: &str = "fuzz_target";
+    if let Some(reason) = fuzz::hindrance() {
+        return Counts::one_skipped(NAME, reason);
+    }
+    let mut command = cargo("check");
+    command
+        .args(["--locked", "--manifest-path"])
+        .arg(fuzz::folder().join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(fuzz::target());
+    Counts::of_one(NAME, run(command.current_dir(workspace::root())))
 }
 
 /// Unit, documentation and command line tests of all packages.
