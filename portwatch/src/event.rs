@@ -456,10 +456,12 @@ pub struct Event {
 }
 
 impl Event {
-    /// Whether the process is known: not of each release.
+    /// Whether the process is known: not of each release, nor of what the kernel has put off and does in a
+    /// thread that only happens to run (further connections of MPTCP).
     #[must_use]
     pub fn has_process(&self) -> bool {
-        self.op != Op::Release || self.task.pid != 0
+        let may_be_nobodys = self.op == Op::Release || self.via == Some(Via::Kernel);
+        !may_be_nobodys || self.task.pid != 0
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn by_caller<B: Backend>(sk: Ptr) {
 /// The same at a time, of a caller that is known already.
 #[inline(always)]
 pub(crate) fn by<B: Backend>(sk: Ptr, caller: &Caller<B::Generation>, now: u64) {
-    if !filter::notes() {
+    if !filter::notes() || caller.is_nobody() {
         return;
     }
     let inode = sock::inode::<B::Memory, Far<B>>(sk);

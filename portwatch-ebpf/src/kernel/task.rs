@@ -30,6 +30,8 @@ const CAP_NET_BIND_SERVICE: u32 = 10;
 const PF_IO_WORKER: u32 = 0x0000_0010;
 /// include/linux/sched.h
 const PF_KTHREAD: u32 = 0x0020_0000;
+/// include/linux/sched.h
+const PF_WQ_WORKER: u32 = 0x0000_0020;
 /// arch/x86/include/asm/thread_info.h
 const TS_COMPAT: u32 = 2;
 /// Kernel stacks without KASAN (arch/x86/include/asm/page_64_types.h). Only used where
@@ -115,6 +117,13 @@ impl<G: Generation> Current<G> {
     #[inline(always)]
     pub(crate) fn is_kernel_thread(self) -> bool {
         self.flags() & PF_KTHREAD != 0
+    }
+
+    /// Whether this is a thread of the kernel that does what others have put off (Documentation/core-api/
+    /// workqueue.rst): it only happens to run.
+    #[inline(always)]
+    fn is_anybodys(self) -> bool {
+        self.flags() & (PF_KTHREAD | PF_WQ_WORKER) == PF_KTHREAD | PF_WQ_WORKER
     }
 
     /// Whether this is a worker or submission thread of io_uring.
@@ -347,9 +356,18 @@ impl<G: Generation> Caller<G> {
         row.cgroup = unsafe { bpf_get_current_cgroup_id() };
     }
 
-    /// Fills in the task, which is zeroed, and the bits of `present`.
+    /// Whether it is nobody that can be named.
+    #[inline(always)]
+    pub(crate) fn is_nobody(&self) -> bool {
+        self.task.is_anybodys()
+    }
+
+    /// Fills in the task, which is zeroed, and the bits of `present`. Nobody is left at that.
     #[inline(always)]
     pub(crate) fn describe(&self, record: &mut TaskRecord, present: &mut u32) {
+        if self.is_nobody() {
+            return;
+        }
         let Self {
             task,
             ids: Ids { tgid, tid },

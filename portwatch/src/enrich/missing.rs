@@ -50,6 +50,7 @@ pub fn missing(facts: &Facts<'_>) -> Vec<&'static str> {
     let connect = event.op == Op::Connect;
     let has_peer = connect || event.op == Op::Accept && success;
     let kernel = event.via == Some(Via::Kernel);
+    let known = event.has_process();
     let ipv6 = event.family == Family::Ipv6;
     let mptcp_capable = event.transport == Transport::Tcp;
     let options = &event.socket.options;
@@ -129,18 +130,19 @@ pub fn missing(facts: &Facts<'_>) -> Vec<&'static str> {
     rule("network.local.port", port, event.local.port.is_some());
     rule("network.peer.address", has_peer, peer.address.is_some());
     rule("network.peer.port", has_peer, peer.port.is_some());
-    rule("process.comm", true, event.task.comm.is_some());
+    rule("process", true, known);
+    rule("process.comm", known, event.task.comm.is_some());
     rule(
         "process.command_args",
         args && !kernel,
         process.args.is_some(),
     );
-    rule("process.creation.time", true, process.creation.is_some());
+    rule("process.creation.time", known, process.creation.is_some());
     rule("process.executable.name", !kernel, executable);
     rule("process.executable.path", !kernel, executable);
-    rule("process.linux.cgroup", true, process.cgroup.is_some());
-    rule("process.parent_pid", true, event.task.parent_pid.is_some());
-    rule("process.vpid", true, event.task.vpid.is_some());
+    rule("process.linux.cgroup", known, process.cgroup.is_some());
+    rule("process.parent_pid", known, event.task.parent_pid.is_some());
+    rule("process.vpid", known, event.task.vpid.is_some());
     rule(
         "socket.backlog",
         event.op == Op::Listen,

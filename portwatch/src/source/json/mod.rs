@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::event::{
     Container, End, Endpoint, Errno, Event, Explanation, Item, Lost, Occupant, Op, Outcome,
-    PortFacts, Process, Sighting, Socket, SocketOptions, Start, Task, Time, UnknownReason, Warning,
+    PortFacts, Process, Sighting, Socket, SocketOptions, Start, Task, Time, UnknownReason, Via,
+    Warning,
 };
 use crate::sink::json::SCHEMA;
 use part::Part;
@@ -127,7 +128,9 @@ fn sighting(line: Part<'_>, time: Time) -> Result<Sighting, Wrong> {
     let warning = has_warning
         .then(|| conflict::warning(line.at("warning"), None))
         .transpose()?;
-    let is_of_nobody = name == Op::Release && !line.at("process").is_there();
+    let via = event.at("via").word()?;
+    let may_be_nobodys = name == Op::Release || via == Some(Via::Kernel);
+    let is_of_nobody = may_be_nobodys && !line.at("process").is_there();
     let (task, process) = if is_of_nobody {
         Default::default()
     } else {
@@ -141,7 +144,7 @@ fn sighting(line: Part<'_>, time: Time) -> Result<Sighting, Wrong> {
         duration: event.at("duration").number()?,
         op: name,
         outcome: outcome(line)?,
-        via: event.at("via").word()?,
+        via,
         transport: transport.must(transport.word())?,
         family: family.must(family.word())?,
         local: endpoint(network.at("local"))?,
