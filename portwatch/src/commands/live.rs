@@ -7,7 +7,7 @@ mod stream;
 
 use std::{ffi::OsString, io, path::Path, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use nix::sys::signal::Signal as Signo;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -19,8 +19,11 @@ use crate::{
     cli::TraceOptions,
     enrich::{self, Enricher, clock::StepWatch},
     errno, facts,
-    failure::Failure,
-    host::cgroup,
+    failure::{self, Failure},
+    host::{
+        cgroup,
+        namespaces::{Blindness, ContainerHints, Kind as Namespace, OWN_PIDS, is_initial},
+    },
     load::{self, FilterValues},
     sink::Sink,
     source::{
@@ -93,6 +96,7 @@ async fn live<F: FnOnce() -> io::Result<Box<dyn Sink>>>(
     for note in &options.notes {
         say.note(note);
     }
+    say.blindness();
     let values = FilterValues {
         cgroups: cgroup::ids(&options.selection.cgroups)?,
     };
@@ -224,6 +228,13 @@ impl Notes {
         }
     }
 
+    /// What cannot be seen from inside a container.
+    fn blindness(&self) {
+        for Blindness { what, next } in ContainerHints::read().blindness() {
+            self.note(&format!("{what} ({next})"));
+        }
+    }
+
     pub(super) fn detail(&self, text: impl FnOnce() -> String) {
         if self.verbosity > 0 {
             say(format_args!("portwatch: {}", text()));
@@ -251,6 +262,14 @@ pub(super) fn start_command(
     let Some(command) = command else {
         return Ok(None);
     };
+    // The kernel's programs would follow whoever has that number on the machine.
+    if is_initial(Namespace::Pid) == Some(false) {
+        let error = anyhow!(
+            "cannot follow a command from inside a pid namespace: its pid here is not the machine's, by \
+             which the kernel's programs know it"
+        );
+        return Err(Failure::new(failure::Kind::Impossible, error).hint(OWN_PIDS.next));
+    }
     let run_as = RunAs::caller().context("cannot tell whose command it is")?;
     if let Some(note) = &run_as.note {
         say.note(note);

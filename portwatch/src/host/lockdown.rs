@@ -19,6 +19,14 @@ pub enum Lockdown {
     Confidentiality,
 }
 
+/// What `confidentiality` takes away.
+pub const NO_READING: &str =
+    "the kernel is locked down (confidentiality): no program may read its memory";
+
+/// What to do about it.
+pub const UNLOCK: &str = "boot with lockdown=integrity or lockdown=none; some systems lock down because \
+                          Secure Boot is on";
+
 impl Lockdown {
     /// The kernel's word for it.
     #[must_use]

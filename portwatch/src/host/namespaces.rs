@@ -85,6 +85,46 @@ impl ContainerHints {
     }
 }
 
+/// What cannot be seen from inside a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blindness {
+    /// What, and why.
+    pub what: &'static str,
+    /// What to do about it.
+    pub next: &'static str,
+}
+
+/// Of a pid namespace that is not the first.
+pub const OWN_PIDS: Blindness = Blindness {
+    what: "this is a pid namespace of its own: events show the machine's pids, and /proc here does not \
+           know them",
+    next: "run portwatch on the host, or the container with --pid=host",
+};
+
+/// Of a cgroup namespace that is not the first.
+pub const OWN_CGROUPS: Blindness = Blindness {
+    what: "this is a cgroup namespace of its own: units and containers of other processes may stay \
+           unknown",
+    next: "run portwatch on the host, or the container with --cgroupns=host",
+};
+
+impl ContainerHints {
+    /// What cannot be seen from here.
+    pub fn blindness(&self) -> impl Iterator<Item = Blindness> {
+        let Self {
+            runtime: _, // a name hides nothing
+            initial_pid_namespace,
+            initial_cgroup_namespace,
+        } = self;
+        [
+            (*initial_pid_namespace, OWN_PIDS),
+            (*initial_cgroup_namespace, OWN_CGROUPS),
+        ]
+        .into_iter()
+        .filter_map(|(is_initial, blindness)| (is_initial == Some(false)).then_some(blindness))
+    }
+}
+
 /// `container=` is the interface that runtimes have agreed on (systemd's Container Interface); the
 /// marker files are what those leave behind that do not keep to it.
 fn runtime(environment: Option<&str>, marker: Option<&str>) -> Option<String> {
@@ -106,6 +146,22 @@ mod tests {
         assert_eq!(runtime(Some(""), Some("docker")), Some("docker".to_owned()));
         assert_eq!(runtime(None, Some("podman")), Some("podman".to_owned()));
         assert_eq!(runtime(None, None), None);
+    }
+
+    #[test]
+    fn what_is_not_known_hides_nothing() {
+        let hints = |pid, cgroup| ContainerHints {
+            runtime: Some("docker".to_owned()),
+            initial_pid_namespace: pid,
+            initial_cgroup_namespace: cgroup,
+        };
+        let seen = |hints: ContainerHints| hints.blindness().collect::<Vec<_>>();
+        assert_eq!(seen(hints(None, Some(true))), []);
+        assert_eq!(seen(hints(Some(false), None)), [OWN_PIDS]);
+        assert_eq!(
+            seen(hints(Some(false), Some(false))),
+            [OWN_PIDS, OWN_CGROUPS]
+        );
     }
 
     #[test]

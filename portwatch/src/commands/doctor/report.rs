@@ -12,8 +12,8 @@ use crate::{
         fields::Fields,
         kernel::{Release, UnprivilegedBpf},
         limits::Limit,
-        lockdown::Lockdown,
-        namespaces::ContainerHints,
+        lockdown::{self, Lockdown},
+        namespaces::{Blindness, ContainerHints},
         privilege::{
             self, Capability, Privileges,
             features::{self, When},
@@ -357,12 +357,7 @@ fn problems(
         Ok(_) => {}
     }
     if findings.lockdown == Some(Lockdown::Confidentiality) {
-        problems.add(
-            severity,
-            "the kernel is locked down (confidentiality): no program may read its memory",
-            "boot with lockdown=integrity or lockdown=none; some systems lock down because Secure \
-             Boot is on",
-        );
+        problems.add(severity, lockdown::NO_READING, lockdown::UNLOCK);
         cause_known = true;
     }
     memlock(findings, severity, &mut problems);
@@ -429,26 +424,8 @@ fn memlock(findings: &Findings, severity: Severity, problems: &mut Problems) {
 }
 
 fn container(container: &ContainerHints, problems: &mut Problems) {
-    let ContainerHints {
-        runtime: _, // a name is no problem
-        initial_pid_namespace,
-        initial_cgroup_namespace,
-    } = container;
-    if *initial_pid_namespace == Some(false) {
-        problems.add(
-            Severity::Limits,
-            "this is a pid namespace of its own: events show the machine's pids, and /proc here \
-             does not know them",
-            "run portwatch on the host, or the container with --pid=host",
-        );
-    }
-    if *initial_cgroup_namespace == Some(false) {
-        problems.add(
-            Severity::Limits,
-            "this is a cgroup namespace of its own: units and containers of other processes may \
-             stay unknown",
-            "run portwatch on the host, or the container with --cgroupns=host",
-        );
+    for Blindness { what, next } in container.blindness() {
+        problems.add(Severity::Limits, what, next);
     }
 }
 
