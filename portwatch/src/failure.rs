@@ -9,6 +9,7 @@ use crate::{
         btf::BtfError,
         cgroup::CgroupError,
         kernel::{Release, perf_event_paranoid},
+        lockdown::{self, Lockdown},
         privilege::{Capability, Obstacle, Privileges},
     },
     load::LoadError,
@@ -127,6 +128,10 @@ impl Failure {
             failure.details = Some(log.clone());
         }
         match errno {
+            // The verifier does not know a helper that is locked away: the kernel's errno is any.
+            _ if kernel.is_locked_down => {
+                return failure.hint(format!("{}: {}", lockdown::NO_READING, lockdown::UNLOCK));
+            }
             Some(libc::EPERM) if !obstacles.is_empty() => {
                 let obstacles = obstacles.iter().map(ToString::to_string);
                 failure.hints.extend(obstacles);
@@ -273,6 +278,8 @@ struct Strictness {
     counts_as_memlock: bool,
     /// It lets only CAP_SYS_ADMIN, which this process does not have, open perf events.
     wants_admin_for_kprobes: bool,
+    /// Nobody may read its memory.
+    is_locked_down: bool,
 }
 
 impl Strictness {
@@ -282,6 +289,7 @@ impl Strictness {
             Privileges::read().is_none_or(|own| own.effective.contains(Capability::SysAdmin));
         Self {
             counts_as_memlock: counts == Some(true),
+            is_locked_down: Lockdown::read() == Some(Lockdown::Confidentiality),
             // A level of Debian's and Ubuntu's own ("security,perf: Allow further restriction of
             // perf_event_open"): measured on Debian's 6.1, 6.12 and 7.3.
             wants_admin_for_kprobes: !admin && perf_event_paranoid().is_some_and(|level| level > 2),
@@ -291,7 +299,14 @@ impl Strictness {
 
 /// What stands in this process' way.
 fn obstacles() -> Vec<Obstacle> {
-    Privileges::read().map_or_else(Vec::new, |own| own.obstacles())
+    let mut obstacles = Privileges::read().map_or_else(Vec::new, |own| own.obstacles());
+    if Lockdown::read() == Some(Lockdown::Confidentiality) {
+        obstacles.push(Obstacle {
+            what: lockdown::NO_READING.to_owned(),
+            next: lockdown::UNLOCK,
+        });
+    }
+    obstacles
 }
 
 #[cfg(test)]
@@ -411,6 +426,20 @@ mod tests {
                 "{text}"
             );
             assert!(text.contains(hint), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_locked_kernel_is_told_so_whatever_its_errno() {
+        let kernel = Strictness {
+            is_locked_down: true,
+            ..Strictness::default()
+        };
+        for errno in [libc::EPERM, libc::EINVAL, libc::ENOMEM] {
+            let failure = Failure::refused(load_error(errno, ""), false, &[no_sudo()], kernel);
+            let text = shown(&failure);
+            assert!(text.contains("hint: the kernel is locked down"), "{text}");
+            assert!(!text.contains("sudo"), "{text}");
         }
     }
 
