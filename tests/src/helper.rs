@@ -69,6 +69,12 @@ pub(crate) enum Helper {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Runs a program as the first process of a pid namespace, with a /proc that shows no other.
+    InPidNamespace {
+        program: OsString,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Runs a program as nobody, with no capabilities but these.
     AsNobody {
         #[arg(long = "with", value_name = "CAP")]
@@ -132,6 +138,7 @@ pub(crate) fn run(helper: Helper) -> Result<ExitCode> {
             crate::sys::mount::hide_processes()?;
             return Err(Command::new(program).args(args).exec().into());
         }
+        Helper::InPidNamespace { program, args } => return task::contain(&program, &args),
         Helper::AsNobody {
             capabilities,
             by_file,

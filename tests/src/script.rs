@@ -360,20 +360,16 @@ impl Script {
         address: impl Into<Address>,
         errno: Errno,
     ) -> Result<Pending> {
-        let peer = address.into();
-        let asked = sock.local();
-        let before = clock::boot_ns();
-        let result = sock.connect(&peer);
-        ensure!(
-            result == Err(errno),
-            "connect() gave {result:?} instead of {errno:?}"
-        );
-        Ok(Pending {
-            before,
-            asked,
-            given: sock.local(),
-            peer,
-        })
+        connect_starts(sock, address.into(), Err(errno))
+    }
+
+    /// The same of one that succeeds before anything is sent (TCP_FASTOPEN_CONNECT).
+    pub(crate) fn connect_deferred(
+        &self,
+        sock: &Sock,
+        address: impl Into<Address>,
+    ) -> Result<Pending> {
+        connect_starts(sock, address.into(), Ok(()))
     }
 
     /// The line of a connection attempt whose outcome is known now.
@@ -669,6 +665,7 @@ impl Script {
         let Me {
             pid,
             tid,
+            vpid,
             parent,
             uid,
             comm,
@@ -680,7 +677,7 @@ impl Script {
         line.is("process.pid", *pid)
             .is("thread.id", *tid)
             .is("process.parent_pid", *parent)
-            .is("process.vpid", *pid)
+            .is("process.vpid", *vpid)
             .is("process.user.id", *uid)
             .is("process.comm", comm.as_str())
             .is("process.executable.path", executable.as_str())
@@ -754,6 +751,23 @@ impl Script {
 /// A cookie as `ss -e` prints it.
 pub(crate) fn hex(cookie: u64) -> String {
     format!("{cookie:x}")
+}
+
+/// connect() whose outcome is not yet known when it returns.
+fn connect_starts(sock: &Sock, peer: Address, expected: Result<(), Errno>) -> Result<Pending> {
+    let asked = sock.local();
+    let before = clock::boot_ns();
+    let result = sock.connect(&peer);
+    ensure!(
+        result == expected,
+        "connect() gave {result:?} instead of {expected:?}"
+    );
+    Ok(Pending {
+        before,
+        asked,
+        given: sock.local(),
+        peer,
+    })
 }
 
 /// A range on the clock, or of a duration on it.

@@ -17,8 +17,11 @@ mod lifecycle;
 mod list;
 mod listen;
 mod looked_up;
+mod namespaces;
 mod older;
+mod options;
 mod parity;
+mod passed;
 mod policy;
 mod privilege;
 mod process;
@@ -27,6 +30,7 @@ mod random;
 mod record;
 mod refusals;
 mod release;
+mod subflows;
 mod udp;
 mod ways;
 mod who;
@@ -114,6 +118,8 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         filters::ALL,
         accept::ALL,
         release::ALL,
+        passed::ALL,
+        namespaces::SESSIONS,
         older::ALL,
         faults::SESSIONS,
         who::ALL,
@@ -138,6 +144,7 @@ pub(crate) fn workload(name: &str) -> Option<Scenario> {
         .chain(random::PARTS.iter().copied())
         .chain(accept::PARTS.iter().copied())
         .chain(release::PARTS.iter().copied())
+        .chain(passed::PARTS.iter().copied())
         .find(|scenario| scenario.name == name)
 }
 
@@ -151,7 +158,10 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         exhausted::ALL,
         connect::ALL,
         udp::ALL,
-        ways::ALL,
+        subflows::ALL,
+        passed::SCENARIOS,
+        options::ALL,
+        namespaces::ALL,
         policy::ALL,
         process::ALL,
         faults::ALL,
@@ -159,6 +169,7 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
     .into_iter()
     .flatten()
     .copied()
+    .chain(ways::all())
     .chain(puzzles::all())
 }
 
@@ -166,6 +177,8 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
 pub(crate) fn role(name: &str) -> Option<Role> {
     puzzles::all_roles()
         .chain(faults::ROLES.iter().copied())
+        .chain(passed::ROLES.iter().copied())
+        .chain(namespaces::ROLES.iter().copied())
         .find(|role| role.name == name)
 }
 
@@ -182,6 +195,7 @@ mod tests {
             random::PARTS,
             accept::PARTS,
             release::PARTS,
+            passed::PARTS,
         ];
         let parts = parts.into_iter().flatten().copied();
         let mut names: Vec<_> = all().chain(parts).map(|one| one.name).collect();

@@ -1,9 +1,11 @@
 //! Other ways to the same calls: io_uring, 32-bit calls, MPTCP, fast open, threads, the kernel.
 
+mod fastopen;
+mod io_uring;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, ensure};
-use io_uring::opcode;
 use nix::errno::Errno;
 
 use super::{Scenario, scenarios};
@@ -15,23 +17,23 @@ use crate::{
         addr::Address,
         netlink, netns,
         sock::{Kind, Sock},
-        uring::Ring,
     },
 };
 
-pub(super) const ALL: &[Scenario] = scenarios![
+/// All of them.
+pub(super) fn all() -> impl Iterator<Item = Scenario> {
+    [ALL, fastopen::ALL, io_uring::ALL]
+        .into_iter()
+        .flatten()
+        .copied()
+}
+
+const ALL: &[Scenario] = scenarios![
     way_thread,
     way_mptcp4,
     way_mptcp6,
     way_mptcp_conflict,
     way_mptcp_connect,
-    way_fastopen,
-    way_fastopen_refused,
-    way_fastopen_fails_at_once,
-    way_io_uring_bind_and_listen,
-    way_io_uring_connect,
-    way_io_uring_connect_fails_at_once,
-    way_io_uring_connect_kernel_thread,
     way_int80,
     way_socketcall,
     way_kernel: [31],
@@ -97,193 +99,6 @@ fn way_mptcp_connect(s: &mut Script) -> Result<()> {
     ensure!(result == Err(Errno::ECONNREFUSED), "{result:?}");
     s.connect_ended(&late, &pending, result);
     Ok(())
-}
-
-/// sendto(MSG_FASTOPEN): a connection without connect().
-fn way_fastopen(s: &mut Script) -> Result<()> {
-    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
-    let address = Address::from(server.local().context("no address")?);
-    let client = s.socket(Kind::Tcp4)?;
-    s.connect_by(&client, &address, || {
-        client.send_to(&address, libc::MSG_FASTOPEN)
-    })
-    .ok()?
-    // Whether a send counts as asking for a connection is a matter of taste.
-    .set(
-        "event.via",
-        Want::OneOf(vec!["syscall".into(), "implicit".into()]).maybe(),
-    );
-    Ok(())
-}
-
-fn way_fastopen_refused(s: &mut Script) -> Result<()> {
-    let address = Address::from((LO4, 8080));
-    let client = s.socket(Kind::Tcp4)?;
-    s.connect_by(&client, &address, || {
-        client.send_to(&address, libc::MSG_FASTOPEN)
-    })
-    .fails(Errno::ECONNREFUSED)?
-    .set(
-        "event.via",
-        Want::OneOf(vec!["syscall".into(), "implicit".into()]).maybe(),
-    );
-    Ok(())
-}
-
-/// Turns the last line into that of a failure which only the return of the call knows.
-fn failed_at_once(s: &mut Script, sent: bool) {
-    let Some(why) = degraded::may_miss(s.ctx.backend, Feature::ConnectWithoutCall) else {
-        return;
-    };
-    let mut line = s.lines().pop().unwrap_or_default();
-    if sent {
-        line.is("event.outcome", "unknown")
-            .is("event.reason", "closed")
-            .set("error.type", Want::Absent)
-            .set("error.code", Want::Absent)
-            .forget("conflict.kind")
-            .forget("conflict.message")
-            .set("conflict", Want::Absent);
-    } else {
-        line.optional(why);
-    }
-    s.expect(line);
-}
-
-/// No route: before a SYN is due; no port left: after that.
-fn fails_at_once(
-    s: &mut Script,
-    mut connect: impl FnMut(&Sock, &Address) -> Result<(), Errno>,
-) -> Result<()> {
-    netns::sysctl("ipv4/ip_local_port_range", "40000 40000")?;
-    s.relearn()?;
-    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
-    let _only = s.connected(&server)?;
-    let no_port = Address::from(server.local().context("no address")?);
-    let no_route = Address::from((Ipv4Addr::new(192, 0, 2, 1), 80));
-    for (address, errno, sent) in [
-        (no_route, Errno::ENETUNREACH, false),
-        (no_port, Errno::EADDRNOTAVAIL, true),
-    ] {
-        let client = s.socket(Kind::Tcp4)?;
-        s.connect_by(&client, &address, || connect(&client, &address))
-            .fails(errno)?
-            .set(
-                "event.via",
-                Want::OneOf(vec!["syscall".into(), "implicit".into(), "io_uring".into()]).maybe(),
-            );
-        failed_at_once(s, sent);
-    }
-    Ok(())
-}
-
-fn way_fastopen_fails_at_once(s: &mut Script) -> Result<()> {
-    fails_at_once(s, |client, address| {
-        client.send_to(address, libc::MSG_FASTOPEN)
-    })
-}
-
-fn way_io_uring_connect_fails_at_once(s: &mut Script) -> Result<()> {
-    let mut ring = ring(Ring::new)?;
-    if !ring.supports(opcode::Connect::CODE) {
-        return skip("this kernel's io_uring has no connect");
-    }
-    fails_at_once(s, |client, address| {
-        ring.connect(client.fd(), address)
-            .unwrap_or(Err(Errno::EIO))
-    })
-}
-
-/// A ring, or the reason why there is none.
-fn ring(make: impl FnOnce() -> Result<Ring>) -> Result<Ring> {
-    match make() {
-        Ok(ring) => Ok(ring),
-        Err(error) => skip(format!("no io_uring here ({error:#})")),
-    }
-}
-
-/// Turns the last line into that of a request through io_uring.
-fn through_ring(s: &mut Script) {
-    let why = degraded::may_miss(s.ctx.backend, Feature::IoUring);
-    let mut line = s.lines().pop().unwrap_or_default();
-    s.via(&mut line, "io_uring");
-    if let Some(why) = why {
-        line.optional(why);
-    }
-    s.expect(line);
-}
-
-fn way_io_uring_bind_and_listen(s: &mut Script) -> Result<()> {
-    let mut ring = ring(Ring::new)?;
-    if !ring.supports(opcode::Bind::CODE) || !ring.supports(opcode::Listen::CODE) {
-        return skip("this kernel's io_uring has no bind and listen");
-    }
-    for (kind, ip) in [
-        (Kind::Tcp4, LO4.into()),
-        (Kind::Tcp6, std::net::IpAddr::from(LO6)),
-    ] {
-        let sock = s.socket(kind)?;
-        let address = Address::from((ip, 8080));
-        let result = |ring: &mut Ring| ring.bind(sock.fd(), &address).unwrap_or(Err(Errno::EIO));
-        s.bind_by(&sock, &address, Feature::IoUring, || result(&mut ring))
-            .ok()?;
-        through_ring(s);
-        s.listen_by(&sock, 7, || {
-            ring.listen(sock.fd(), 7).unwrap_or(Err(Errno::EIO))
-        })
-        .ok()?;
-        through_ring(s);
-        let late = s.socket(kind)?;
-        s.bind_by(&late, &address, Feature::IoUring, || {
-            ring.bind(late.fd(), &address).unwrap_or(Err(Errno::EIO))
-        })
-        .fails(Errno::EADDRINUSE)?
-        .holder(0, &sock, "listen")?
-        .judged(("listener", "exact", "no_reuse"));
-        through_ring(s);
-    }
-    s.control()
-}
-
-/// The kernel tries twice (EINPROGRESS, then the result): one line.
-fn connects_through(s: &mut Script, ring: &mut Ring, kernel_thread: bool) -> Result<()> {
-    if !ring.supports(opcode::Connect::CODE) {
-        return skip("this kernel's io_uring has no connect");
-    }
-    let server = s.listener(Kind::Tcp4, (LO4, 8080))?;
-    let open = Address::from(server.local().context("no address")?);
-    let closed = Address::from((LO4, 8081));
-    for (address, expected) in [(&open, Ok(())), (&closed, Err(Errno::ECONNREFUSED))] {
-        let client = s.socket(Kind::Tcp4)?;
-        let call = s.connect_by(&client, address, || {
-            ring.connect(client.fd(), address)
-                .unwrap_or(Err(Errno::EIO))
-        });
-        let line = match expected {
-            Ok(()) => call.ok()?,
-            Err(errno) => call.fails(errno)?,
-        };
-        if kernel_thread {
-            line.set("thread.id", Want::Present)
-                .set("process.comm", Want::Present);
-        }
-        through_ring(s);
-    }
-    Ok(())
-}
-
-fn way_io_uring_connect(s: &mut Script) -> Result<()> {
-    let mut ring = ring(Ring::new)?;
-    connects_through(s, &mut ring, false)
-}
-
-/// A kernel thread runs the request, on behalf of the process all the same.
-fn way_io_uring_connect_kernel_thread(s: &mut Script) -> Result<()> {
-    let mut ring = ring(Ring::with_kernel_thread)?;
-    if s.ctx.kernel < (5, 12) {
-        return skip("before 5.12 the submission thread is no thread of the process");
-    }
-    connects_through(s, &mut ring, true)
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -115,6 +115,7 @@ impl Expect {
         let Me {
             pid,
             tid: _,
+            vpid,
             parent,
             uid,
             comm,
@@ -125,6 +126,7 @@ impl Expect {
         } = me;
         let at = |name: &str| format!("{path}.{name}");
         self.is(&at("pid"), *pid)
+            .is(&at("vpid"), *vpid)
             .is(&at("parent_pid"), *parent)
             .is(&at("user.id"), *uid)
             .is(&at("comm"), comm.as_str())

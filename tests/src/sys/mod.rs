@@ -16,6 +16,7 @@ pub(crate) mod netlink;
 pub(crate) mod netns;
 pub(crate) mod nftables;
 pub(crate) mod proc;
+pub(crate) mod rights;
 pub(crate) mod sock;
 pub(crate) mod task;
 pub(crate) mod telling;

@@ -49,6 +49,13 @@ pub(crate) fn hide_processes() -> Result<()> {
     Ok(())
 }
 
+/// Mounts a /proc of the pid namespace that this process is in, for it and what it starts.
+pub(crate) fn own_processes() -> Result<()> {
+    netns::unshare(libc::CLONE_NEWNS).context("cannot make a mount namespace")?;
+    mount("none", "/", "none", libc::MS_REC | libc::MS_PRIVATE, "")?;
+    mount("proc", "/proc", "proc", 0, "")
+}
+
 /// A file system in memory, unmounted when dropped.
 pub(crate) struct Tmpfs {
     path: std::path::PathBuf,

@@ -1,5 +1,7 @@
 //! rtnetlink, as much as it takes to make a device, give it an address and add a route.
 
+pub(crate) mod mptcp;
+
 use std::{
     net::IpAddr,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -95,8 +97,8 @@ impl Request {
     }
 }
 
-/// Sends requests together and waits for the verdict of each; the first that is none of success.
-pub(super) fn send_all(protocol: i32, requests: Vec<Request>) -> Result<(), Errno> {
+/// A socket of netlink to which these requests were sent.
+fn sent(protocol: i32, requests: Vec<Request>) -> Result<OwnedFd, Errno> {
     // SAFETY: takes and returns integers.
     let fd = check(unsafe {
         libc::socket(
@@ -107,20 +109,45 @@ pub(super) fn send_all(protocol: i32, requests: Vec<Request>) -> Result<(), Errn
     })?;
     // SAFETY: the kernel has just returned this descriptor.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut verdicts = requests.iter().filter(|one| one.is_answered()).count();
     let bytes: Vec<u8> = requests.into_iter().flat_map(Request::finished).collect();
     // SAFETY: the buffer is as long as said.
     let sent = unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
     if sent < 0 {
         return Err(Errno::last());
     }
+    Ok(fd)
+}
+
+/// What comes back from it next.
+fn received<'a>(fd: &OwnedFd, answer: &'a mut [u8; 4096]) -> Result<&'a [u8], Errno> {
+    // SAFETY: the buffer is as long as said.
+    let got = unsafe { libc::recv(fd.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0) };
+    let got = usize::try_from(got).map_err(|_| Errno::last())?;
+    answer.get(..got).ok_or(Errno::EBADMSG)
+}
+
+/// Sends a request and waits for the first message that answers it.
+fn ask(protocol: i32, request: Request) -> Result<Vec<u8>, Errno> {
+    let fd = sent(protocol, vec![request])?;
+    let mut room = [0; 4096];
+    let answer = received(&fd, &mut room)?;
+    // struct nlmsghdr: length, kind; struct nlmsgerr begins with the error.
+    let is_error = answer.get(4..6) == Some(&(libc::NLMSG_ERROR as u16).to_ne_bytes()[..]);
+    let code = answer.get(16..20).and_then(|bytes| bytes.try_into().ok());
+    match code.map(i32::from_ne_bytes) {
+        Some(code) if is_error => Err(Errno::from_raw(-code)),
+        Some(_) => Ok(answer.to_vec()),
+        None => Err(Errno::EBADMSG),
+    }
+}
+
+/// Sends requests together and waits for the verdict of each; the first that is none of success.
+pub(super) fn send_all(protocol: i32, requests: Vec<Request>) -> Result<(), Errno> {
+    let mut verdicts = requests.iter().filter(|one| one.is_answered()).count();
+    let fd = sent(protocol, requests)?;
     while verdicts > 0 {
-        let mut answer = [0_u8; 4096];
-        // SAFETY: the buffer is as long as said.
-        let got =
-            unsafe { libc::recv(fd.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0) };
-        let got = usize::try_from(got).map_err(|_| Errno::last())?;
-        let mut rest = answer.get(..got).unwrap_or_default();
+        let mut room = [0; 4096];
+        let mut rest = received(&fd, &mut room)?;
         while !rest.is_empty() {
             let number = |at: usize| {
                 let bytes = rest.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());

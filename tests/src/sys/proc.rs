@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Me {
     pub(crate) pid: u32,
     pub(crate) tid: u32,
+    /// In its own pid namespace.
+    pub(crate) vpid: u32,
     pub(crate) parent: u32,
     pub(crate) uid: u32,
     pub(crate) comm: String,
@@ -67,6 +69,7 @@ impl Me {
         Ok(Self {
             pid: field(&status, "Tgid")?,
             tid: field(&status, "Pid")?,
+            vpid: innermost(&status)?,
             parent: field(&status, "PPid")?,
             uid: field(&status, "Uid")?,
             comm: String::from_utf8_lossy(comm).into_owned(),
@@ -90,6 +93,15 @@ fn field(status: &str, name: &str) -> Result<u32> {
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
         .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
         .with_context(|| format!("no {name} in /proc/self/status"))
+}
+
+/// The last number of the line with the process's pids in all its namespaces, from that of /proc inwards.
+fn innermost(status: &str) -> Result<u32> {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("NStgid:"))
+        .and_then(|rest| rest.split_whitespace().next_back()?.parse().ok())
+        .context("no NStgid in /proc/self/status")
 }
 
 /// The v2 line of `/proc/PID/cgroup`.

@@ -119,6 +119,16 @@ impl Sock {
         Self::from_raw(fd, kind, Origin::Caller)
     }
 
+    /// One that came from another process, which had its port in that way.
+    pub(crate) fn of_received(fd: OwnedFd, kind: Kind, origin: Origin) -> Self {
+        Self {
+            fd,
+            kind,
+            origin: Cell::new(origin),
+            creator: std::process::id(),
+        }
+    }
+
     /// accept(), the call that is older than accept4().
     pub(crate) fn accept_plainly(&self) -> Result<Self, Errno> {
         let null = std::ptr::null_mut();
@@ -130,12 +140,7 @@ impl Sock {
     fn from_raw(fd: RawFd, kind: Kind, origin: Origin) -> Self {
         // SAFETY: the kernel has just returned this descriptor; nobody else owns it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Self {
-            fd,
-            kind,
-            origin: Cell::new(origin),
-            creator: std::process::id(),
-        }
+        Self::of_received(fd, kind, origin)
     }
 
     /// Descriptor number.
@@ -213,6 +218,23 @@ impl Sock {
             )
         };
         usize::try_from(sent).map_err(|_| Errno::last())
+    }
+
+    /// recv() of whatever is there, up to a page of it; how much that was.
+    pub(crate) fn receive(&self) -> Result<usize, Errno> {
+        let mut bytes = [0_u8; 4096];
+        // SAFETY: the buffer is as long as said.
+        let got = unsafe { libc::recv(self.fd(), bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+        usize::try_from(got).map_err(|_| Errno::last())
+    }
+
+    /// `mptcpi_subflows`, the first byte of what MPTCP_INFO gives: connections beside the first
+    /// (include/uapi/linux/mptcp.h).
+    pub(crate) fn mptcp_subflows(&self) -> Result<u8, Errno> {
+        const SOL_MPTCP: i32 = 284;
+        const MPTCP_INFO: i32 = 1;
+        let [subflows, ..] = self.option(SOL_MPTCP, MPTCP_INFO)?.to_ne_bytes();
+        Ok(subflows)
     }
 
     /// shutdown() of this side's direction.

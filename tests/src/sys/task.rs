@@ -1,6 +1,7 @@
 //! Processes: forks that report back, other users, names, CPUs, chosen pids.
 
 use std::{
+    ffi::{OsStr, OsString},
     fs::File,
     io::{Read as _, Write as _},
     os::{
@@ -8,11 +9,14 @@ use std::{
         unix::process::CommandExt as _,
     },
     path::Path,
-    process::Command,
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    sys::signal::{SigSet, Signal},
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{check, check_long};
@@ -157,6 +161,43 @@ where
     );
     let value = serde_json::from_slice(&bytes).context("nothing came from the fork")?;
     Ok((child.cast_unsigned(), value))
+}
+
+/// Runs a program as the first process of a pid namespace, hands on what ends programs, and ends as it
+/// does.
+pub(crate) fn contain(program: &OsStr, args: &[OsString]) -> Result<ExitCode> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGCHLD);
+    signals.thread_block().context("cannot block signals")?;
+    super::netns::unshare(libc::CLONE_NEWPID).context("cannot make a pid namespace")?;
+    // SAFETY: the caller is single-threaded, so that the child is a whole process.
+    let child = check(unsafe { libc::fork() }).context("fork")?;
+    if child == 0 {
+        let error = match die_with_parent()
+            .and_then(|()| super::mount::own_processes())
+            .and_then(|()| signals.thread_unblock().context("cannot unblock signals"))
+        {
+            Ok(()) => Command::new(program).args(args).exec().into(),
+            Err(error) => error,
+        };
+        eprintln!("in a pid namespace: {error:#}");
+        // SAFETY: ends the process without running the parent's destructors.
+        unsafe { libc::_exit(127) };
+    }
+    loop {
+        match signals.wait().context("sigwait")? {
+            Signal::SIGCHLD => {
+                let code = match wait(child)? {
+                    Ended::Code(code) => code,
+                    Ended::Signal(signal) => 128 + signal,
+                };
+                return Ok(ExitCode::from(u8::try_from(code)?));
+            }
+            other => signal(child.cast_unsigned(), other as i32)?,
+        }
+    }
 }
 
 /// setsid()
