@@ -131,6 +131,17 @@ impl Tracer {
         }
     }
 
+    /// The next line, if it comes within that time and before the end of the stream.
+    pub(crate) fn next_within(&mut self, time: Duration) -> Result<Option<Value>> {
+        match self.lines.recv_timeout(time) {
+            Ok(Arrival { text, .. }) => match self.stream.check(&text) {
+                Ok(line) => Ok(Some(line)),
+                Err(wrong) => bail!("{}: {text}", wrong.join("; ")),
+            },
+            Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => Ok(None),
+        }
+    }
+
     /// Every line up to that of a bind which this process makes for the purpose: all that happened
     /// before has been printed then.
     pub(crate) fn until_now(&mut self) -> Result<Vec<Value>> {

@@ -8,6 +8,7 @@ mod command;
 mod conflict;
 mod connect;
 mod crowded;
+mod disturbed;
 mod exhausted;
 mod faults;
 mod files;
@@ -111,6 +112,7 @@ use sessions;
 pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
     [
         lifecycle::ALL,
+        disturbed::ALL,
         command::ALL,
         refusals::ALL,
         privilege::ALL,
