@@ -103,6 +103,12 @@ enum Verb {
         #[arg(last = true)]
         tags: Vec<std::ffi::OsString>,
     },
+    /// Locks the kernel down, and runs what is to be seen then. Only in a test VM.
+    #[command(hide = true)]
+    Locked {
+        #[arg(long)]
+        portwatch: PathBuf,
+    },
     /// Compares portwatch's rules of sharing a port with the running kernel. Needs root.
     Rules(rules::Options),
     /// Measures portwatch and its neighbours; see `cargo xtask bench`.
@@ -167,6 +173,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             attach,
             tags: _,
         } => runner::part(&name, attach),
+        Verb::Locked { portwatch } => runner::locked(&portwatch),
         Verb::Rules(options) => rules::run(&options),
         Verb::Cost(cost) => cost::run(cost),
         Verb::Helper(helper) => helper::run(helper),

@@ -270,6 +270,23 @@ impl Score {
     }
 }
 
+impl Score {
+    /// Says what it is, in the last line.
+    fn end(&self) -> ExitCode {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
+        if *failed == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// The console of a VM is read line by line.
 fn one_line(text: &str) -> String {
     text.replace('\n', " | ")
@@ -322,17 +339,19 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         let verdict = (session.run)(&bench).map_or_else(verdict_of, |()| Verdict::Passed);
         score.note(session.name, verdict, started.elapsed());
     }
-    let Score {
-        passed,
-        failed,
-        skipped,
-    } = score;
-    println!("{passed} passed, {failed} failed, {skipped} skipped");
-    Ok(if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(score.end())
+}
+
+/// `portwatch-tests locked`
+pub(crate) fn locked(portwatch: &Path) -> Result<ExitCode> {
+    let bench = Bench::new(portwatch, Backend::RawTp, false)?;
+    let mut score = Score::default();
+    for session in scenarios::locked::ALL {
+        let started = Instant::now();
+        let verdict = (session.run)(&bench).map_or_else(verdict_of, |()| Verdict::Passed);
+        score.note(session.name, verdict, started.elapsed());
+    }
+    Ok(score.end())
 }
 
 /// After all those scenarios: a clean end, right totals, nothing lost, and no attempt of theirs that

@@ -17,6 +17,7 @@ mod fire;
 mod lifecycle;
 mod list;
 mod listen;
+pub(crate) mod locked;
 mod looked_up;
 mod namespaces;
 mod older;

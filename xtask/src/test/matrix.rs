@@ -215,6 +215,23 @@ fn jobs(selection: &Selection, pass: Pass, with_neighbours: bool) -> Vec<Job> {
     if !rules::wants_scenarios(selection) {
         return jobs;
     }
+    let locked = || Job::Run {
+        id: LOCKED.into(),
+        limit,
+        argv: words(&[
+            "/bin/portwatch-tests",
+            "locked",
+            "--portwatch",
+            "/bin/portwatch",
+        ]),
+    };
+    if selection
+        .filter
+        .as_ref()
+        .is_some_and(|filter| filter.starts_with(LOCKED))
+    {
+        return vec![locked()];
+    }
     if selection.attach.is_empty() {
         let list = words(&[
             "/bin/portwatch-tests",
@@ -241,6 +258,10 @@ fn jobs(selection: &Selection, pass: Pass, with_neighbours: bool) -> Vec<Job> {
             limit,
             argv: verifier::argv(&selection.attach),
         });
+    }
+    // Last of all: nobody can take it back.
+    if selection.filter.is_none() && pass != Pass::Alone {
+        jobs.push(locked());
     }
     jobs
 }
@@ -271,6 +292,9 @@ const LIST: &str = "list";
 
 /// The job that tells how much work the verifier had.
 const VERIFIER: &str = "verifier";
+
+/// The job that locks the kernel down.
+const LOCKED: &str = "lockdown";
 
 /// Lines of stderr kept for a job.
 const KEPT: usize = 20;
@@ -464,9 +488,10 @@ mod tests {
             let is_rules = |job: &&Job| matches!(job, Job::Run { id, .. } if id == rules::ID);
             (jobs.iter().filter(is_rules).count(), jobs.len())
         };
-        assert_eq!(count(None), (1, 4));
+        assert_eq!(count(None), (1, 5));
         assert_eq!(count(Some("bind_v4")), (0, 2));
         assert_eq!(count(Some("rules_random")), (1, 1));
+        assert_eq!(count(Some("lockdown")), (0, 1));
     }
 
     #[test]
