@@ -4,7 +4,7 @@
 //! listener, which is held once, by the listener.
 
 use portwatch_ebpf::abi::{
-    churn::{Counts, Hold, Key, Place, Row, bucket, how},
+    churn::{Counts, Hold, Key, Row, bucket, how},
     layout::ABSENT,
 };
 
@@ -23,8 +23,11 @@ use crate::{
     },
 };
 
+mod given;
 pub(crate) mod older;
 pub(crate) mod partial;
+
+pub(crate) use given::{given, waited, waits};
 
 const EAGAIN: u32 = 11;
 const EADDRINUSE: u32 = 98;
@@ -240,108 +243,6 @@ unsafe fn histogram<const N: usize>(histogram: *mut [u64; N], time: u64) {
     const { assert!(N.is_power_of_two()) };
     // SAFETY: the caller's; the index is within the array.
     unsafe { add(histogram.cast::<u64>().add(bucket(time) & (N - 1)), 1) };
-}
-
-/// A socket gives its port back (`inet_put_port`, `udp_lib_unhash`). Most have none of their own, or have
-/// left it to what stays in TIME_WAIT.
-#[inline(always)]
-pub(crate) fn given(sk: Ptr) {
-    if let Some(hold) = holds::of(sk as u64) {
-        // SAFETY: an entry of our map, which goes below.
-        let hold = unsafe { *hold };
-        holds::drop(sk as u64);
-        gone(&hold);
-    }
-}
-
-/// Counts a port that is given back.
-#[inline(always)]
-fn gone(hold: &Hold) {
-    let (Some(counts), Some(place)) = (
-        rows::counts(hold.row),
-        places::counts(u32::from(hold.place)),
-    ) else {
-        return;
-    };
-    let at = usize::from(hold.how) & (how::SLOTS - 1);
-    // SAFETY: words of our maps.
-    unsafe {
-        add(&raw mut (*counts).given, 1);
-        add((&raw mut (*place).given).cast::<u64>().add(at), 1);
-        if hold.port & 1 != 0 {
-            add(&raw mut (*counts).odd_given, 1);
-        }
-        if hold.waits != 0 {
-            add(&raw mut (*counts).ended, 1);
-            add(&raw mut (*place).ended, 1);
-        }
-        if hold.since != 0 {
-            let time = emit::now().saturating_sub(hold.since);
-            add(&raw mut (*counts).timed, 1);
-            add(&raw mut (*counts).held, time);
-            histogram(&raw mut (*place).held, time);
-        }
-    }
-}
-
-/// A connection leaves its socket `sk` and stays in TIME_WAIT, as `tw` (net/ipv4/inet_timewait_sock.c,
-/// `inet_twsk_hashdance`).
-#[inline(always)]
-pub(crate) fn waits<B: Backend>(tw: Ptr, sk: Ptr) {
-    let Some(hold) = holds::of(sk as u64) else {
-        // The port is that of a listener, or its program has chosen it.
-        count_place::<B>(sk, |place| {
-            // SAFETY: a member of a slot of our map.
-            unsafe { &raw mut (*place).waited }
-        });
-        return;
-    };
-    // SAFETY: an entry of our map, which goes below.
-    let mut hold = unsafe { *hold };
-    holds::drop(sk as u64);
-    hold.waits = 1;
-    let kept = holds::keep(tw as u64, &hold);
-    let (Some(counts), Some(place)) = (
-        rows::counts(hold.row),
-        places::counts(u32::from(hold.place)),
-    ) else {
-        return;
-    };
-    // SAFETY: words of our maps.
-    unsafe {
-        add(&raw mut (*counts).waited, 1);
-        add(&raw mut (*place).waited, 1);
-        if kept != Kept::New {
-            add(&raw mut (*counts).given, 1);
-            add(&raw mut (*counts).ended, 1);
-            add(&raw mut (*place).forgotten, 1);
-        }
-    }
-}
-
-/// What stays of a connection goes (`inet_twsk_kill`).
-#[inline(always)]
-pub(crate) fn waited<B: Backend>(tw: Ptr) {
-    if let Some(hold) = holds::of(tw as u64) {
-        // SAFETY: an entry of our map, which goes below.
-        let hold = unsafe { *hold };
-        holds::drop(tw as u64);
-        gone(&hold);
-    } else {
-        count_place::<B>(tw, |place| {
-            // SAFETY: a member of a slot of our map.
-            unsafe { &raw mut (*place).ended }
-        });
-    }
-}
-
-/// Adds to a counter of the network namespace that a socket is in.
-#[inline(always)]
-fn count_place<B: Backend>(sk: Ptr, counter: impl FnOnce(*mut Place) -> *mut u64) {
-    if let Some(place) = places::counts(places::of(sock::netns::<B::Memory>(sk))) {
-        // SAFETY: a word of our map.
-        unsafe { add(counter(place), 1) };
-    }
 }
 
 const _: () = assert!(size_of::<Counts>() == 96 && size_of::<Row>() == 208);
