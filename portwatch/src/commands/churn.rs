@@ -167,6 +167,14 @@ impl Session {
         }
     }
 
+    /// Prints what there was since the last interval, when somebody ends it; a screen keeps its last whole one.
+    fn last(&mut self, screen: &mut Screen, options: &ChurnOptions) -> Result<(), Failure> {
+        if screen.is_drawn() {
+            return Ok(());
+        }
+        self.tell(screen, options)
+    }
+
     /// Reads the tables and prints what the interval was like.
     fn tell(&mut self, screen: &mut Screen, options: &ChurnOptions) -> Result<(), Failure> {
         let time = self.clock.now().context("cannot read the clocks")?;
@@ -244,14 +252,14 @@ async fn follow(
             _ = signals.interrupt.recv() => {
                 // The terminal sends it to the command too; what it does ends us.
                 if child.is_none() {
-                    session.tell(screen, options)?;
+                    session.last(screen, options)?;
                     break;
                 }
             }
             _ = signals.terminate.recv() => match &child {
                 Some(child) => drop(child.signal(Signo::SIGTERM)),
                 None => {
-                    session.tell(screen, options)?;
+                    session.last(screen, options)?;
                     break;
                 }
             },

@@ -67,6 +67,11 @@ impl Screen {
         self.out.write_all(&bytes)
     }
 
+    /// Whether what it shows is to stay as it is at the end: a part of an interval would replace a whole one.
+    pub(super) fn is_drawn(&self) -> bool {
+        self.drawn.is_some_and(|lines| lines > 0)
+    }
+
     /// Leaves what was drawn last, with the cursor below it.
     pub(super) fn leave(&mut self) {
         // Every drawing ends with a line of its own: the cursor is there.
