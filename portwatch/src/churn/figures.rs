@@ -149,12 +149,42 @@ pub struct Pool {
     pub beside: u64,
     /// All of it.
     pub total: Use,
+    /// Its odd and its even ports; `None` where it is not seen what is held, or not known what there is.
+    pub halves: Option<Halves>,
     /// By process, most first; at most [`SHARES`].
     pub shares: Vec<(Who, Use)>,
     /// How many processes there are.
     pub processes: usize,
     /// What becomes of it.
     pub forecast: Option<Forecast>,
+}
+
+/// A half of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Half {
+    /// Ports held.
+    pub held: u64,
+    /// Ports that are given out.
+    pub available: u32,
+}
+
+impl Half {
+    /// Use against what there is.
+    #[must_use]
+    pub fn share(&self) -> Option<f64> {
+        (self.available > 0).then(|| self.held as f64 / f64::from(self.available))
+    }
+}
+
+/// The kernel looks for a port in one half first: connect() and bind() each in their own, so that they do not meet
+/// (net/ipv4/inet_hashtables.c, `__inet_hash_connect`; net/ipv4/inet_connection_sock.c, `inet_csk_find_open_port`).
+/// Where that one is full, each search walks through it in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Halves {
+    /// Odd ports.
+    pub odd: Half,
+    /// Even ports.
+    pub even: Half,
 }
 
 /// Processes that are named of a pool.

@@ -24,10 +24,21 @@ impl Limits {
     /// namespace, unless a socket has its own.
     #[must_use]
     pub fn available(&self, own: Option<&RangeInclusive<u16>>) -> Option<u32> {
+        u32::try_from(self.given_out(own)?.count()).ok()
+    }
+
+    /// Odd and even ones of the same.
+    #[must_use]
+    pub fn halves(&self, own: Option<&RangeInclusive<u16>>) -> Option<[u32; 2]> {
+        let odd = self.given_out(own)?.filter(|port| port % 2 == 1).count();
+        let odd = u32::try_from(odd).ok()?;
+        Some([odd, self.available(own)? - odd])
+    }
+
+    fn given_out(&self, own: Option<&RangeInclusive<u16>>) -> Option<impl Iterator<Item = u16>> {
         let range = self.effective(own)?;
         let reserved = self.reserved.as_ref()?;
-        let is_free = |port: &u16| !reserved.iter().any(|list| list.contains(port));
-        u32::try_from(range.filter(is_free).count()).ok()
+        Some(range.filter(|port| !reserved.iter().any(|list| list.contains(port))))
     }
 
     /// Ports of the namespace's range that are reserved.
@@ -72,6 +83,8 @@ mod tests {
         assert_eq!(limits().available(None), Some(28_222));
         assert_eq!(limits().reserved_in_range(), Some(10));
         assert_eq!(limits().available(Some(&(40_008..=40_011))), Some(2));
+        assert_eq!(limits().halves(None), Some([14_111, 14_111]));
+        assert_eq!(limits().halves(Some(&(40_009..=40_012))), Some([1, 2]));
         assert_eq!(Limits::default().available(None), None);
     }
 

@@ -8,7 +8,8 @@ use crate::{
     churn::{
         causes,
         figures::{
-            ByHow, Failure, Figures, Flow, Group, GroupName, Loss, Namespace, Pool, Scope, Use, Who,
+            ByHow, Failure, Figures, Flow, Group, GroupName, Half, Halves, Loss, Namespace, Pool,
+            Scope, Use, Who,
         },
         forecast::{self, forecast},
         histogram::Percentiles,
@@ -45,6 +46,16 @@ fn pool() -> Pool {
         available: Some(28_232),
         beside: 3,
         total,
+        halves: Some(Halves {
+            odd: Half {
+                held: 12_920,
+                available: 14_116,
+            },
+            even: Half {
+                held: 14_114,
+                available: 14_116,
+            },
+        }),
         shares: vec![(worker(), total)],
         processes: 1,
         forecast: forecast(&forecast::Pool {
@@ -103,6 +114,7 @@ pub(crate) fn figures() -> Vec<Figures> {
         transport: Transport::Udp,
         own_range: Some(41_000..=41_003),
         available: None,
+        halves: None,
         forecast: None,
         processes: 9,
         ..pool()

@@ -22,6 +22,7 @@ fn pool(scope: Scope) -> Pool {
             held: 28_232,
             ..Use::default()
         },
+        halves: None,
         shares: Vec::new(),
         processes: 0,
         forecast: None,

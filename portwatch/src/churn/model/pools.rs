@@ -6,9 +6,9 @@ use super::{By, Model, Row, Surroundings, Table, is_blind, who};
 use crate::{
     churn::{
         causes,
-        figures::{Failure, Group, GroupName, Pool, SHARES, Scope, Use, Who},
+        figures::{Failure, Group, GroupName, Half, Halves, Pool, SHARES, Scope, Use, Who},
         forecast::{self, forecast},
-        rows::{address, by_pool, errno, own_range, peer, scope, transport},
+        rows::{address, by_pool, errno, held_odd, own_range, peer, scope, transport},
     },
     event::Transport,
 };
@@ -58,6 +58,9 @@ impl Bound {
     }
 }
 
+/// How many ports there are, all and by half.
+type Sizes = (Option<u32>, Option<[u32; 2]>);
+
 impl Model {
     pub(super) fn pools<T: Table>(
         &self,
@@ -67,13 +70,18 @@ impl Model {
         around: &impl Surroundings,
     ) -> Found {
         let bound = Bound::of(rows);
+        // A range is gone through port by port: once, and not for each of 100,000 pools.
+        let mut known: HashMap<(u32, u32), Sizes> = HashMap::new();
         let mut pools: Vec<(Pool, &[Row])> = rows
             .chunk_by(|one, other| by_pool(&one.key, &other.key).is_eq())
             .filter_map(|rows| {
                 let total = sum(rows);
                 let counts =
                     total != Use::default() || rows.iter().any(|row| row.counts.failed > 0);
-                counts.then(|| Some((self.pool(rows, total, &bound, interval, around)?, rows)))?
+                counts.then(|| {
+                    let pool = self.pool(rows, total, &bound, interval, around, &mut known)?;
+                    Some((pool, rows))
+                })?
             })
             .collect();
         pools.sort_by(|(one, _), (other, _)| {
@@ -109,13 +117,29 @@ impl Model {
         bound: &Bound,
         interval: Duration,
         around: &impl Surroundings,
+        known: &mut HashMap<(u32, u32), Sizes>,
     ) -> Option<Pool> {
         let key = &rows.first()?.key;
         let limits = around.limits(key.netns);
         let own = own_range(key);
-        let available = limits.available(own.as_ref());
+        let (available, sizes) = *known
+            .entry((key.netns, key.range))
+            .or_insert_with(|| (limits.available(own.as_ref()), limits.halves(own.as_ref())));
         let peer = peer(key);
         let beside = bound.beside(key);
+        let odd: u64 = rows.iter().map(|row| held_odd(&row.counts)).sum();
+        let halves = sizes
+            .filter(|_| !is_blind(self.backend))
+            .map(|[odd_ones, even_ones]| Halves {
+                odd: Half {
+                    held: odd,
+                    available: odd_ones,
+                },
+                even: Half {
+                    held: total.held.saturating_sub(odd),
+                    available: even_ones,
+                },
+            });
         let forecast = available
             .filter(|_| !is_blind(self.backend))
             .and_then(|available| {
@@ -142,6 +166,7 @@ impl Model {
             available,
             beside,
             total,
+            halves,
             shares: Vec::new(),
             processes: rows.len(),
             forecast,

@@ -15,7 +15,7 @@ use crate::{
     churn::{
         causes::outlook,
         figures::{
-            Failure, Figures, Flow, Group, GroupName, Loss, Namespace, Pool, Scope, Use, Who,
+            Failure, Figures, Flow, Group, GroupName, Half, Loss, Namespace, Pool, Scope, Use, Who,
         },
         forecast::Forecast,
         histogram::Percentiles,
@@ -238,12 +238,20 @@ fn pool(pool: &Pool, sees: bool) -> Value {
         }),
         used(&pool.total, sees),
         json!({
+            "halves": pool.halves.as_ref().map(|halves| json!({
+                "odd": half(&halves.odd),
+                "even": half(&halves.even),
+            })),
             "processes": pool.shares.iter().map(|(one, part)| joined([who(one), used(part, sees)])).collect::<Vec<_>>(),
             "processes_total": pool.processes,
             "forecast": pool.forecast.as_ref().map(forecast),
             "message": outlook(pool),
         }),
     ])
+}
+
+fn half(half: &Half) -> Value {
+    json!({"held": half.held, "available": half.available, "share": half.share().map(rate)})
 }
 
 fn who(who: &Who) -> Value {

@@ -6,7 +6,7 @@ use super::numbers::rate;
 use crate::{
     churn::{
         causes::outlook,
-        figures::{Failure, Group, GroupName, Pool, Use, Who},
+        figures::{Failure, Group, GroupName, Halves, Pool, Use, Who},
     },
     conflict::words::phrase::thousands,
     errno,
@@ -66,7 +66,21 @@ pub(super) fn pool(pool: &Pool, interval: Duration, sees: bool) -> Vec<String> {
         whose.join(", ")
     )];
     lines.extend(outlook(pool).map(|words| format!("        {words}")));
+    lines.extend(pool.halves.as_ref().and_then(halves));
     lines
+}
+
+/// Worth a line once one is filled by more than half.
+fn halves(halves: &Halves) -> Option<String> {
+    let Halves { odd, even } = halves;
+    let (odd, even) = (odd.share()?, even.share()?);
+    (odd.max(even) > 0.5).then(|| {
+        format!(
+            "        of the odd ports {:.0} % are held, of the even ones {:.0} %",
+            odd * 100.0,
+            even * 100.0
+        )
+    })
 }
 
 pub(super) fn group(group: &Group, interval: Duration, sees: bool) -> String {
