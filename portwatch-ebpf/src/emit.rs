@@ -7,7 +7,10 @@ use aya_ebpf::{
 };
 use portwatch_ebpf::abi::record::{Header, SocketRecord, VERSION, kind, loss};
 
-use crate::diagnose::{note, say};
+use crate::{
+    diagnose::{note, say},
+    kernel::memory,
+};
 
 /// Records on their way to user space. The loader sets the size.
 #[map]
@@ -28,8 +31,9 @@ pub(crate) fn lost(reason: u32) {
 #[inline(always)]
 fn add(slot: u32) {
     if let Some(count) = LOST.get_ptr_mut(slot) {
+        // Another program may come in between: of a softirq or, on 7.x, of another task.
         // SAFETY: this CPU's slot of our map.
-        unsafe { *count += 1 };
+        unsafe { memory::add(count, 1) };
     }
 }
 

@@ -61,8 +61,12 @@ fn tell<B: Backend>(sk: Ptr, kind: Kind, error: u32, started: u64) {
     // An MPTCP socket gets its addresses later than the TCP socket inside (6.1, net/mptcp/protocol.c,
     // mptcp_stream_accept).
     let ends = sock::acting::<Far<B>>(number_in(B::ROOM, sk) as Ptr);
-    let peer = sock::peer_port::<Far<B>>(ends);
-    if !filter::local_port(sock::port::<Far<B>>(ends)) || !filter::peer_port(peer) {
+    let mut port = sock::port::<Far<B>>(ends);
+    if port == 0 {
+        // The peer has reset it while it waited for this: it is off the port, whose number survives.
+        port = sock::source_port::<Far<B>>(ends);
+    }
+    if !filter::local_port(port) || !filter::peer_port(sock::peer_port::<Far<B>>(ends)) {
         return;
     }
     let now = emit::now();
@@ -77,6 +81,7 @@ fn tell<B: Backend>(sk: Ptr, kind: Kind, error: u32, started: u64) {
 
     common::<B>(record, op::ACCEPT, sk, kind, &caller);
     sock::local::<Far<B>>(record, ends, kind.family);
+    record.local_port = port;
     if error == 0 {
         sock::peer::<Far<B>>(record, ends, kind.family);
     }

@@ -66,6 +66,8 @@ pub(crate) fn taken<G: Generation>(sk: Ptr) {
 /// others.
 #[inline(always)]
 pub(crate) fn leaves<G: Generation>(call: u64, sk: Ptr, what: What) {
+    // Of an earlier socket at this address, whose departure was missed: it is not to be told now.
+    let _ = LEAVING.remove(call);
     let port = sock::port::<G::Far>(sk);
     if port == 0 {
         return;
@@ -169,6 +171,8 @@ fn ended<G: Generation>(leaving: &mut Leaving) {
         Port::Occupied => return,
         Port::Unknown => {
             emit::lost(loss::UNREADABLE);
+            // It may be free, so that the next one to get it is the first.
+            held::forget(leaving.key);
             return;
         }
         Port::Free => {}

@@ -35,6 +35,12 @@ pub(crate) fn hold(key: u64, held: &Held) {
     let _ = HELD.insert(key, held, u64::from(BPF_NOEXIST));
 }
 
+/// Notes that it is not known since when a port is held.
+#[inline(always)]
+pub(crate) fn forget(key: u64) {
+    let _ = HELD.insert(key, Held { since: 0, inode: 0 }, 0);
+}
+
 /// Takes the note of a port that is free. Of all who find it free at once one gets it: a removal finds
 /// what no other has removed. So of two sockets that go at the same moment one is the last.
 #[inline(always)]

@@ -2,6 +2,7 @@
 
 pub(super) mod attach;
 pub(super) mod confine;
+mod held;
 mod older;
 mod stream;
 
@@ -124,6 +125,7 @@ async fn live<F: FnOnce() -> io::Result<Box<dyn Sink>>>(
     )?;
     let mut losses = loaded.losses();
     let older = older::ask(&mut loaded, &plan);
+    let before = held::Before::look(&options.selection);
     // Before there is another thread: of the sink, or one that looks into a namespace.
     let needs = Needs {
         command: child.is_some(),
@@ -152,6 +154,7 @@ async fn live<F: FnOnce() -> io::Result<Box<dyn Sink>>>(
         options.count,
         move || losses.since_last(),
     );
+    stream.before(before);
     quietly(stream.start(plan.backend), options)?;
     older::look_up(&mut stream, older, &say);
     say.verified(|| loaded.verified(&plan));

@@ -44,6 +44,12 @@ pub enum Refused {
         /// Whose that is.
         uid: u32,
     },
+    /// One that has other names, in a directory where others may have made this one.
+    #[error("{file} has other names too, and others may write to its directory: name another file", file = .file.display())]
+    Names {
+        /// This name.
+        file: PathBuf,
+    },
 }
 
 impl From<Refused> for io::Error {
@@ -67,7 +73,14 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut place = path.to_owned();
     for followed in 0..LINKS {
         match write_to(&place, libc::O_NOFOLLOW) {
-            Ok(file) if followed > 0 => return check_whose(file, place, us),
+            Ok(file) => {
+                let metadata = file.metadata()?;
+                check_names(&metadata, &place, us)?;
+                if followed > 0 {
+                    check_whose(&metadata, place, us)?;
+                }
+                return Ok(file);
+            }
             Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
             other => return other,
         }
@@ -108,13 +121,28 @@ fn look_at(path: &Path) -> io::Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
-fn check_whose(file: File, place: PathBuf, us: u32) -> io::Result<File> {
-    let metadata = file.metadata()?;
+fn check_whose(metadata: &Metadata, file: PathBuf, us: u32) -> Result<(), Refused> {
     if metadata.is_file() && metadata.uid() != us {
         let uid = metadata.uid();
-        return Err(Refused::File { file: place, uid }.into());
+        return Err(Refused::File { file, uid });
     }
-    Ok(file)
+    Ok(())
+}
+
+/// Who may write to a directory may give a file of others a name there (link(2), where
+/// `fs.protected_hardlinks` is 0).
+fn check_names(metadata: &Metadata, place: &Path, us: u32) -> io::Result<()> {
+    const OTHERS_MAY_WRITE: u32 = 0o022;
+    if !metadata.is_file() || metadata.nlink() == 1 {
+        return Ok(());
+    }
+    let folder = place.parent().filter(|path| !path.as_os_str().is_empty());
+    let folder = std::fs::metadata(folder.unwrap_or(Path::new(".")))?;
+    if is_trusted(folder.uid(), us) && folder.mode() & OTHERS_MAY_WRITE == 0 {
+        return Ok(());
+    }
+    let file = place.to_owned();
+    Err(Refused::Names { file }.into())
 }
 
 #[cfg(test)]
@@ -200,6 +228,22 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(at("ours")).unwrap(), "precious");
         assert!(!at("new").exists());
+    }
+
+    #[test]
+    fn a_further_name_is_not_trusted_where_others_may_have_made_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "precious").unwrap();
+        fs::hard_link(at("file"), at("name")).unwrap();
+        let allow = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode));
+        allow(0o755).unwrap();
+        assert!(open(&at("name")).is_ok());
+        allow(0o1777).unwrap();
+        assert!(why(&at("name")).contains("has other names too"));
+        fs::remove_file(at("file")).unwrap();
+        assert!(open(&at("name")).is_ok());
     }
 
     #[test]

@@ -33,6 +33,7 @@ asked! { "accept":
     accept_io_uring = through_io_uring,
     accept_reuseport = reuseport,
     accept_refused = refused,
+    accept_after_reset = after_reset,
     accept_thread = thread,
 }
 
@@ -217,6 +218,21 @@ fn refused(s: &mut Script) -> Result<()> {
     ensure!(result == Err(Errno::EOPNOTSUPP), "{result:?}");
     drop(client);
     s.accept(&server).map(drop)
+}
+
+/// The client has reset the connection before anybody accepts it: it is off its port, and told all the same.
+fn after_reset(s: &mut Script) -> Result<()> {
+    let server = listener(s, Kind::Tcp4, (LO4, 8080))?;
+    let client = client(s, Kind::Tcp4, &server)?;
+    let port = client.local().context("no address")?.port();
+    client.reset_on_close()?;
+    drop(client);
+    s.accept(&server)?;
+    s.last()?
+        .is("network.local.port", 8080)
+        .is("network.peer.address", "127.0.0.1")
+        .is("network.peer.port", port);
+    Ok(())
 }
 
 /// A thread accepts, which is not the one that the process is named after.

@@ -18,8 +18,9 @@ use super::{Session, sessions};
 use crate::{
     bench::{self, Bench},
     crowd::{self, Crowd},
-    degraded::Backend,
+    degraded::{self, Backend, Feature},
     expect::lookup,
+    script::Skip,
     sys::{
         clock,
         netns::Netns,
@@ -33,6 +34,7 @@ pub(super) const ALL: &[Session] = sessions![
     older_sockets_are_found,
     older_sockets_are_found_without_iterator,
     older_sockets_move,
+    older_port_released,
 ];
 
 /// How the kernel lets us find them.
@@ -159,6 +161,44 @@ fn are_found(bench: &Bench, kernel: Kernel) -> Result<()> {
     }
     home.enter()?;
     tracer.stop()?;
+    Ok(())
+}
+
+/// Since when a port is held that others had before the trace is not known, whoever was the last on it; the
+/// next time it is.
+fn older_port_released(bench: &Bench) -> Result<()> {
+    if let Some(why) = degraded::may_miss(bench.backend, Feature::Release) {
+        return Err(Skip(why.to_owned()).into());
+    }
+    const PORT: u16 = 8080;
+    let listener = || -> Result<Sock> {
+        let sock = Sock::new(Kind::Tcp4)?.reuseport().context("SO_REUSEPORT")?;
+        sock.bind(&(Ipv4Addr::LOCALHOST, PORT).into())
+            .context("bind")?;
+        sock.listen(8).context("listen")?;
+        Ok(sock)
+    };
+    let home = Netns::current()?;
+    let netns = Netns::new()?;
+    netns.enter()?;
+    let old = listener()?;
+    home.enter()?;
+    let tracer = bench.trace(["-e", "release", "--port", "8080"])?;
+    netns.enter()?;
+    let new = listener()?;
+    drop(old);
+    drop(new);
+    drop(listener()?);
+    home.enter()?;
+    let lines = bench::events(tracer.stop()?.lines);
+    let held: Vec<bool> = lines
+        .iter()
+        .map(|line| lookup(line, "release.held").is_some())
+        .collect();
+    ensure!(held == [false, true], "held: {held:?} of {lines:?}");
+    let missing = lookup(&lines[0], "missing").and_then(Value::as_array);
+    let is_told = missing.is_some_and(|paths| paths.iter().any(|path| path == "release.held"));
+    ensure!(is_told, "not missing: {}", lines[0]);
     Ok(())
 }
 

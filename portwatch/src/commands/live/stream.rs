@@ -3,6 +3,7 @@
 
 use std::io;
 
+use super::held::Before;
 use crate::{
     decode::{self, Record},
     enrich::{Enricher, descriptors::Entry},
@@ -33,6 +34,8 @@ pub(super) struct Rest {
 pub(super) struct Stream<'a, L> {
     assembler: Assembler,
     enricher: Enricher,
+    /// What was held before, where that is asked.
+    before: Option<Before>,
     selection: &'a Selection,
     sink: Box<dyn Sink>,
     /// Events to print at most.
@@ -56,6 +59,7 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
         Self {
             assembler: Assembler::default(),
             enricher,
+            before: None,
             selection,
             sink,
             limit: limit.unwrap_or(u64::MAX),
@@ -80,6 +84,11 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
             time,
         }))?;
         self.sink.flush()
+    }
+
+    /// Takes what was held when the trace began.
+    pub(super) fn before(&mut self, before: Option<Before>) {
+        self.before = before;
     }
 
     /// See [`Enricher::look_around`].
@@ -131,9 +140,12 @@ impl<'a, L: FnMut() -> io::Result<News>> Stream<'a, L> {
         self.sink.flush()
     }
 
-    fn event(&mut self, event: Box<Event>) -> io::Result<()> {
+    fn event(&mut self, mut event: Box<Event>) -> io::Result<()> {
         if self.is_full() {
             return Ok(());
+        }
+        if let Some(before) = &mut self.before {
+            before.judge(&mut event);
         }
         let sighting = self.enricher.event(event);
         if !filter::wants(self.selection, &sighting) {
