@@ -118,6 +118,8 @@ pub enum Hidden {
     NotAnswered,
     /// So many network namespaces cannot be entered.
     Closed(usize),
+    /// So many network namespaces that track connections are not looked at.
+    TooMany(usize),
 }
 
 /// All of an interval.
@@ -191,10 +193,7 @@ impl Accounts {
             };
             let Some(translated) = &one.translated else {
                 nat.gateways.push(gateway);
-                // What was known is compared with the next answer.
-                if let Some(ports) = before {
-                    self.last.insert(one.netns, (ports, one.failed));
-                }
+                // The next answer is a first one: what came and went until then is of more than an interval.
                 continue;
             };
             let now = by_pool(translated);

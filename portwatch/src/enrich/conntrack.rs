@@ -94,7 +94,7 @@ pub fn failed(deadline: Instant) -> io::Result<u64> {
     };
     let mut sum = 0;
     // A message for each CPU.
-    dump(request, deadline, |message| {
+    let is_whole = dump(request, deadline, |message| {
         if let ConntrackMessage::Other { attributes, .. } = message {
             let count = attributes
                 .iter()
@@ -103,7 +103,11 @@ pub fn failed(deadline: Instant) -> io::Result<u64> {
             sum += u64::from(count.unwrap_or_default());
         }
     })?;
-    Ok(sum)
+    if is_whole {
+        Ok(sum)
+    } else {
+        Err(io::ErrorKind::TimedOut.into())
+    }
 }
 
 fn dump(

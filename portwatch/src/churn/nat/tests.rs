@@ -205,7 +205,7 @@ fn what_closes_is_kept_and_the_ports_run_out() {
 }
 
 #[test]
-fn what_the_kernel_did_not_tell_is_not_taken_for_given_back() {
+fn what_the_kernel_did_not_tell_is_neither_taken_nor_given_back() {
     let mut accounts = Accounts::default();
     let one = connection(1, 7, 40_000, 40_000, ESTABLISHED);
     look(&mut accounts, &[one]);
@@ -215,11 +215,13 @@ fn what_the_kernel_did_not_tell_is_not_taken_for_given_back() {
     };
     let nat = accounts.update(&[silent], Some(Hidden::NotAnswered), SECOND, 10);
     assert!(nat.pools.is_empty() && nat.gateways.len() == 1);
-    let nat = look(&mut accounts, &[one]);
+    // What has come since then has come in two intervals.
+    let other = connection(2, 7, 40_001, 40_001, ESTABLISHED);
+    let nat = look(&mut accounts, &[one, other]);
     assert_eq!(
         nat.pools[0].total,
         Use {
-            held: 1,
+            held: 2,
             ..Use::default()
         }
     );

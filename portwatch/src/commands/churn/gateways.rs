@@ -20,7 +20,7 @@ const SEARCHED: Duration = Duration::from_secs(5);
 /// Gateways that are looked at.
 const LIMIT: usize = 64;
 
-/// What one of them may take.
+/// What all of them may take, at least; else a half of the interval.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Those that are known.
@@ -36,7 +36,7 @@ pub(super) struct Gateways {
 type Visit = Option<(Tracked, Result<(), Hidden>)>;
 
 impl Gateways {
-    /// Looks at all; `None` where no source is translated.
+    /// Looks at all; `None` where no source is translated, as far as that is known.
     pub(super) fn look(&mut self, interval: Duration, top: usize) -> Option<Nat> {
         let is_due = self.searched.is_none_or(|time| time.elapsed() >= SEARCHED);
         if is_due {
@@ -44,10 +44,15 @@ impl Gateways {
             self.search();
         }
         let mut tracked = Vec::new();
+        let deadline = Instant::now() + PATIENCE.max(interval / 2);
         let mut hidden = (self.closed > 0).then_some(Hidden::Closed(self.closed));
         let ways = self.ways.clone();
+        let beyond = ways.len().saturating_sub(LIMIT);
+        if beyond > 0 {
+            hidden = Some(Hidden::TooMany(beyond));
+        }
         for (inode, way) in ways.into_iter().take(LIMIT) {
-            match visit(inode, way.as_deref()) {
+            match visit(inode, way.as_deref(), deadline) {
                 Some((one, told)) => {
                     hidden = told.err().or(hidden);
                     tracked.push(one);
@@ -58,7 +63,7 @@ impl Gateways {
             }
         }
         let nat = self.accounts.update(&tracked, hidden, interval, top);
-        (!nat.gateways.is_empty()).then_some(nat)
+        (!nat.gateways.is_empty() || nat.hidden.is_some()).then_some(nat)
     }
 
     /// Finds those that track connections.
@@ -104,8 +109,10 @@ fn inside<T: Send + 'static>(
     netns::run_inside(file, work).ok_or(Closed::NotPermitted)
 }
 
-fn visit(inode: u32, way: Option<&Path>) -> Visit {
-    inside(inode, way, move || read(inode)).ok().flatten()
+fn visit(inode: u32, way: Option<&Path>, deadline: Instant) -> Visit {
+    inside(inode, way, move || read(inode, deadline))
+        .ok()
+        .flatten()
 }
 
 /// Whether there are connections that the kernel tracks. Where there are none, nothing is asked: the first question
@@ -114,7 +121,7 @@ fn is_tracking() -> bool {
     number("nf_conntrack_count").is_some_and(|count| count > 0)
 }
 
-fn read(netns: u32) -> Visit {
+fn read(netns: u32, deadline: Instant) -> Visit {
     let count = number("nf_conntrack_count")?;
     let mut tracked = Tracked {
         netns,
@@ -123,7 +130,6 @@ fn read(netns: u32) -> Visit {
         time_wait: number("nf_conntrack_tcp_timeout_time_wait").map(Duration::from_secs),
         ..Tracked::default()
     };
-    let deadline = Instant::now() + PATIENCE;
     let mut ask = || -> io::Result<()> {
         let mut translated = Vec::new();
         if !conntrack::translated(deadline, |one| translated.push(one))? {

@@ -64,6 +64,10 @@ fn reason(hidden: Hidden) -> String {
             "  {} network namespaces cannot be entered: NAT there is not shown",
             thousands(count as u64)
         ),
+        Hidden::TooMany(count) => format!(
+            "  {} more network namespaces track connections: NAT there is not shown",
+            thousands(count as u64)
+        ),
     }
 }
 
