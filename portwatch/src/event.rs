@@ -165,6 +165,9 @@ pub enum Op {
 }
 
 impl Op {
+    /// Those of a trace that names none (`-e`).
+    pub const USUAL: [Self; 4] = [Self::Bind, Self::Listen, Self::Connect, Self::Autobind];
+
     /// All of them, in the order of the help text.
     pub const ALL: [Self; 6] = [
         Self::Bind,

@@ -142,7 +142,7 @@ pub(super) fn count(text: &str) -> Result<u64, String> {
     let count = text.parse().ok();
     count
         .filter(|count| *count != 0)
-        .ok_or_else(|| format!("{text:?} is not a number of events, 1 or more"))
+        .ok_or_else(|| format!("{text:?} is not a number, 1 or more"))
 }
 
 /// `1000` or `alice`.

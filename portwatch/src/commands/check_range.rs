@@ -11,7 +11,7 @@ use crate::{
     enrich::{image::Images, netns::Limits},
     event::{CheckedRange, Missed, Time, Transport},
     failure::{Failure, Kind},
-    sink,
+    sink::{self, text::check_range::Style},
     sockets::{listing::Lister, port::survey},
     stderr::say,
 };
@@ -29,8 +29,12 @@ pub fn run(args: &CheckRangeArgs, options: &OutputOptions) -> Result<u8, Failure
     let text = match options.format {
         Format::Json => sink::json::check_range::line(&checked, time),
         Format::Text => {
-            let color = sink::colored(options.color, &out);
-            sink::text::check_range::lines(&checked, time, sink::width(&out), color)
+            let style = Style {
+                width: sink::width(&out),
+                color: sink::colored(options.color, &out),
+                header: !options.quiet,
+            };
+            sink::text::check_range::lines(&checked, time, style)
         }
     };
     out.write_all(&text)

@@ -80,6 +80,12 @@ pub(super) fn find(
         )),
         (Ok(()), _) => {}
     }
+    if !absent.is_empty() && absent.len() == scope.netns.len() {
+        let inodes: Vec<_> = absent.iter().map(ToString::to_string).collect();
+        let error = anyhow::anyhow!("no way leads into network namespace {}", inodes.join(", "));
+        let failure = Failure::new(Kind::Usage, error);
+        blind = Some(failure.hint("give the path of one of its processes, /proc/PID/ns/net"));
+    }
     let rows: Vec<Row> = rows.into_iter().filter(|row| keep(row)).collect();
     let mut lister = Lister::new(options.numeric).context("cannot read the clocks")?;
     let now = lister.now().context("cannot read the clocks")?;

@@ -19,13 +19,16 @@ use crate::{
     child::{Child, Exit, RunAs},
     cli::TraceOptions,
     enrich::{self, Enricher, clock::StepWatch},
-    errno, facts,
+    errno,
+    event::Op,
+    facts,
     failure::{self, Failure},
     host::{
         cgroup,
         namespaces::{Blindness, ContainerHints, Kind as Namespace, OWN_PIDS, is_initial},
     },
     load::{self, FilterValues},
+    plan::blind,
     sink::Sink,
     source::{
         diagnostics::{Diagnostics, Stderr},
@@ -123,6 +126,13 @@ async fn live<F: FnOnce() -> io::Result<Box<dyn Sink>>>(
             Ok(loaded)
         },
     )?;
+    for (op, what) in blind::unseen(plan.backend, &options.selection.events) {
+        // Who names no events is told by the line of what is not seen.
+        if options.selection.events != Op::USUAL {
+            let (backend, op) = (plan.backend.as_str(), op.as_str());
+            say.note(&format!("{backend} shows no {op}: it does not see {what}"));
+        }
+    }
     let mut losses = loaded.losses();
     let older = older::ask(&mut loaded, &plan);
     let before = held::Before::look(&options.selection);

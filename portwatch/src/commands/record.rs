@@ -3,7 +3,7 @@
 mod service;
 
 use std::{
-    fs::DirBuilder,
+    fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -48,22 +48,36 @@ pub fn run(options: &RecordOptions) -> Result<u8, Failure> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new(".")).to_owned();
+    let place = directory.clone();
     let mut service = Service::new(Rc::clone(&writing), directory);
     live::run(&trace, &mut service, || {
+        let mut prepared = Prepared::default();
+        if options.file.is_none() {
+            make(&place, &mut prepared.made)?;
+        }
         let opened = database::open(&path, options.bounds).map_err(Failure::cannot_record)?;
-        let keeper = keeper(&opened, options)?;
-        let prepared = Prepared(Some(opened));
+        let opened = prepared.opened.insert(opened);
+        let keeper = keeper(opened, options)?;
         Ok(move || store(prepared, keeper, options, &writing))
     })
 }
 
-/// A file in which nothing is recorded yet. A start that is refused leaves none behind.
-struct Prepared(Option<Opened>);
+/// A file in which nothing is recorded yet, and the directories that were made for it. A start that is refused
+/// leaves none behind.
+#[derive(Default)]
+struct Prepared {
+    opened: Option<Opened>,
+    made: Vec<PathBuf>,
+}
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        if let Some(opened) = self.0.take() {
+        if let Some(opened) = self.opened.take() {
             opened.discard();
+        }
+        // From the innermost on; one in which somebody has put something stays.
+        for directory in self.made.drain(..) {
+            let _ = fs::remove_dir(directory);
         }
     }
 }
@@ -110,7 +124,8 @@ fn store(
     writing: &Writing,
 ) -> io::Result<Box<dyn Sink>> {
     let quiet = options.trace.output.quiet;
-    let opened = prepared.0.take();
+    prepared.made.clear();
+    let opened = prepared.opened.take();
     let opened = opened.ok_or_else(|| io::Error::other("there is no file"))?;
     if !quiet {
         announce(&opened);
@@ -148,7 +163,20 @@ fn tell(path: &Path, quiet: bool, word: &Word) {
     }
 }
 
-/// A new file in the state directory, which is made if need be.
+/// Makes the state directory, if need be. `made`: what was not there, from the innermost on.
+fn make(directory: &Path, made: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let lacks = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let lacking = directory.ancestors().take_while(lacks);
+    made.extend(lacking.map(Path::to_owned));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))
+        .map_err(|error| Failure::new(Kind::Other, error).hint("name a file with -w FILE"))
+}
+
+/// A new file in the state directory.
 fn default_place() -> Result<PathBuf, Failure> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     let surroundings = Surroundings {
@@ -162,10 +190,5 @@ fn default_place() -> Result<PathBuf, Failure> {
         let error = anyhow::anyhow!("there is no state directory: HOME is not set");
         Failure::new(Kind::Usage, error).hint("name a file with -w FILE")
     })?;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
     Ok(directory.join(place::name(&surroundings, Timestamp::now())))
 }

@@ -57,6 +57,24 @@ fn refuse_overwriting(recording: &Path, destination: &Destination) -> Result<(),
     Err(Failure::new(Kind::Usage, error).hint("name another file with -w FILE"))
 }
 
+/// The lines that are read are not overwritten by what is in them.
+///
+/// # Errors
+/// The destination is what standard input is.
+pub(super) fn refuse_overwriting_stdin(destination: &Destination) -> Result<(), Failure> {
+    let Destination::File(path) = destination else {
+        return Ok(());
+    };
+    let identity =
+        |metadata: fs::Metadata| metadata.is_file().then(|| (metadata.dev(), metadata.ino()));
+    let input = fs::metadata("/dev/stdin").ok().and_then(identity);
+    if input.is_none() || input != fs::metadata(path).ok().and_then(identity) {
+        return Ok(());
+    }
+    let error = anyhow::anyhow!("{} is what standard input reads", path.display());
+    Err(Failure::new(Kind::Usage, error).hint("name another file with -w FILE"))
+}
+
 /// Whether two paths are one file, be it there or still to be made.
 fn is_same(one: &Path, other: &Path) -> bool {
     match (fs::metadata(one), fs::metadata(other)) {

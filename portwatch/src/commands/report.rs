@@ -29,6 +29,7 @@ pub fn run(args: &ReportArgs, options: &OutputOptions) -> Result<u8, Failure> {
     let (now, zone) = (Timestamp::now(), TimeZone::system());
     let mut summary = Summary::new(scope(args, now, &zone)?);
     if args.file == Path::new("-") {
+        recording::refuse_overwriting_stdin(&options.destination)?;
         lines(io::stdin().lock(), &mut summary)?;
     } else {
         recording::open(&args.file, options)?

@@ -26,9 +26,9 @@ impl Listing {
     /// Paths of what should be there and is not known.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        let Socket { inode, options, .. } = &self.socket.socket;
-        // What sock_diag shows alone comes without its options.
-        let unknown = |option: Option<bool>| inode.is_some() && option.is_none();
+        let Socket { options, .. } = &self.socket.socket;
+        // What sock_diag shows alone comes without its options; what TIME_WAIT has left has none.
+        let unknown = |option: Option<bool>| !self.socket.remnant && option.is_none();
         [
             ("process", self.is_hidden()),
             ("socket.reuseaddr", unknown(options.reuseaddr)),

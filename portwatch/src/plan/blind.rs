@@ -111,11 +111,7 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
         feature: "socketcall",
         reason: "32-bit programs that use socketcall()",
     },
-    BlindSpot {
-        backend: Backend::RawTp,
-        feature: "autobind",
-        reason: "UDP ports taken by sendto() and the like",
-    },
+    AUTOBINDS,
     BlindSpot {
         backend: Backend::RawTp,
         feature: "kernel-sockets",
@@ -166,6 +162,9 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
     RELEASES,
 ];
 
+/// Events that a way in shows none of.
+const UNSEEN: &[(Op, &BlindSpot)] = &[(Op::Release, &RELEASES), (Op::Autobind, &AUTOBINDS)];
+
 /// The tables of ports have no tracepoint.
 const RELEASES: BlindSpot = BlindSpot {
     backend: Backend::RawTp,
@@ -173,16 +172,33 @@ const RELEASES: BlindSpot = BlindSpot {
     reason: "ports that are free again",
 };
 
+/// No system call asks for them.
+const AUTOBINDS: BlindSpot = BlindSpot {
+    backend: Backend::RawTp,
+    feature: "autobind",
+    reason: "UDP ports taken by sendto() and the like",
+};
+
+/// Which of these events a way in shows none of, and what that is in words.
+pub fn unseen(backend: Backend, events: &[Op]) -> Vec<(Op, &'static str)> {
+    UNSEEN
+        .iter()
+        .filter(|(op, spot)| spot.backend == backend && events.contains(op))
+        .map(|(op, spot)| (*op, spot.reason))
+        .collect()
+}
+
 /// Whether a way in shows any of these events.
 ///
 /// # Errors
 /// Why it shows none.
 pub fn sees_any(backend: Backend, events: &[Op]) -> Result<(), String> {
-    let sees_none = backend == RELEASES.backend && events == [Op::Release];
-    if sees_none {
-        return Err(format!("it cannot see {}", RELEASES.reason));
+    let unseen = unseen(backend, events);
+    if unseen.len() < events.len() || events.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let what: Vec<&str> = unseen.iter().map(|(_, reason)| *reason).collect();
+    Err(format!("it cannot see {}", what.join(", nor ")))
 }
 
 /// The rows of one backend.

@@ -336,6 +336,7 @@ mod tests {
         assert_eq!(nobodys.missing(), ["socket.reuseaddr", "socket.reuseport"]);
         let mut ended = row(&socket, vec![]);
         ended.socket.socket.inode = None;
+        ended.socket.remnant = true;
         assert_eq!(listing(ended, false).missing(), [""; 0]);
     }
 

@@ -37,8 +37,9 @@ pub fn directory(surroundings: &Surroundings) -> Option<PathBuf> {
         return Some(PathBuf::from("/var/lib/portwatch"));
     }
     // The XDG Base Directory Specification: what is not absolute does not count.
-    let state = state_home.clone().filter(|path| path.is_absolute());
-    let state = state.or_else(|| home.as_ref().map(|home| home.join(".local/state")));
+    let absolute = |path: &Option<PathBuf>| path.clone().filter(|path| path.is_absolute());
+    let state = absolute(state_home);
+    let state = state.or_else(|| absolute(home).map(|home| home.join(".local/state")));
     state.map(|state| state.join("portwatch"))
 }
 

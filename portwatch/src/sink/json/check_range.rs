@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::{
     SCHEMA, conflict,
-    object::{Key, Object, key},
+    object::{Key, Object, key, string},
     process::People,
 };
 use crate::{
@@ -45,8 +45,12 @@ pub fn line(checked: &CheckedRange, time: Time) -> Vec<u8> {
         });
         line.list(key!("sockets"), sockets, |out, listing| {
             let Listing { socket, owner, .. } = listing;
+            let missing = listing.missing();
             Object::write(out, |part| {
                 conflict::held(part, socket, owner, &mut people);
+                if !missing.is_empty() {
+                    part.list(key!("missing"), missing, string);
+                }
             });
         });
         if !given_out.is_empty() {

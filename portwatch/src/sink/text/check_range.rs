@@ -22,9 +22,25 @@ const COLUMNS: &[Column] = &[
     Column::Command,
 ];
 
-/// The lines; `now`: the moment of the look; `width`: columns of the terminal; `color`: use colours.
+/// How they are to look.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Columns of the terminal.
+    pub width: Option<usize>,
+    /// Use colours.
+    pub color: bool,
+    /// With a header and how many there are.
+    pub header: bool,
+}
+
+/// The lines; `now`: the moment of the look.
 #[must_use]
-pub fn lines(checked: &CheckedRange, now: Time, width: Option<usize>, color: bool) -> Vec<u8> {
+pub fn lines(checked: &CheckedRange, now: Time, style: Style) -> Vec<u8> {
+    let Style {
+        width,
+        color,
+        header,
+    } = style;
     let CheckedRange {
         range,
         ephemeral,
@@ -60,6 +76,7 @@ pub fn lines(checked: &CheckedRange, now: Time, width: Option<usize>, color: boo
     let _ = match sockets.len() {
         0 if *may_hide => writeln!(text, "no socket that can be seen is on them now"),
         0 => writeln!(text, "no socket is on them now"),
+        _ if !header => Ok(()),
         1 => writeln!(text, "1 socket is on them now:"),
         count => writeln!(text, "{count} sockets are on them now:"),
     };
@@ -69,7 +86,7 @@ pub fn lines(checked: &CheckedRange, now: Time, width: Option<usize>, color: boo
         let look = Look {
             width,
             color,
-            header: true,
+            header,
             args: true,
             now,
             columns: COLUMNS,
@@ -93,12 +110,30 @@ mod tests {
     use super::*;
     use crate::sample;
 
+    const STYLE: Style = Style {
+        width: Some(100),
+        color: false,
+        header: true,
+    };
+
+    #[test]
+    fn no_header_without_one() {
+        let style = Style {
+            header: false,
+            ..STYLE
+        };
+        for one in &sample::ranges() {
+            let text = String::from_utf8(lines(one, sample::time(), style)).unwrap();
+            assert!(!text.contains("PROTO") && !text.contains("now:"), "{text}");
+        }
+    }
+
     #[test]
     fn answers_for_people() {
         let ranges = sample::ranges();
         let text = ranges
             .iter()
-            .flat_map(|one| lines(one, sample::time(), Some(100), false));
+            .flat_map(|one| lines(one, sample::time(), STYLE));
         insta::assert_snapshot!(String::from_utf8(text.collect()).unwrap());
     }
 }

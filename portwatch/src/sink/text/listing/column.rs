@@ -225,8 +225,7 @@ fn options(holder: &Holder) -> Cow<'static, str> {
     } = holder.socket.options;
     // On every other address the kernel sets it itself.
     let is_wildcard = holder.local.address.is_some_and(|own| own.is_unspecified());
-    let has_file = holder.socket.inode.is_some();
-    let is_unknown = has_file && (reuseaddr.is_none() || reuseport.is_none());
+    let is_unknown = !holder.remnant && (reuseaddr.is_none() || reuseport.is_none());
     let words: Vec<&str> = [
         ("reuseaddr", reuseaddr == Some(true)),
         ("reuseport", reuseport == Some(true)),
@@ -326,6 +325,8 @@ mod tests {
         assert_eq!(of(&mut holder, |_| ()), "reuseaddr,reuseport");
         assert_eq!(of(&mut holder, |one| *one = SocketOptions::default()), "?");
         holder.socket.inode = None;
+        assert_eq!(of(&mut holder, |_| ()), "?", "not accepted yet");
+        holder.remnant = true;
         assert_eq!(of(&mut holder, |_| ()), "", "TIME_WAIT has no options");
     }
 
