@@ -41,8 +41,8 @@ pub fn wants(selection: &Selection, sighting: &Sighting) -> bool {
         && (!conflicts || is_conflict(event))
         && in_ranges(ports, event.local.port)
         && in_ranges(peer_ports, event.peer.and_then(|peer| peer.port))
-        && any(pids, |pid| *pid == event.task.pid)
-        && any(uids, |uid| *uid == event.task.uid)
+        && any(pids, |pid| event.has_process() && *pid == event.task.pid)
+        && any(uids, |uid| event.has_process() && *uid == event.task.uid)
         && any(comms, |comm| Some(comm) == event.task.comm.as_ref())
         && any(netns, |inode| Some(*inode) == event.socket.netns)
         && any(cgroups, |wanted| {

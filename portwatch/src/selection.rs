@@ -42,6 +42,13 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Whether the events are those of a trace that names none.
+    #[must_use]
+    pub fn is_usual(&self) -> bool {
+        let is_one = |op: &Op| Op::USUAL.contains(op);
+        self.events.iter().all(is_one) && Op::USUAL.iter().all(|op| self.events.contains(op))
+    }
+
     /// Whether it leaves out anything that is shown without filters.
     #[must_use]
     pub fn is_narrow(&self) -> bool {
@@ -62,7 +69,6 @@ impl Selection {
             descendants,
             brief: _, // of each event
         } = self;
-        let usual = [Op::Bind, Op::Listen, Op::Connect, Op::Autobind];
         let lists = [
             ports.is_empty(),
             peer_ports.is_empty(),
@@ -74,7 +80,7 @@ impl Selection {
             containers.is_empty(),
             transports.is_empty(),
             families.is_empty(),
-            usual.iter().all(|op| events.contains(op)),
+            Op::USUAL.iter().all(|op| events.contains(op)),
         ];
         lists.contains(&false) || *failed || *conflicts || *descendants
     }

@@ -33,6 +33,15 @@ fn class(port: u16) -> RangeInclusive<u16> {
     found.unwrap_or(0..=0)
 }
 
+/// Ports that the kernel chooses from for a class.
+fn given_out(class: &RangeInclusive<u16>) -> u32 {
+    let first = match *class.start() {
+        512 => 600,
+        first => first,
+    };
+    u32::from(*class.end() - first) + 1
+}
+
 /// What is tracked in a network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tracked {
@@ -88,6 +97,8 @@ pub struct NatPool {
     pub seen: Option<RangeInclusive<u16>>,
     /// Connections whose port is not that of the client.
     pub changed: u64,
+    /// All was told an interval ago too: else what has been taken, given back and closed since is not known.
+    pub is_compared: bool,
     /// All of it; `failed` is not known by pool.
     pub total: Use,
     /// By address of the client, most first; at most [`CLIENTS`].
@@ -293,10 +304,10 @@ fn pool(
     let available = now
         .values()
         .all(|one| !is_foreign(one))
-        .then(|| u32::try_from(range.clone().count()).unwrap_or(u32::MAX));
+        .then(|| given_out(&range));
     let forecast = available
         .zip(tracked.time_wait)
-        .filter(|_| key.transport == Transport::Tcp)
+        .filter(|_| key.transport == Transport::Tcp && before.is_some())
         .and_then(|(available, waits)| {
             forecast(&forecast::Pool {
                 available,
@@ -330,6 +341,7 @@ fn pool(
             .iter()
             .filter(|(port, one)| **port != one.original.source.1)
             .count() as u64,
+        is_compared: before.is_some(),
         total,
         clients,
         clients_total,

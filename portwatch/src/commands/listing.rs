@@ -80,11 +80,8 @@ pub(super) fn find(
         )),
         (Ok(()), _) => {}
     }
-    if !absent.is_empty() && absent.len() == scope.netns.len() {
-        let inodes: Vec<_> = absent.iter().map(ToString::to_string).collect();
-        let error = anyhow::anyhow!("no way leads into network namespace {}", inodes.join(", "));
-        let failure = Failure::new(Kind::Usage, error);
-        blind = Some(failure.hint("give the path of one of its processes, /proc/PID/ns/net"));
+    if !absent.is_empty() && absent.len() == scope.netns.len() && blind.is_none() {
+        blind = Some(no_way(&absent, may_be_elsewhere));
     }
     let rows: Vec<Row> = rows.into_iter().filter(|row| keep(row)).collect();
     let mut lister = Lister::new(options.numeric).context("cannot read the clocks")?;
@@ -182,6 +179,17 @@ impl Found {
         }
         Ok(u8::from(!is_found))
     }
+}
+
+/// None of the namespaces that were asked for could be looked into. `hidden`: some processes do not show theirs.
+fn no_way(absent: &[u32], hidden: bool) -> Failure {
+    let inodes: Vec<_> = absent.iter().map(ToString::to_string).collect();
+    let error = anyhow::anyhow!("no way leads into network namespace {}", inodes.join(", "));
+    if hidden {
+        return Failure::new(Kind::Impossible, error)
+            .hint("not every process shows its own: run it with sudo");
+    }
+    Failure::new(Kind::Usage, error).hint("give the path of one of its processes, /proc/PID/ns/net")
 }
 
 /// What a pipe takes at a time (pipe(7)).

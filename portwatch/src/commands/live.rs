@@ -19,9 +19,7 @@ use crate::{
     child::{Child, Exit, RunAs},
     cli::TraceOptions,
     enrich::{self, Enricher, clock::StepWatch},
-    errno,
-    event::Op,
-    facts,
+    errno, facts,
     failure::{self, Failure},
     host::{
         cgroup,
@@ -128,14 +126,14 @@ async fn live<F: FnOnce() -> io::Result<Box<dyn Sink>>>(
     )?;
     for (op, what) in blind::unseen(plan.backend, &options.selection.events) {
         // Who names no events is told by the line of what is not seen.
-        if options.selection.events != Op::USUAL {
+        if !options.selection.is_usual() {
             let (backend, op) = (plan.backend.as_str(), op.as_str());
             say.note(&format!("{backend} shows no {op}: it does not see {what}"));
         }
     }
     let mut losses = loaded.losses();
     let older = older::ask(&mut loaded, &plan);
-    let before = held::Before::look(&options.selection);
+    let before = held::Before::look(&options.selection, &say);
     // Before there is another thread: of the sink, or one that looks into a namespace.
     let needs = Needs {
         command: child.is_some(),

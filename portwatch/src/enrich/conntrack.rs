@@ -56,7 +56,7 @@ impl Connection {
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_STATUS_MASK: u16 = 26;
-const CTA_STATS_INSERT_FAILED: u16 = 10;
+const CTA_STATS_INSERT_FAILED: u16 = 9;
 const IPCTNL_MSG_CT_GET_STATS_CPU: u8 = 4;
 
 /// Lists the connections whose source was translated, up to `deadline`; whether these are all. Kernels that know
@@ -65,21 +65,23 @@ const IPCTNL_MSG_CT_GET_STATS_CPU: u8 = 4;
 /// # Errors
 /// When the kernel does not permit it, does not track, or does not answer.
 pub fn translated(deadline: Instant, mut visit: impl FnMut(Connection)) -> io::Result<bool> {
-    let wanted = Status::SrcNat;
-    let request = ConntrackMessage::Get(vec![
-        ConntrackAttribute::CtaStatus(wanted),
-        ConntrackAttribute::Other(DefaultNla::new(
-            CTA_STATUS_MASK,
-            wanted.bits().to_be_bytes().to_vec(),
-        )),
-    ]);
-    dump(request, deadline, |message| {
+    dump(of_translated(), deadline, |message| {
         if let ConntrackMessage::New(attributes) = message
             && let Some(connection) = connection(&attributes)
         {
             visit(connection);
         }
     })
+}
+
+/// Asks for those whose status has the bit for a translated source.
+fn of_translated() -> ConntrackMessage {
+    let wanted = Status::SrcNat;
+    let mask = wanted.bits().to_be_bytes().to_vec();
+    ConntrackMessage::Get(vec![
+        ConntrackAttribute::CtaStatus(wanted),
+        ConntrackAttribute::Other(DefaultNla::new(CTA_STATUS_MASK, mask)),
+    ])
 }
 
 /// How many connections could not be entered since this namespace was made: no port was left, or the same one came

@@ -119,10 +119,12 @@ impl Enricher {
     }
 
     fn exhausted(&mut self, event: &Event) -> Exhausted {
-        let own = event.own_range.as_ref();
-        let limits = self.limits(event).of_socket(own);
+        let of_namespace = self.limits(event);
+        let whole = of_namespace.range.clone();
+        let limits = of_namespace.of_socket(event.own_range.as_ref());
         let mut exhausted = Exhausted {
-            range_of_socket: own.is_some(),
+            // The kernel takes no notice of ends outside of the namespace's range.
+            range_of_socket: limits.range != whole,
             reserved: limits.reserved_in_range(),
             range: limits.range,
             scope: Some(usage::scope(event)),

@@ -3,7 +3,8 @@
 //! A link (symlink(7)) is followed where whoever made it could have written to the file himself: one of ours,
 //! or of root's, such as /dev/stdout; and then only into a file of ours, or into what is no file. Links to
 //! directories on the way are the kernel's affair (`fs.protected_symlinks`), as is a file that others have
-//! put where everybody may (`fs.protected_regular`).
+//! put where everybody may (`fs.protected_regular`). A further name of a file (link(2)) counts only where nobody else
+//! could have made it.
 
 use std::{
     ffi::OsString,
@@ -25,7 +26,7 @@ use thiserror::Error;
 /// Links that lead to links: the kernel follows as many (`MAXSYMLINKS`).
 const LINKS: usize = 40;
 
-/// A link that is not followed.
+/// A name that does not lead to a file for us.
 #[derive(Debug, Error)]
 pub enum Refused {
     /// Somebody else's.

@@ -183,7 +183,8 @@ fn older_port_released(bench: &Bench) -> Result<()> {
     netns.enter()?;
     let old = listener()?;
     home.enter()?;
-    let tracer = bench.trace(["-e", "release", "--port", "8080"])?;
+    let inode = netns.inode.to_string();
+    let tracer = bench.trace(["-e", "release", "--port", "8080", "--netns", &inode])?;
     netns.enter()?;
     let new = listener()?;
     drop(old);

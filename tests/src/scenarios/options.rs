@@ -31,7 +31,7 @@ const ANY4: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 /// Nobody has it (RFC 5737).
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// Gives a socket a range of its own, outside the one of its namespace.
+/// Gives a socket a range of its own: a part of its namespace's.
 fn with_own_range(sock: &Sock, (low, high): (u16, u16)) -> Result<()> {
     let value = i32::from(low) | i32::from(high) << 16;
     match sock.set_option(libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, value) {

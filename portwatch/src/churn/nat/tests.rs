@@ -135,7 +135,7 @@ fn each_destination_address_zone_and_class_has_its_own_ports() {
     );
     assert_eq!(nat.pools_total, 6);
     let low = nat.pools.iter().find(|pool| *pool.range.start() == 512);
-    assert_eq!(low.unwrap().available, Some(512));
+    assert_eq!(low.unwrap().available, Some(424));
 }
 
 #[test]

@@ -58,7 +58,9 @@ impl Gateways {
                     tracked.push(one);
                 }
                 None => {
+                    // Perhaps there is another way.
                     self.ways.remove(&inode);
+                    self.searched = None;
                 }
             }
         }

@@ -10,9 +10,11 @@ use crate::{
     selection::Selection,
     sockets::{
         look::{self, Seen},
-        scope::Scope,
+        scope::{Netns, Scope},
     },
 };
+
+use super::Notes;
 
 /// Ports that are remembered as seen free: as many as the programs note (`state/held.rs`).
 const FREED: NonZeroUsize = NonZeroUsize::MIN.saturating_add((1 << 16) - 1);
@@ -30,9 +32,10 @@ pub(super) struct Before {
 impl Before {
     /// Looks now, when the programs are attached: what gets a port in between counts as held before. Only
     /// where releases are asked for.
-    pub(super) fn look(selection: &Selection) -> Option<Self> {
+    pub(super) fn look(selection: &Selection, say: &Notes) -> Option<Self> {
         let asked = selection.events.contains(&Op::Release);
-        asked.then(|| Self::of(&look::look(&Scope::default(), |_| {})))
+        let late = |why: &str| say.note(&format!("looking for ports that are held: {why}"));
+        asked.then(|| Self::of(&look::look(&scope(selection), late)))
     }
 
     fn of(seen: &Seen) -> Self {
@@ -43,13 +46,14 @@ impl Before {
             outside: _,
             closed,
             hidden,
-            absent: _, // none was asked for
+            ref absent,
             images: _,
             without_iterator: _,
             may_hide,
             ref diag,
         } = seen;
-        let is_whole = left_out == 0 && closed == 0 && !hidden && !may_hide && diag.is_ok();
+        let is_open = closed == 0 && !hidden && absent.is_empty();
+        let is_whole = is_open && left_out == 0 && !may_hide && diag.is_ok();
         let held = rows.iter().filter_map(|row| {
             let socket = &row.socket;
             Some((socket.socket.netns?, socket.transport, socket.local.port?))
@@ -77,6 +81,21 @@ impl Before {
         if was_held || is_unsure {
             event.held = None;
         }
+    }
+}
+
+/// What of the machine has to be looked at.
+fn scope(selection: &Selection) -> Scope {
+    let netns = selection.netns.iter();
+    let port = match selection.ports.as_slice() {
+        [range] if range.start() == range.end() => Some(*range.start()),
+        _ => None,
+    };
+    Scope {
+        port,
+        transports: selection.transports.clone(),
+        netns: netns.map(|&inode| Netns { inode, path: None }).collect(),
+        ..Scope::default()
     }
 }
 
@@ -152,6 +171,10 @@ mod tests {
             events: vec![Op::Bind],
             ..Selection::default()
         };
-        assert!(Before::look(&selection).is_none());
+        let say = Notes {
+            quiet: true,
+            verbosity: 0,
+        };
+        assert!(Before::look(&selection, &say).is_none());
     }
 }

@@ -75,8 +75,21 @@ fn what_was_not_translated_is_passed_over() {
 
 #[test]
 fn failures_of_all_cpus_are_in_the_answer() {
+    // include/uapi/linux/netfilter/nfnetlink_conntrack.h, `enum ctattr_stats_cpu`: each attribute of each CPU gets
+    // a value of its own.
+    let mut bytes = STATISTICS.to_vec();
+    for kind in [8, 9, 10] {
+        let header = [8, 0, kind, 0];
+        let places: Vec<usize> = (0..bytes.len() - 8)
+            .filter(|&at| bytes[at..at + 4] == header)
+            .collect();
+        assert_eq!(places.len(), 2, "{kind}");
+        for (cpu, at) in (1..).zip(places) {
+            bytes[at + 7] = 10 * kind + cpu;
+        }
+    }
     let mut found = Vec::new();
-    let more = take(STATISTICS, &mut |message| {
+    let more = take(&bytes, &mut |message| {
         if let ConntrackMessage::Other { attributes, .. } = message {
             let mut own = attributes
                 .iter()
@@ -85,7 +98,7 @@ fn failures_of_all_cpus_are_in_the_answer() {
         }
     });
     assert!(!more.unwrap());
-    assert_eq!(found, [Some(0), Some(0)]);
+    assert_eq!(found, [Some(91), Some(92)]);
 }
 
 #[test]
@@ -112,11 +125,12 @@ fn a_damaged_answer_is_an_error_and_no_panic() {
 
 #[test]
 fn the_question_is_for_translated_sources_of_both_families() {
-    let request = ConntrackMessage::Get(vec![ConntrackAttribute::CtaStatus(Status::SrcNat)]);
-    let bytes = message(request);
-    // nlmsghdr: length, type (CTNETLINK << 8 | CT_GET), flags (REQUEST, DUMP); nfgenmsg: AF_UNSPEC; CTA_STATUS.
-    assert_eq!(bytes[..4], 28u32.to_ne_bytes());
+    let bytes = message(of_translated());
+    // nlmsghdr: length, type (CTNETLINK << 8 | CT_GET), flags (REQUEST, DUMP); nfgenmsg: AF_UNSPEC; CTA_STATUS,
+    // CTA_STATUS_MASK.
+    assert_eq!(bytes[..4], 36u32.to_ne_bytes());
     assert_eq!(bytes[4..8], [1, 1, 1, 3]);
     assert_eq!(bytes[16..20], [0; 4]);
-    assert_eq!(bytes[20..], [8, 0, 3, 0, 0, 0, 0, 16]);
+    assert_eq!(bytes[20..28], [8, 0, 3, 0, 0, 0, 0, 16]);
+    assert_eq!(bytes[28..], [8, 0, 26, 0, 0, 0, 0, 16]);
 }

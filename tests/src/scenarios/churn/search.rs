@@ -88,7 +88,7 @@ fn churn_tells_how_long_it_searched(bench: &Bench) -> Result<()> {
             ],
         )?;
         ensure!(
-            after.0 > 2 * before.0 && after.1 > 2 * before.0,
+            after.0 > 2 * before.0 && after.1 > before.1,
             "{after:?} ns with {} ports bound, {before:?} ns without",
             bound.len()
         );

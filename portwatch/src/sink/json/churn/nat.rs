@@ -53,6 +53,7 @@ fn pool(pool: &NatPool) -> Value {
         available,
         seen,
         changed,
+        is_compared,
         total,
         clients,
         clients_total,
@@ -73,9 +74,9 @@ fn pool(pool: &NatPool) -> Value {
             "seen": seen.as_ref().map(range),
             "changed": changed,
         }),
-        used(total),
+        used(total, *is_compared),
         json!({
-            "clients": clients.iter().map(client).collect::<Vec<_>>(),
+            "clients": clients.iter().map(|one| client(one, *is_compared)).collect::<Vec<_>>(),
             "clients_total": clients_total,
             "forecast": outlook.as_ref().map(forecast),
             "message": outlook_of_nat(pool),
@@ -83,15 +84,15 @@ fn pool(pool: &NatPool) -> Value {
     ])
 }
 
-fn client((address, part): &(IpAddr, Use)) -> Value {
+fn client((address, part): &(IpAddr, Use), is_compared: bool) -> Value {
     joined([
         json!({"client": {"address": address.to_string()}}),
-        used(part),
+        used(part, is_compared),
     ])
 }
 
 /// Failures are counted of the namespace alone.
-fn used(one: &Use) -> Value {
+fn used(one: &Use, is_compared: bool) -> Value {
     let Use {
         held,
         waiting,
@@ -103,8 +104,8 @@ fn used(one: &Use) -> Value {
     json!({
         "held": held,
         "waiting": waiting,
-        "taken": taken,
-        "given": given,
-        "waited": waited,
+        "taken": is_compared.then_some(taken),
+        "given": is_compared.then_some(given),
+        "waited": is_compared.then_some(waited),
     })
 }

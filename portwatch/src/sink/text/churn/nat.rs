@@ -82,6 +82,7 @@ fn pool(pool: &NatPool, interval: Duration) -> Vec<String> {
         available,
         seen,
         changed,
+        is_compared,
         total,
         clients,
         clients_total,
@@ -114,7 +115,11 @@ fn pool(pool: &NatPool, interval: Duration) -> Vec<String> {
         thousands(total.held),
         available.map_or_else(|| "-".to_owned(), thousands),
         thousands(total.waiting),
-        rate(total.taken, interval),
+        if *is_compared {
+            rate(total.taken, interval)
+        } else {
+            "-".to_owned()
+        },
         thousands(*changed),
         transport.as_str(),
         SocketAddr::new(*address, *port),
