@@ -8,8 +8,8 @@ use std::{
 use clap::Args;
 
 use super::{
-    Destination, FilterArgs, KernelArgs, Names, OutputArgs, TraceArgs, TraceOptions, UsageError,
-    help, parse,
+    Destination, FilterArgs, Format, KernelArgs, Names, OutputArgs, TraceArgs, TraceOptions,
+    UsageError, help, parse,
 };
 use crate::store::{keep::Keep, retention::Bounds};
 
@@ -107,6 +107,14 @@ impl RecordArgs {
                 option: "--write <FILE>",
                 value: "-".to_owned(),
                 reason: "a recording is a file; trace -o json prints lines".to_owned(),
+            });
+        }
+        if output.output == Format::Json {
+            return Err(UsageError {
+                option: "--output <FORMAT>",
+                value: "json".to_owned(),
+                reason: "a recording is a file; trace -o json and replay -o json print lines"
+                    .to_owned(),
             });
         }
         let trace = TraceArgs {

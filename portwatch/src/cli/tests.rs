@@ -188,11 +188,13 @@ fn a_recording_has_its_file_its_bounds_and_every_field() {
     assert_eq!(options.trace.selection.ports, [80..=80]);
     assert!(options.trace.output.quiet);
     assert_eq!(options.trace.count, Some(5));
-    let error = try_record("-w -").unwrap_err();
-    assert!(
-        error.to_string().contains("a recording is a file"),
-        "{error}"
-    );
+    for line in ["-w -", "-o json"] {
+        let error = try_record(line).unwrap_err();
+        assert!(
+            error.to_string().contains("a recording is a file"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

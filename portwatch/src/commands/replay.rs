@@ -4,7 +4,7 @@ mod numeric;
 mod stream;
 
 use super::recording;
-use crate::{cli::ReplayOptions, failure::Failure, sink, stderr::say};
+use crate::{cli::ReplayOptions, failure::Failure, report::Kept, sink, stderr::say};
 use stream::Replayed;
 
 /// Prints a recording; the value is the exit status.
@@ -20,6 +20,12 @@ pub fn run(options: &ReplayOptions) -> Result<u8, Failure> {
         output,
     } = options;
     let mut reader = recording::open(file, output)?;
+    let kept = reader.kept().map_err(Failure::cannot_read)?;
+    if let Some(words) = kept.and_then(Kept::words)
+        && !output.quiet
+    {
+        say(format_args!("portwatch: {words}"));
+    }
     let written = |error| Failure::from_write(error, &output.destination);
     let out = sink::reserve(&output.destination).map_err(Failure::from_open)?;
     let mut sink = sink::open(out, output, *args).map_err(written)?;

@@ -23,7 +23,8 @@ pub struct Kept {
 }
 
 impl Kept {
-    pub(super) fn add(&mut self, keeping: Keeping) {
+    /// Takes what a further run says.
+    pub fn add(&mut self, keeping: Keeping) {
         let rank = |keep| match keep {
             Keep::Conflicts => 0,
             Keep::Failures => 1,
@@ -37,5 +38,58 @@ impl Kept {
             self.least = Some(keeping.keep);
         }
         self.filtered |= keeping.filtered;
+    }
+
+    /// What there is not and may have happened all the same, in words; `None` where everything was kept.
+    #[must_use]
+    pub fn words(self) -> Option<String> {
+        let Self { least, filtered } = self;
+        let what = match least {
+            Some(Keep::Conflicts) => Some("conflicts"),
+            Some(Keep::Failures) => Some("failures"),
+            Some(Keep::All) | None => None,
+        };
+        let passed = "what the recorder's filters let pass";
+        match (what, filtered) {
+            (None, false) => None,
+            (None, true) => Some(format!("kept was only {passed}")),
+            (Some(what), false) => Some(format!("kept were only {what}")),
+            (Some(what), true) => Some(format!("kept were only {what}, of {passed}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_that_was_kept_is_told() {
+        let of = |runs: &[(Keep, bool)]| {
+            let mut kept = Kept::default();
+            for &(keep, filtered) in runs {
+                kept.add(Keeping {
+                    keep,
+                    filtered,
+                    alive: None,
+                });
+            }
+            kept.words().unwrap_or_default()
+        };
+        assert_eq!(of(&[]), "");
+        assert_eq!(of(&[(Keep::All, false)]), "");
+        assert_eq!(
+            of(&[(Keep::All, true)]),
+            "kept was only what the recorder's filters let pass"
+        );
+        let failures = (Keep::Failures, false);
+        assert_eq!(
+            of(&[failures, (Keep::All, false)]),
+            "kept were only failures"
+        );
+        assert_eq!(
+            of(&[failures, (Keep::Conflicts, true)]),
+            "kept were only conflicts, of what the recorder's filters let pass"
+        );
     }
 }

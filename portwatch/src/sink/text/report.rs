@@ -14,7 +14,6 @@ use crate::{
         Scope, Seen, Turnover, WarningGroup, Who,
     },
     sink::{digits, escape::Escape},
-    store::keep::Keep,
 };
 
 /// How it is to look.
@@ -164,27 +163,12 @@ impl Page<'_> {
 
     /// What there is not may have happened all the same.
     fn kept(&mut self, kept: Kept) {
-        let Kept { least, filtered } = kept;
-        let what = match least {
-            Some(Keep::Conflicts) => Some("conflicts"),
-            Some(Keep::Failures) => Some("failures"),
-            Some(Keep::All) | None => None,
+        let Some(mut words) = kept.words() else {
+            return;
         };
-        let passed = "what the recorder's filters let pass";
-        let words = match (what, filtered) {
-            (None, false) => return,
-            (None, true) => format!("kept was only {passed}"),
-            (Some(what), filtered) => {
-                let of = if filtered {
-                    format!(", of {passed}")
-                } else {
-                    String::new()
-                };
-                format!(
-                    "kept were only {what}{of}: how often ports were taken is not known (record --keep all)"
-                )
-            }
-        };
+        if kept.least.is_some() {
+            words.push_str(": how often ports were taken is not known (record --keep all)");
+        }
         self.text(0, &words);
     }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     event::{Hazard, Kind, Overlap, Reason, Time, identity},
-    report::{Alarm, Cause, Fact, Keeping, Summary, WhoId},
+    report::{Alarm, Cause, Fact, Keeping, Kept, Summary, WhoId},
     store::{decode, row::Id, schema},
 };
 
@@ -52,6 +52,29 @@ struct Caller {
 }
 
 impl Reader {
+    /// What was kept of what happened; `None` of a recording whose schema does not tell.
+    ///
+    /// # Errors
+    /// When the file is damaged.
+    pub fn kept(&self) -> Result<Option<Kept>, StoreError> {
+        if self.version < schema::RUN {
+            return Ok(None);
+        }
+        let runs = || -> rusqlite::Result<Kept> {
+            let mut statement = self
+                .connection
+                .prepare("SELECT seq, keep, filtered, time, time_boot FROM run")?;
+            let mut kept = Kept::default();
+            for row in statement.query_map([], run)? {
+                kept.add(row?.1);
+            }
+            Ok(kept)
+        };
+        runs()
+            .map(Some)
+            .map_err(|source| StoreError::sql(&self.path, source))
+    }
+
     /// Sums everything up.
     ///
     /// # Errors

@@ -198,8 +198,12 @@ fn views_answer_by_hand() {
 
 fn summed_up(path: &Path) -> Report {
     let mut summary = Summary::new(Scope::default());
-    Reader::open(path).unwrap().sum_up(&mut summary).unwrap();
-    summary.finish(10)
+    let mut reader = Reader::open(path).unwrap();
+    let kept = reader.kept().unwrap();
+    reader.sum_up(&mut summary).unwrap();
+    let report = summary.finish(10);
+    assert!(kept.is_none_or(|kept| kept == report.kept), "{kept:?}");
+    report
 }
 
 proptest! {
