@@ -310,8 +310,14 @@ fn life_loss_is_counted(bench: &Bench) -> Result<()> {
     ensure!(lost > 0, "nothing was lost: {printed} printed");
     ensure!(printed > 0, "nothing was printed: {lost} lost");
     ensure!(failures == 0, "{failures} failures of none");
+    // Where programs are preempted, what the kernel skips meanwhile counts as lost, whatever it was about.
+    let is_right = if degraded::preempts(bench.backend) {
+        printed <= count && printed + lost >= count
+    } else {
+        printed + lost == count
+    };
     ensure!(
-        printed + lost == count,
+        is_right,
         "{printed} printed and {lost} lost are not {count}"
     );
     Ok(())
