@@ -44,6 +44,9 @@ enum Verb {
         /// Which of the backends of this run it is, from 0: what has to do with no hook runs with the first.
         #[arg(long, value_name = "N", default_value_t = 0)]
         place: usize,
+        /// What has to do with no kernel runs on another one of this run.
+        #[arg(long)]
+        one_of_many: bool,
         /// Root of the file system that has ss, netstat and lsof, to compare with.
         #[arg(long, value_name = "DIR")]
         neighbours: Option<PathBuf>,
@@ -135,6 +138,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             portwatch,
             attach,
             place,
+            one_of_many,
             neighbours,
             long,
             filter,
@@ -144,6 +148,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
             portwatch,
             backend: attach,
             place,
+            one_of_many,
             neighbours,
             long,
             filter,

@@ -15,7 +15,7 @@ use crate::{
     bench::Bench,
     degraded::Backend,
     expect::{self, Expected, Mismatch, lookup},
-    scenarios::{self, Scenario},
+    scenarios::{self, Scenario, Spread},
     script::{self, Ctx, Keepers, Script, Skip},
     sys::netns::Netns,
     tracer::{PATIENCE, Tracer},
@@ -27,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) backend: Backend,
     /// Which of the backends of a run it is: what has to do with no hook runs with the first, 0.
     pub(crate) place: usize,
+    /// What has to do with no kernel runs on another one.
+    pub(crate) one_of_many: bool,
     /// Root of the file system with ss, netstat and lsof.
     pub(crate) neighbours: Option<PathBuf>,
     pub(crate) long: bool,
@@ -325,21 +327,34 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let mut bench = Bench::new(&options.portwatch, options.backend, options.long)?;
     bench.neighbours.clone_from(&options.neighbours);
-    // Who asks by name gets what bears it.
-    let once = options.place == 0 || !options.filter.is_empty();
-    let sessions = || scenarios::all_sessions().filter(|session| wanted(session.name));
-    let left_out = sessions().filter(|session| session.once && !once).count();
-    if left_out > 0 {
+    let (here, elsewhere): (Vec<_>, Vec<_>) = scenarios::all_sessions()
+        .filter(|session| wanted(session.name))
+        .partition(|session| is_here(options, session.spread));
+    if !elsewhere.is_empty() {
         println!(
-            "note: {left_out} scenarios that have to do with no hook run with the first backend"
+            "note: {} scenarios that have to do with no hook, or with no kernel, run with the first backend, or on another kernel",
+            elsewhere.len()
         );
     }
-    for session in sessions().filter(|session| once || !session.once) {
+    for session in here {
         let started = Instant::now();
         let verdict = (session.run)(&bench).map_or_else(verdict_of, |()| Verdict::Passed);
         score.note(session.name, verdict, started.elapsed());
     }
     Ok(score.end())
+}
+
+/// Whether a session is run here, of all the backends and kernels of a run.
+fn is_here(options: &Options, spread: Spread) -> bool {
+    // Who asks by name gets what bears it.
+    if !options.filter.is_empty() {
+        return true;
+    }
+    match spread {
+        Spread::EachBackend => true,
+        Spread::EachKernel => options.place == 0,
+        Spread::Once => options.place == 0 && !options.one_of_many,
+    }
 }
 
 /// `portwatch-tests locked`

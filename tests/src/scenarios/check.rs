@@ -23,13 +23,13 @@ use crate::{
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    check_is_what_bind_does: once,
-    check_before_other_sockets: once,
-    check_what_cannot_be_seen: once,
-    check_any_port: once,
-    check_in_another_namespace: once,
-    check_wrong_usage: once,
-    check_range_overlaps: once,
+    check_is_what_bind_does: each_kernel,
+    check_before_other_sockets: each_kernel,
+    check_what_cannot_be_seen: each_kernel,
+    check_any_port: each_kernel,
+    check_in_another_namespace: each_kernel,
+    check_wrong_usage: each_kernel,
+    check_range_overlaps: each_kernel,
 ];
 
 const PORT: u16 = 18_080;

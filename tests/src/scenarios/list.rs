@@ -21,13 +21,13 @@ use crate::{
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    list_what_occupies_ports: once,
-    list_what_occupies_ports_without_iterator: once,
-    list_options: once,
-    list_options_without_iterator: once,
-    list_what_is_hidden: once,
-    list_a_group: once,
-    list_nothing: once,
+    list_what_occupies_ports: each_kernel,
+    list_what_occupies_ports_without_iterator: each_kernel,
+    list_options: each_kernel,
+    list_options_without_iterator: each_kernel,
+    list_what_is_hidden: each_kernel,
+    list_a_group: each_kernel,
+    list_nothing: each_kernel,
 ];
 
 /// All that is to be listed of a scene, beyond what [`Scene::rows`] has: its other socket.

@@ -76,8 +76,19 @@ pub(crate) struct Session {
     pub(crate) name: &'static str,
     /// What to do, and to check.
     pub(crate) run: fn(&Bench) -> Result<()>,
-    /// No hook has to do with it: once on each kernel is enough.
-    pub(crate) once: bool,
+    /// Where it has something new to say.
+    pub(crate) spread: Spread,
+}
+
+/// With which backends of which kernels a session is run when all are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// All.
+    EachBackend,
+    /// No hook has to do with it: the first backend of each kernel.
+    EachKernel,
+    /// The kernel has not to do with it either: one machine.
+    Once,
 }
 
 /// Sessions that run a workload each under a portwatch that is asked for one kind of event, and the
@@ -87,7 +98,7 @@ macro_rules! asked {
         pub(super) const ALL: &[$crate::scenarios::Session] = &[$($crate::scenarios::Session {
             name: stringify!($session),
             run: |bench| $crate::bench::asked(bench, $event, stringify!($work)),
-            once: false,
+            spread: $crate::scenarios::Spread::EachBackend,
         }),*];
         pub(super) const PARTS: &[$crate::scenarios::Scenario] =
             $crate::scenarios::scenarios![$($work),*];
@@ -95,15 +106,17 @@ macro_rules! asked {
 }
 use asked;
 
-/// A table of sessions, each named as its function; `: once` where the backend makes no difference.
+/// A table of sessions, each named as its function; `: each_kernel` where the backend makes no difference,
+/// `: once` where the kernel makes none ([`Spread`]).
 macro_rules! sessions {
-    (@once) => { false };
-    (@once once) => { true };
-    ($($name:ident $(: $once:ident)?),* $(,)?) => {
+    (@spread) => { $crate::scenarios::Spread::EachBackend };
+    (@spread each_kernel) => { $crate::scenarios::Spread::EachKernel };
+    (@spread once) => { $crate::scenarios::Spread::Once };
+    ($($name:ident $(: $spread:ident)?),* $(,)?) => {
         &[$($crate::scenarios::Session {
             name: stringify!($name),
             run: $name,
-            once: $crate::scenarios::sessions!(@once $($once)?),
+            spread: $crate::scenarios::sessions!(@spread $($spread)?),
         }),*]
     };
 }

@@ -29,7 +29,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
 
 pub(super) const SESSIONS: &[Session] = sessions![
     pid_namespace_of_portwatch,
-    pid_namespace_of_portwatch_and_command: once,
+    pid_namespace_of_portwatch_and_command: each_kernel,
 ];
 
 pub(super) const ROLES: &[Role] = roles![contains];

@@ -26,9 +26,9 @@ use crate::{
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    parity_with_ss_and_netstat_of_listeners: once,
-    parity_with_ss_and_netstat_of_udp: once,
-    parity_with_lsof_of_a_port: once,
+    parity_with_ss_and_netstat_of_listeners: each_kernel,
+    parity_with_ss_and_netstat_of_udp: each_kernel,
+    parity_with_lsof_of_a_port: each_kernel,
 ];
 
 /// The port that lsof is asked about.

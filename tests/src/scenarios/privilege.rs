@@ -35,7 +35,7 @@ use crate::{
 
 pub(super) const ALL: &[Session] = sessions![
     privilege_of_every_thread,
-    privilege_of_a_recorder: once,
+    privilege_of_a_recorder: each_kernel,
     privilege_of_churn,
     privilege_as_nobody,
     privilege_by_file,

@@ -19,7 +19,7 @@ pub(super) const ALL: &[Session] = sessions![
     refusal_of_doctored_btf,
     refusal_impossible_attach,
     refusal_unwritable_file: once,
-    refusal_doctor_works_without_root: once,
+    refusal_doctor_works_without_root: each_kernel,
 ];
 
 /// This exit code, nothing on stdout, and words on stderr that hold one of these.

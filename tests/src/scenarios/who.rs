@@ -11,11 +11,11 @@ use super::{
 use crate::{bench::Bench, expect::lookup, sys::netns::Netns};
 
 pub(super) const ALL: &[Session] = sessions![
-    who_has_it: once,
-    who_has_it_without_iterator: once,
-    who_is_hidden: once,
-    who_is_nobody: once,
-    who_is_about_to_leave: once,
+    who_has_it: each_kernel,
+    who_has_it_without_iterator: each_kernel,
+    who_is_hidden: each_kernel,
+    who_is_nobody: each_kernel,
+    who_is_about_to_leave: each_kernel,
 ];
 
 fn has_it(bench: &Bench, helper: &[&str]) -> Result<()> {

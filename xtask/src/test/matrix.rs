@@ -133,7 +133,13 @@ fn boot(
         ("/bin/portwatch-tests".to_string(), programs.runner.clone()),
     ];
     files.extend(programs.neighbours.iter().cloned());
-    let jobs = jobs(selection, pass, !programs.neighbours.is_empty());
+    let one_of_many = selection.kernel_for_all() != Some(kernel.tag);
+    let jobs = jobs(
+        selection,
+        pass,
+        !programs.neighbours.is_empty(),
+        one_of_many,
+    );
     let contents = Contents {
         init: &programs.init,
         files: &files,
@@ -173,8 +179,9 @@ fn boot(
 }
 
 /// What PID 1 is to run: the rules of sharing a port, and the scenarios with the backends that were
-/// asked for, else those that the runner lists there.
-fn jobs(selection: &Selection, pass: Pass, with_neighbours: bool) -> Vec<Job> {
+/// asked for, else those that the runner lists there. `one_of_many`: what has to do with no kernel is left to
+/// another one.
+fn jobs(selection: &Selection, pass: Pass, with_neighbours: bool, one_of_many: bool) -> Vec<Job> {
     let words = |words: &[&str]| {
         words
             .iter()
@@ -194,6 +201,9 @@ fn jobs(selection: &Selection, pass: Pass, with_neighbours: bool) -> Vec<Job> {
         ]);
         if with_neighbours {
             argv.extend(words(&["--neighbours", neighbours::GUEST_ROOT]));
+        }
+        if one_of_many {
+            argv.extend(words(&["--one-of-many"]));
         }
         argv.extend(selection.scenario_options());
         argv.extend(words(&pass.options()));
@@ -484,7 +494,7 @@ mod tests {
                 long: false,
                 filter: filter.map(String::from),
             };
-            let jobs = jobs(&selection, Pass::Whole, true);
+            let jobs = jobs(&selection, Pass::Whole, true, false);
             let is_rules = |job: &&Job| matches!(job, Job::Run { id, .. } if id == rules::ID);
             (jobs.iter().filter(is_rules).count(), jobs.len())
         };

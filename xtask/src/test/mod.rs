@@ -103,6 +103,16 @@ impl Selection {
         self.kernels.is_empty() || self.kernels.contains(&tag)
     }
 
+    /// The kernel that scenarios run on which have to do with none: 6.12 if it is there.
+    fn kernel_for_all(&self) -> Option<&'static str> {
+        let mut chosen = kernel::MATRIX
+            .iter()
+            .map(|line| line.tag)
+            .filter(|tag| self.wants_kernel(tag));
+        let first = chosen.clone().next();
+        chosen.find(|tag| *tag == "6.12").or(first)
+    }
+
     /// Options that the scenario runner gets on the host and in every VM.
     fn scenario_options(&self) -> Vec<String> {
         let long = self.long.then(|| "--long".to_string());
@@ -216,6 +226,12 @@ mod tests {
         };
         assert_eq!(selection.scenario_options(), ["--long", "--filter", "bind"]);
         assert!(selection.wants_kernel("6.1") && !selection.wants_kernel("5.10"));
+        assert_eq!(selection.kernel_for_all(), Some("6.1"));
+        let all = Selection {
+            kernels: Vec::new(),
+            ..selection
+        };
+        assert_eq!(all.kernel_for_all(), Some("6.12"));
     }
 
     #[test]

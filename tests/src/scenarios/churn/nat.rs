@@ -33,8 +33,8 @@ use crate::{
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    churn_nat_of_a_gateway: once,
-    churn_nat_has_no_port_left: once,
+    churn_nat_of_a_gateway: each_kernel,
+    churn_nat_has_no_port_left: each_kernel,
     churn_nat_needs_net_admin: once,
 ];
 

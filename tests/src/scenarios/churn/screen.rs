@@ -25,7 +25,10 @@ use crate::{
     sys::task,
 };
 
-pub(super) const ALL: &[Session] = sessions![churn_draws_in_place, churn_fits_a_small_terminal];
+pub(super) const ALL: &[Session] = sessions![
+    churn_draws_in_place: each_kernel,
+    churn_fits_a_small_terminal: once,
+];
 
 /// What is on a terminal of that size, line by line, and where the cursor is, once `churn` has drawn what is there
 /// after `work` and was interrupted. How long an interval takes is the machine's affair: its drawings are counted.

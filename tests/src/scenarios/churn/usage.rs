@@ -18,9 +18,9 @@ use crate::{
 
 pub(super) const ALL: &[Session] = sessions![
     churn_wrong_usage: once,
-    churn_once,
-    churn_ends_on_signals,
-    churn_ends_with_its_reader,
+    churn_once: each_kernel,
+    churn_ends_on_signals: each_kernel,
+    churn_ends_with_its_reader: each_kernel,
     churn_of_a_command,
 ];
 
