@@ -189,6 +189,8 @@ layout! {
     net_inum: Kind::Offset(4), required, ["net.ns.inum"];
     /// User namespace that the namespace belongs to.
     net_user_ns: Kind::Offset(8), required, ["net.user_ns"];
+    /// What a backlog is cut down to.
+    net_somaxconn: Kind::Offset(4), optional, ["net.core.sysctl_somaxconn"];
     /// Salt of the port hashes.
     net_hash_mix: Kind::Offset(4), required, ["net.hash_mix"];
     /// Why accept() failed; the argument has a struct since 6.10 (net/socket.c, `proto_accept_arg`).

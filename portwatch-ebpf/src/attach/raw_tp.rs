@@ -64,7 +64,8 @@ fn followed<G: Generation>(ctx: &RawTracePointContext) {
     match call {
         Call::Bind => bind::returned::<Raw<G>>(sock::acting::<G::Far>(sk), returned, request),
         Call::Listen => {
-            listen::returned::<Raw<G>>(sock::acting::<G::Far>(sk), second as u32, returned)
+            let sk = sock::acting::<G::Far>(sk);
+            listen::returned::<Raw<G>>(sk, sock::backlog::<G::Far>(sk, second as u32), returned);
         }
         Call::Connect => {
             let Some(kind) = Kind::of::<G::Far>(sk) else {

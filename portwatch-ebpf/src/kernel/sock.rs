@@ -436,6 +436,16 @@ pub(crate) fn own_range<F: Memory>(sk: Ptr) -> u32 {
     if at == ABSENT { 0 } else { F::load(sk, at) }
 }
 
+/// The backlog of a listen() that asks for so much: net.core.somaxconn at most (net/socket.c, `__sys_listen`).
+#[inline(always)]
+pub(crate) fn backlog<F: Memory>(sk: Ptr, asked: u32) -> u32 {
+    let at = offset!(net_somaxconn);
+    if at == ABSENT {
+        return asked;
+    }
+    asked.min(F::load(net::<F>(sk), at))
+}
+
 /// Whether the caller named a port itself in bind(); otherwise the kernel chose it.
 #[inline(always)]
 pub(crate) fn chose_port<M: Memory>(sk: Ptr) -> bool {

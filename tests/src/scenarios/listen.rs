@@ -9,7 +9,7 @@ use super::{Scenario, scenarios};
 use crate::{
     degraded::{self, Feature},
     script::Script,
-    sys::sock::Kind,
+    sys::{netns, sock::Kind},
 };
 
 pub(super) const ALL: &[Scenario] = scenarios![
@@ -22,6 +22,7 @@ pub(super) const ALL: &[Scenario] = scenarios![
     listen_after_failed_bind_and_another,
     listen_after_failed_bind_of_parent,
     listen_twice,
+    listen_backlog_beyond_somaxconn,
     listen_conflict_of_two_reuseaddr,
     listen_on_connected,
     listen_on_udp,
@@ -129,6 +130,22 @@ fn listen_after_failed_bind_of_parent(s: &mut Script) -> Result<()> {
 fn listen_twice(s: &mut Script) -> Result<()> {
     let sock = s.listener(Kind::Tcp4, (LO4, 8080))?;
     s.listen(&sock, 64).ok()?.is("socket.backlog", 64);
+    Ok(())
+}
+
+/// The kernel cuts a backlog down, and what is left is what the socket has.
+/// systemd-socket-activate asks for all that an integer holds.
+fn listen_backlog_beyond_somaxconn(s: &mut Script) -> Result<()> {
+    netns::sysctl("core/somaxconn", "77")?;
+    for (port, asked, has) in [
+        (8080, i32::MAX, 77),
+        (8081, -1, 77),
+        (8082, 78, 77),
+        (8083, 76, 76),
+    ] {
+        let sock = s.bound(Kind::Tcp4, (LO4, port))?;
+        s.listen(&sock, asked).ok()?.is("socket.backlog", has);
+    }
     Ok(())
 }
 
