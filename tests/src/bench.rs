@@ -29,6 +29,10 @@ pub(crate) struct Bench {
     pub(crate) long: bool,
     /// Root of the file system with ss, netstat and lsof, if there is one.
     pub(crate) neighbours: Option<PathBuf>,
+    /// Root of the file system with Debian's programs, if there is one.
+    pub(crate) programs: Option<PathBuf>,
+    /// Backends that watch the programs at the same time.
+    pub(crate) also: Vec<Backend>,
     scratch: PathBuf,
 }
 
@@ -45,6 +49,8 @@ impl Bench {
             backend,
             long,
             neighbours: None,
+            programs: None,
+            also: Vec::new(),
             scratch,
         })
     }

@@ -75,6 +75,14 @@ pub(crate) enum Helper {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Runs a program in another root file system, whose /tmp is the folder WORK.
+    InRoot {
+        root: PathBuf,
+        work: PathBuf,
+        program: OsString,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Runs a program as nobody, with no capabilities but these.
     AsNobody {
         #[arg(long = "with", value_name = "CAP")]
@@ -139,6 +147,15 @@ pub(crate) fn run(helper: Helper) -> Result<ExitCode> {
             return Err(Command::new(program).args(args).exec().into());
         }
         Helper::InPidNamespace { program, args } => return task::contain(&program, &args),
+        Helper::InRoot {
+            root,
+            work,
+            program,
+            args,
+        } => {
+            crate::sys::root::enter(&root, &work)?;
+            return Err(Command::new(program).args(args).exec().into());
+        }
         Helper::AsNobody {
             capabilities,
             by_file,

@@ -14,6 +14,7 @@ mod rules;
 mod runner;
 mod scenarios;
 mod script;
+mod strace;
 mod sys;
 mod tracer;
 
@@ -50,6 +51,12 @@ enum Verb {
         /// Root of the file system that has ss, netstat and lsof, to compare with.
         #[arg(long, value_name = "DIR")]
         neighbours: Option<PathBuf>,
+        /// Root of the file system that has nginx, PostgreSQL and others, to be watched.
+        #[arg(long, value_name = "DIR")]
+        programs: Option<PathBuf>,
+        /// Another backend that is to watch these at the same time; may be repeated.
+        #[arg(long, value_name = "BACKEND")]
+        also: Vec<Backend>,
         /// Load tests at full length.
         #[arg(long)]
         long: bool,
@@ -140,6 +147,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
             place,
             one_of_many,
             neighbours,
+            programs,
+            also,
             long,
             filter,
             only,
@@ -150,6 +159,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
             place,
             one_of_many,
             neighbours,
+            programs,
+            also,
             long,
             filter,
             only,

@@ -31,6 +31,10 @@ pub(crate) struct Options {
     pub(crate) one_of_many: bool,
     /// Root of the file system with ss, netstat and lsof.
     pub(crate) neighbours: Option<PathBuf>,
+    /// Root of the file system with Debian's programs.
+    pub(crate) programs: Option<PathBuf>,
+    /// Backends that watch these at the same time.
+    pub(crate) also: Vec<Backend>,
     pub(crate) long: bool,
     pub(crate) filter: String,
     /// Beginnings of names; without any, all.
@@ -327,6 +331,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let mut bench = Bench::new(&options.portwatch, options.backend, options.long)?;
     bench.neighbours.clone_from(&options.neighbours);
+    bench.programs.clone_from(&options.programs);
+    bench.also.clone_from(&options.also);
     let (here, elsewhere): (Vec<_>, Vec<_>) = scenarios::all_sessions()
         .filter(|session| wanted(session.name))
         .partition(|session| is_here(options, session.spread));

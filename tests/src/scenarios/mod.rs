@@ -27,6 +27,7 @@ mod passed;
 mod policy;
 mod privilege;
 mod process;
+mod programs;
 pub(crate) mod puzzles;
 mod random;
 mod record;
@@ -145,6 +146,7 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         fire::ALL,
         random::ALL,
         record::ALL,
+        programs::ALL,
     ]
     .into_iter()
     .flatten()

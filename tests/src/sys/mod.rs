@@ -17,6 +17,7 @@ pub(crate) mod netns;
 pub(crate) mod nftables;
 pub(crate) mod proc;
 pub(crate) mod rights;
+pub(crate) mod root;
 pub(crate) mod sock;
 pub(crate) mod task;
 pub(crate) mod telling;

@@ -6,7 +6,13 @@ use anyhow::{Context as _, Result};
 
 use super::{check, netns};
 
-fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> Result<()> {
+pub(super) fn mount(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: libc::c_ulong,
+    data: &str,
+) -> Result<()> {
     let [source, path, kind, data] = [source, target, kind, data].map(CString::new);
     let (source, path, kind, data) = (source?, path?, kind?, data?);
     // SAFETY: four NUL-terminated strings.
