@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -10,139 +9,237 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    super::{Session, sessions},
+    super::{
+        Session,
+        programs::{inside, root, work},
+        sessions,
+    },
     totals::{LO, connected, listener},
     watched::{Churn, in_new_namespace, namespace, number},
 };
 use crate::{
     bench::{self, Bench},
     script::skip,
-    sys::task,
+    sys::{netns::Netns, task},
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    churn_of_pgbench: once,
+    programs_churn_of_pgbench: once,
+    programs_churn_of_ab: once,
     churn_in_tmux: once,
 ];
 
-const NOBODY: u32 = 65_534;
-
 /// A program of this machine.
 fn installed(name: &str) -> Option<PathBuf> {
-    let folders = ["/usr/bin", "/usr/sbin", "/usr/lib/postgresql/15/bin"];
+    let folders = ["/usr/bin", "/usr/sbin"];
     let mut places = folders.iter().map(|folder| Path::new(folder).join(name));
     places.find(|place| place.is_file())
 }
 
-/// A PostgreSQL of its own, which keeps a log of its connections.
-struct Database {
-    server: Child,
-    log: PathBuf,
+/// Debian's programs, with a folder that they have as their /tmp.
+struct Programs<'a> {
+    root: &'a Path,
+    work: PathBuf,
 }
 
-impl Database {
-    const PORT: &str = "5432";
+impl<'a> Programs<'a> {
+    fn new(bench: &'a Bench) -> Result<Self> {
+        Ok(Self {
+            root: root(bench)?,
+            work: work(bench)?,
+        })
+    }
 
-    fn start(bench: &Bench, initdb: &Path, postgres: &Path) -> Result<Self> {
-        let folder = bench.file("database")?;
-        fs::create_dir(&folder)?;
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-        std::os::unix::fs::chown(&folder, Some(NOBODY), Some(NOBODY))?;
-        let mut command = Command::new(initdb);
-        let made = command
-            .args(["-N", "-A", "trust", "-U", "postgres", "--no-locale", "-D"])
-            .arg(&folder)
-            .uid(NOBODY)
-            .gid(NOBODY)
-            .current_dir("/")
-            .output()?;
-        ensure!(made.status.success(), "initdb: {made:?}");
-        let log = bench.file("database.log")?;
-        let server = Command::new(postgres)
-            .arg("-D")
-            .arg(&folder)
-            .args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"])
-            .args(["-c", "unix_socket_directories=", "-c", "log_connections=on"])
-            .args(["-c", "autovacuum=off"])
-            .uid(NOBODY)
-            .gid(NOBODY)
-            .current_dir("/")
-            .stdin(Stdio::null())
+    fn command(&self, args: &[&str]) -> Command {
+        inside(self.root, &self.work, args)
+    }
+
+    /// Runs one to its end, which has to be a good one; what it printed.
+    fn run(&self, args: &[&str]) -> Result<String> {
+        let ran: Output = self.command(args).output()?;
+        ensure!(ran.status.success(), "{args:?}: {ran:?}");
+        Ok(String::from_utf8(ran.stdout)?)
+    }
+
+    /// Starts one that stays, and waits until it listens.
+    fn serve(&self, args: &[&str], port: u16, ends_on: i32) -> Result<Server> {
+        let log = self.work.join("log");
+        let child = self
+            .command(args)
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log)?)
             .spawn()?;
-        let database = Self { server, log };
-        bench::until("PostgreSQL to be ready", || {
-            Ok(database.log()?.contains("ready to accept connections"))
+        let server = Server {
+            child,
+            log,
+            ends_on,
+        };
+        let listens = format!("0100007F:{port:04X} 00000000:0000 0A");
+        bench::until("a server that listens", || {
+            // Of the namespace that this thread is in.
+            Ok(fs::read_to_string("/proc/thread-self/net/tcp")?.contains(&listens))
         })?;
-        Ok(database)
-    }
-
-    fn log(&self) -> Result<String> {
-        Ok(fs::read_to_string(&self.log)?)
-    }
-
-    /// Connections that it has got.
-    fn connections(&self) -> Result<u64> {
-        Ok(self.log()?.matches("connection received").count() as u64)
+        Ok(server)
     }
 }
 
-impl Drop for Database {
+impl Drop for Programs<'_> {
     fn drop(&mut self) {
-        // A fast shutdown (pg_ctl(1)); if it is gone already, so much the better.
-        let _ = task::signal(self.server.id(), libc::SIGINT);
-        let _ = self.server.wait();
+        if let Err(error) = fs::remove_dir_all(&self.work) {
+            eprintln!("{} stays: {error}", self.work.display());
+        }
     }
 }
 
-/// `pgbench -C` connects anew for each transaction.
-fn churn_of_pgbench(bench: &Bench) -> Result<()> {
+/// A program that serves until a signal ends it.
+struct Server {
+    child: Child,
+    log: PathBuf,
+    ends_on: i32,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // If it is gone already, so much the better.
+        let _ = task::signal(self.child.id(), self.ends_on);
+        let _ = self.child.wait();
+    }
+}
+
+/// How many ports connect() has taken in the namespace so far; no attempt has failed.
+fn taken(churn: &mut Churn, netns: &Netns) -> Result<u64> {
+    let line = churn.settled()?;
+    let told = namespace(&line, netns).context("nothing of the namespace")?;
+    let failed = number(told, "total.failed")?;
+    ensure!(failed == 0, "{told}");
+    number(told, "total.taken.connect")
+}
+
+/// `pgbench -C` connects anew for each transaction; PostgreSQL logs each connection.
+fn programs_churn_of_pgbench(bench: &Bench) -> Result<()> {
     const TRANSACTIONS: u64 = 60;
-    let programs = ["pgbench", "initdb", "postgres"].map(installed);
-    let [Some(pgbench), Some(initdb), Some(postgres)] = programs else {
-        return skip("no PostgreSQL on this machine");
-    };
+    const AS: &[&str] = &["/usr/sbin/chroot", "--userspec=postgres:postgres", "/"];
+    let programs = Programs::new(bench)?;
     in_new_namespace(|netns| {
-        let database = Database::start(bench, &initdb, &postgres)?;
-        let script = bench.file("script.sql")?;
-        fs::write(&script, "SELECT 1;\n")?;
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o644))?;
+        let of_postgres = |name: &str| format!("/usr/lib/postgresql/17/bin/{name}");
+        let initdb = of_postgres("initdb");
+        let made = [
+            "-N",
+            "-A",
+            "trust",
+            "-U",
+            "postgres",
+            "--no-locale",
+            "-D",
+            "/tmp/data",
+        ];
+        programs.run(&[AS, &[initdb.as_str()], &made].concat())?;
+        let postgres = of_postgres("postgres");
+        let options = [
+            "-D",
+            "/tmp/data",
+            "-clisten_addresses=127.0.0.1",
+            "-cunix_socket_directories=",
+            "-cfsync=off",
+            "-clog_connections=on",
+            "-cautovacuum=off",
+        ];
+        let server = [AS, &[postgres.as_str()], &options].concat();
+        // A fast shutdown (pg_ctl(1)).
+        let server = programs.serve(&server, 5432, libc::SIGINT)?;
+        bench::until("PostgreSQL to be ready", || {
+            Ok(fs::read_to_string(&server.log)?.contains("ready to accept connections"))
+        })?;
+        fs::write(programs.work.join("script.sql"), "SELECT 1;\n")?;
         let mut churn = Churn::start(bench, &["--top", "100"])?;
-        let ran: Output = Command::new(pgbench)
-            .args(["-C", "-n", "-c", "2", "-t"])
-            .arg((TRANSACTIONS / 2).to_string())
-            .args([
-                "-h",
-                "127.0.0.1",
-                "-p",
-                Database::PORT,
-                "-U",
-                "postgres",
-                "-f",
-            ])
-            .arg(&script)
-            .arg("postgres")
-            .env("PGSSLMODE", "disable")
-            .env("PGGSSENCMODE", "disable")
-            .stdin(Stdio::null())
-            .output()?;
-        ensure!(ran.status.success(), "{ran:?}");
-        let connections = database.connections()?;
+        let each = (TRANSACTIONS / 2).to_string();
+        let url = "host=127.0.0.1 user=postgres dbname=postgres sslmode=disable gssencmode=disable";
+        let pgbench = of_postgres("pgbench");
+        let pgbench = [
+            pgbench.as_str(),
+            "-C",
+            "-n",
+            "-c",
+            "2",
+            "-t",
+            &each,
+            "-f",
+            "/tmp/script.sql",
+            url,
+        ];
+        programs.run(&pgbench)?;
+        let connections = fs::read_to_string(&server.log)?
+            .matches("connection received")
+            .count();
+        let connections = connections as u64;
         ensure!(
             connections >= TRANSACTIONS,
             "{connections} connections for {TRANSACTIONS} transactions"
         );
-        let line = churn.settled()?;
-        let told = namespace(&line, netns).context("nothing of the namespace")?;
-        let taken = number(told, "total.taken.connect")?;
-        ensure!(
-            taken == connections,
-            "{taken} taken for {connections}: {told}"
-        );
-        let failed = number(told, "total.failed")?;
-        ensure!(failed == 0, "{told}");
+        let taken = taken(&mut churn, netns)?;
+        ensure!(taken == connections, "{taken} taken for {connections}");
         churn.stop()?;
+        Ok(())
+    })
+}
+
+const NGINX: &str = "
+daemon off;
+user nobody nogroup;
+worker_processes 2;
+pid /tmp/nginx.pid;
+events { worker_connections 64; }
+http {
+    access_log off;
+    server {
+        listen 127.0.0.1:8080;
+        location / { return 200 served; }
+        location /status { stub_status; }
+    }
+}
+";
+
+/// ab, without `-k`, connects anew for each request, and now and then once more: those that it has begun when
+/// the last request is sent. nginx counts what comes.
+fn programs_churn_of_ab(bench: &Bench) -> Result<()> {
+    const REQUESTS: u64 = 200;
+    let programs = Programs::new(bench)?;
+    in_new_namespace(|netns| {
+        fs::write(programs.work.join("nginx.conf"), NGINX)?;
+        // The folders that Debian's nginx has its temporary files in lie under /var, which is empty.
+        let start = "mkdir -p /var/lib/nginx /var/log/nginx && exec nginx -c /tmp/nginx.conf";
+        // A quick shutdown (nginx(8)).
+        let _server = programs.serve(&["/usr/bin/bash", "-c", start], 8080, libc::SIGTERM)?;
+        let mut churn = Churn::start(bench, &["--top", "100"])?;
+        let requests = REQUESTS.to_string();
+        let url = "http://127.0.0.1:8080";
+        let ab = [
+            "/usr/bin/ab",
+            "-n",
+            &requests,
+            "-c",
+            "8",
+            &format!("{url}/"),
+        ];
+        let said = programs.run(&ab)?;
+        let done = said
+            .lines()
+            .find_map(|line| line.strip_prefix("Complete requests:"));
+        ensure!(done.map(str::trim) == Some(requests.as_str()), "{said}");
+        let taken = taken(&mut churn, netns)?;
+        churn.stop()?;
+        let status = programs.run(&["/usr/bin/curl", "-sS", &format!("{url}/status")])?;
+        // The third line: accepted, handled, requests.
+        let accepted = status
+            .lines()
+            .nth(2)
+            .and_then(|line| line.split_whitespace().next());
+        let accepted: u64 = accepted.context("no figures of nginx's")?.parse()?;
+        // One of them was curl's.
+        ensure!(
+            taken + 1 == accepted && taken >= REQUESTS,
+            "{taken} taken for {REQUESTS} requests: {status}"
+        );
         Ok(())
     })
 }
