@@ -81,6 +81,7 @@ impl Guest<'_> {
         let mut argv = vec!["/bin/portwatch-tests".to_string()];
         argv.extend(args);
         let contents = Contents {
+            tree: None,
             init: self.init,
             files: &files,
             modules: MODULES,

@@ -5,15 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::vm::fetch::{Apt, Archive, Closure, Suites};
+use crate::vm::fetch::{Apt, Closure, TRIXIE};
 use crate::workspace::{self, Cache};
-
-const SUITES: Suites = Suites {
-    name: "trixie",
-    from: &[(Archive::Main, "trixie")],
-    prefer: None,
-    expired: false,
-};
 
 /// In the packages, and in the guest.
 const PROGRAMS: &[&str] = &[
@@ -99,7 +92,7 @@ pub(crate) const PEERS: &[(&str, &str, &str)] = &[
 pub(crate) fn find_or_fetch(cache: &Cache) -> Result<PathBuf> {
     let root = cache.path().join("peers").join("root");
     if !root.is_dir() {
-        let apt = Apt::open(cache.path(), SUITES)?;
+        let apt = Apt::open(cache.path(), TRIXIE)?;
         apt.unpack(
             "libbpf-tools and bpftrace with their libraries",
             &["libbpf-tools", "bpftrace"],

@@ -16,6 +16,7 @@ use crate::privilege;
 use crate::say::say;
 use crate::vm::console::End;
 use crate::vm::neighbours::Neighbours;
+use crate::vm::programs;
 use crate::workspace::Cache;
 
 /// Runs all scenarios for each backend that this kernel offers.
@@ -54,24 +55,37 @@ fn of_backends(selection: &Selection, runner: &Path, portwatch: &Built) -> Vec<T
     let neighbours = Neighbours::own().map_or_else(fetched, Ok);
     // What is compared with them is skipped then, which is told.
     let neighbours = neighbours.map_err(|error| say(chain(&error))).ok();
+    let programs = if wants_programs(selection) {
+        let found = Cache::open().and_then(|cache| programs::find_or_fetch(&cache));
+        found.map_err(|error| say(chain(&error))).ok()
+    } else {
+        None
+    };
+    let mut roots: Vec<(&str, &Path)> = Vec::new();
+    roots.extend(
+        neighbours
+            .iter()
+            .map(|found| ("--neighbours", found.root())),
+    );
+    roots.extend(programs.iter().map(|root| ("--programs", root.as_path())));
     match listed {
         Ok(backends) => backends
             .iter()
             .enumerate()
             .map(|(place, backend)| {
                 Tier::time(&format!("host/{backend}"), || {
-                    scenarios(
-                        selection,
-                        runner,
-                        portwatch,
-                        neighbours.as_ref(),
-                        (backend, place),
-                    )
+                    scenarios(selection, runner, portwatch, &roots, (backend, place))
                 })
             })
             .collect(),
         Err(error) => vec![Tier::time("host", || Err(error))],
     }
+}
+
+/// Whether a scenario that was chosen may need Debian's programs: they are fetched only then.
+fn wants_programs(selection: &Selection) -> bool {
+    let filter = selection.filter.as_deref();
+    filter.is_none_or(|filter| filter.starts_with(programs::SCENARIOS))
 }
 
 fn backends(selection: &Selection, runner: &Path, portwatch: &Path) -> Result<Vec<String>> {
@@ -93,7 +107,7 @@ fn scenarios(
     selection: &Selection,
     runner: &Path,
     portwatch: &Built,
-    neighbours: Option<&Neighbours>,
+    roots: &[(&str, &Path)],
     (backend, place): (&str, usize),
 ) -> Result<Counts> {
     let mut command = privilege::as_root(runner)?;
@@ -102,8 +116,8 @@ fn scenarios(
         .arg("--portwatch")
         .arg(portwatch.executable("portwatch")?)
         .args(["--attach", backend, "--place", &place.to_string()]);
-    if let Some(neighbours) = neighbours {
-        command.arg("--neighbours").arg(neighbours.root());
+    for (option, root) in roots {
+        command.arg(option).arg(root);
     }
     run_runner(command.args(selection.scenario_options()))
 }

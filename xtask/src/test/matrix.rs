@@ -20,6 +20,7 @@ use crate::vm::initramfs::{self, Contents, Job, NETWORK_MODULES};
 use crate::vm::kernel::{self, Kernel};
 use crate::vm::machine::Machine;
 use crate::vm::neighbours::{self, Neighbours};
+use crate::vm::programs as of_debian;
 use crate::vm::qemu::Qemu;
 use crate::workspace::{self, Cache};
 
@@ -33,6 +34,8 @@ struct Programs {
     runner: PathBuf,
     /// Path in the guest, and the file here.
     neighbours: Vec<(String, PathBuf)>,
+    /// The root file system with Debian's programs, if a pass needs it and it is to be had.
+    of_debian: Option<PathBuf>,
 }
 
 /// Runs the chosen kernels, as many at once as this machine has room for.
@@ -54,7 +57,7 @@ pub(crate) fn run(selection: &Selection) -> Vec<Tier> {
             });
         Ok((cache, qemu, programs(neighbours)?, at_once))
     });
-    let (cache, qemu, programs, at_once) = match prepared {
+    let (cache, qemu, mut programs, at_once) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return vec![Tier::time("vm", || Err(error))],
     };
@@ -64,9 +67,17 @@ pub(crate) fn run(selection: &Selection) -> Vec<Tier> {
         .filter(|line| selection.wants_kernel(line.tag))
         .map(|line| (line.tag, Kernel::find_or_fetch(&cache, line)))
         .collect();
+    let passes = Pass::plan(selection, at_once, kernels.len());
+    if passes.iter().any(|(pass, _)| *pass == Pass::Programs) {
+        // What needs them is skipped without them, which is told.
+        programs.of_debian = of_debian::find_or_fetch(&cache)
+            .map_err(|error| say(chain(&error)))
+            .ok();
+    }
     let mut tiers = Vec::new();
-    for (pass, at_once) in Pass::plan(selection, at_once, kernels.len()) {
-        let of_pass = side_by_side::each(at_once, kernels.iter().collect(), |(tag, kernel)| {
+    for (pass, at_once) in passes {
+        let wanted = kernels.iter().filter(|(tag, _)| pass.wants(selection, tag));
+        let of_pass = side_by_side::each(at_once, wanted.collect(), |(tag, kernel)| {
             of_kernel(&pass.label(tag), || {
                 let kernel = kernel
                     .as_ref()
@@ -111,6 +122,7 @@ fn programs(neighbours: Vec<(String, PathBuf)>) -> Result<Programs> {
         portwatch: built.executable("portwatch")?.to_path_buf(),
         runner: built.executable("portwatch-tests")?.to_path_buf(),
         neighbours,
+        of_debian: None,
     })
 }
 
@@ -133,16 +145,23 @@ fn boot(
         ("/bin/portwatch-tests".to_string(), programs.runner.clone()),
     ];
     files.extend(programs.neighbours.iter().cloned());
-    let one_of_many = selection.kernel_for_all() != Some(kernel.tag);
-    let jobs = jobs(
-        selection,
-        pass,
-        !programs.neighbours.is_empty(),
-        one_of_many,
-    );
+    let of_debian = programs.of_debian.as_deref();
+    let tree = of_debian.filter(|_| pass == Pass::Programs);
+    let mut here = Vec::new();
+    if !programs.neighbours.is_empty() {
+        here.extend(["--neighbours", neighbours::GUEST_ROOT]);
+    }
+    if tree.is_some() {
+        here.extend(["--programs", of_debian::GUEST_ROOT]);
+    }
+    if selection.kernel_for_all() != Some(kernel.tag) {
+        here.push("--one-of-many");
+    }
+    let jobs = jobs(selection, pass, &here);
     let contents = Contents {
         init: &programs.init,
         files: &files,
+        tree: tree.map(|root| (of_debian::GUEST_ROOT, root)),
         modules: NETWORK_MODULES,
         jobs: &jobs,
     };
@@ -179,9 +198,8 @@ fn boot(
 }
 
 /// What PID 1 is to run: the rules of sharing a port, and the scenarios with the backends that were
-/// asked for, else those that the runner lists there. `one_of_many`: what has to do with no kernel is left to
-/// another one.
-fn jobs(selection: &Selection, pass: Pass, with_neighbours: bool, one_of_many: bool) -> Vec<Job> {
+/// asked for, else those that the runner lists there. `here`: options that it gets in this guest.
+fn jobs(selection: &Selection, pass: Pass, here: &[&str]) -> Vec<Job> {
     let words = |words: &[&str]| {
         words
             .iter()
@@ -199,19 +217,14 @@ fn jobs(selection: &Selection, pass: Pass, with_neighbours: bool, one_of_many: b
             "--place",
             place,
         ]);
-        if with_neighbours {
-            argv.extend(words(&["--neighbours", neighbours::GUEST_ROOT]));
-        }
-        if one_of_many {
-            argv.extend(words(&["--one-of-many"]));
-        }
+        argv.extend(words(here));
         argv.extend(selection.scenario_options());
         argv.extend(words(&pass.options()));
         argv
     };
     let limit = selection.limit();
     let mut jobs = Vec::new();
-    if pass != Pass::Alone
+    if pass.has_the_rest()
         && let Some(of_rules) = rules::argv(selection)
     {
         let mut argv = words(&["/bin/portwatch-tests"]);
@@ -242,7 +255,16 @@ fn jobs(selection: &Selection, pass: Pass, with_neighbours: bool, one_of_many: b
     {
         return vec![locked()];
     }
-    if selection.attach.is_empty() {
+    let of_pass = pass.backends().filter(|_| selection.attach.is_empty());
+    if let Some((backend, other)) = of_pass {
+        let mut argv = run(backend, "0");
+        argv.extend(words(&["--also", other]));
+        jobs.push(Job::Run {
+            id: backend.into(),
+            limit,
+            argv,
+        });
+    } else if selection.attach.is_empty() {
         let list = words(&[
             "/bin/portwatch-tests",
             "backends",
@@ -262,7 +284,7 @@ fn jobs(selection: &Selection, pass: Pass, with_neighbours: bool, one_of_many: b
         argv: run(backend, &place.to_string()),
     }));
     // Who asks for one scenario does not ask for this.
-    if selection.filter.is_none() && pass != Pass::Alone {
+    if selection.filter.is_none() && pass.has_the_rest() {
         jobs.push(Job::Run {
             id: VERIFIER.into(),
             limit,
@@ -270,7 +292,7 @@ fn jobs(selection: &Selection, pass: Pass, with_neighbours: bool, one_of_many: b
         });
     }
     // Last of all: nobody can take it back.
-    if selection.filter.is_none() && pass != Pass::Alone {
+    if selection.filter.is_none() && pass.has_the_rest() {
         jobs.push(locked());
     }
     jobs
@@ -494,7 +516,7 @@ mod tests {
                 long: false,
                 filter: filter.map(String::from),
             };
-            let jobs = jobs(&selection, Pass::Whole, true, false);
+            let jobs = jobs(&selection, Pass::Whole, &[]);
             let is_rules = |job: &&Job| matches!(job, Job::Run { id, .. } if id == rules::ID);
             (jobs.iter().filter(is_rules).count(), jobs.len())
         };
@@ -502,6 +524,35 @@ mod tests {
         assert_eq!(count(Some("bind_v4")), (0, 2));
         assert_eq!(count(Some("rules_random")), (1, 1));
         assert_eq!(count(Some("lockdown")), (0, 1));
+    }
+
+    #[test]
+    fn programs_are_run_once_and_watched_twice() {
+        let selection = |attach: &[&str]| Selection {
+            machines: None,
+            kernels: Vec::new(),
+            attach: attach.iter().map(ToString::to_string).collect(),
+            long: false,
+            filter: None,
+        };
+        let argvs = |attach: &[&str]| {
+            let jobs = jobs(
+                &selection(attach),
+                Pass::Programs,
+                &["--programs", "/programs"],
+            );
+            let argv = |job: &Job| match job {
+                Job::Run { argv, .. } => argv.join(" "),
+                Job::Each { .. } => String::new(),
+            };
+            jobs.iter().map(argv).collect::<Vec<_>>()
+        };
+        let both = "/bin/portwatch-tests run --portwatch /bin/portwatch --attach tracing --place 0 \
+                    --programs /programs --only programs_ --also kprobe";
+        assert_eq!(argvs(&[]), [both]);
+        let one = "/bin/portwatch-tests run --portwatch /bin/portwatch --attach kprobe --place 0 \
+                   --programs /programs --only programs_";
+        assert_eq!(argvs(&["kprobe"]), [one]);
     }
 
     #[test]

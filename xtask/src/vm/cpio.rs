@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
+const LINK: u32 = 0o120_000;
 const CHARACTER: u32 = 0o020_000;
 
 /// An archive under construction. Paths are absolute; folders are added as needed.
@@ -28,6 +29,12 @@ impl Archive {
         if self.folders.insert(path.to_string()) {
             self.entry(path, DIRECTORY | 0o755, (0, 0), &[]);
         }
+    }
+
+    /// Adds a symbolic link.
+    pub(crate) fn link(&mut self, path: &str, target: &[u8]) {
+        self.parents(path);
+        self.entry(path, LINK | 0o777, (0, 0), target);
     }
 
     /// Adds a character device.
@@ -128,6 +135,7 @@ mod tests {
         archive.file("/etc/vm/jobs", 0o644, b"");
         archive.file("/etc/passwd", 0o644, b"root:x:0:0");
         archive.character_device("/dev/console", 0o600, (5, 1));
+        archive.link("/bin", b"usr/bin");
         let entries = read(&archive.finish());
         let names: Vec<&str> = entries.iter().map(|(name, _, _)| name.as_str()).collect();
         assert_eq!(
@@ -139,7 +147,8 @@ mod tests {
                 "etc/vm/jobs",
                 "etc/passwd",
                 "dev",
-                "dev/console"
+                "dev/console",
+                "bin"
             ]
         );
         assert_eq!(
@@ -148,6 +157,8 @@ mod tests {
         );
         assert_eq!(entries[1].1, 0o040_755);
         assert_eq!(entries[6].1, 0o020_600);
+        let link = ("bin".to_string(), 0o120_777, b"usr/bin".to_vec());
+        assert_eq!(entries[7], link);
     }
 
     #[test]

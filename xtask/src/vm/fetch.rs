@@ -48,6 +48,14 @@ pub(crate) const BOOKWORM: Suites = Suites {
     expired: false,
 };
 
+/// Debian 13: newer programs than this machine may have.
+pub(crate) const TRIXIE: Suites = Suites {
+    name: "trixie",
+    from: &[(Archive::Main, "trixie")],
+    prefer: None,
+    expired: false,
+};
+
 const KEYRING_PACKAGE: &str = "debian-archive-keyring";
 const KEYRING_FILE: &str = "usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -73,6 +81,8 @@ pub(crate) enum Closure {
     Named,
     /// And all that they depend on, libc included.
     WithDependencies,
+    /// And all that they depend on but for these, as if they were installed, and what only they need.
+    Without(&'static [&'static str]),
 }
 
 impl Apt {
@@ -159,7 +169,7 @@ impl Apt {
         }
         match closure {
             Closure::Named => command.arg("download"),
-            Closure::WithDependencies => command.args([
+            Closure::WithDependencies | Closure::Without(_) => command.args([
                 "install",
                 "--yes",
                 "--no-install-recommends",
@@ -186,6 +196,13 @@ impl Apt {
         closure: Closure,
         target: &Path,
     ) -> Result<()> {
+        let installed = match closure {
+            Closure::Without(names) => names.iter().map(|name| as_installed(name)).collect(),
+            Closure::Named | Closure::WithDependencies => String::new(),
+        };
+        let status = self.folder.join("status");
+        fs::write(&status, installed)
+            .with_context(|| format!("cannot write {}", status.display()))?;
         let debs = parse_uris(&output(self.get(packages, closure).arg("--print-uris"))?);
         let total = debs.iter().map(|deb| deb.size).sum();
         let step = Step::begin(format!(
@@ -312,6 +329,21 @@ fn apt_conf(folder: &Path, expired: bool) -> String {
     text
 }
 
+/// A package as dpkg notes it, in a version that is enough for everybody.
+fn as_installed(name: &str) -> String {
+    // For any architecture: Perl is asked for so.
+    format!(
+        "Package: {name}\nStatus: install ok installed\nVersion: 99:0\nArchitecture: amd64\n\
+         Multi-Arch: allowed\nMaintainer: nobody\nDescription: left out\n{}\n",
+        // A virtual package that others ask for.
+        if name == "debconf" {
+            "Provides: debconf-2.0\n"
+        } else {
+            ""
+        }
+    )
+}
+
 /// `apt-cache depends`: names in angle brackets are virtual, `|` marks an alternative.
 fn depends_of(text: &str) -> Vec<String> {
     let field = |line: &str| {
@@ -384,6 +416,22 @@ linux-image-7.3.4+deb13-cloud-amd64
         assert_eq!(
             text,
             "deb [signed-by=/k.gpg] http://m/debian bookworm main\ndeb [signed-by=/k.gpg] http://s/sec bookworm-security main\n"
+        );
+    }
+
+    #[test]
+    fn what_is_left_out_counts_as_installed() {
+        let note = as_installed("perl");
+        for line in [
+            "Package: perl",
+            "Status: install ok installed",
+            "Multi-Arch: allowed",
+        ] {
+            assert!(note.lines().any(|one| one == line), "{note}");
+        }
+        assert!(
+            note.ends_with("\n\n"),
+            "notes are separated by an empty line"
         );
     }
 

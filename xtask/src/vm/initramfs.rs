@@ -2,6 +2,8 @@
 //! of /etc.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -99,6 +101,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) init: &'a Path,
     /// More files: path in the guest, and the file here. All are executable.
     pub(crate) files: &'a [(String, PathBuf)],
+    /// A file system: where it goes, and where it is here.
+    pub(crate) tree: Option<(&'a str, &'a Path)>,
     /// Modules by name, to be loaded before the first job.
     pub(crate) modules: &'a [&'a str],
     /// What to run.
@@ -113,6 +117,7 @@ pub(crate) fn pack(kernel: &Kernel, contents: &Contents) -> Result<Vec<u8>> {
     let Contents {
         init,
         files,
+        tree,
         modules: wanted,
         jobs,
     } = contents;
@@ -125,6 +130,9 @@ pub(crate) fn pack(kernel: &Kernel, contents: &Contents) -> Result<Vec<u8>> {
     archive.file("/init", 0o755, &read(init)?);
     for (path, file) in *files {
         archive.file(path, 0o755, &read(file)?);
+    }
+    if let Some((place, folder)) = tree {
+        plant(&mut archive, place, folder)?;
     }
     for (path, text) in ETC {
         archive.file(path, 0o644, text.as_bytes());
@@ -142,6 +150,32 @@ pub(crate) fn pack(kernel: &Kernel, contents: &Contents) -> Result<Vec<u8>> {
     let lines: String = jobs.iter().map(Job::line).collect();
     archive.file("/etc/vm/jobs", 0o644, lines.as_bytes());
     Ok(archive.finish())
+}
+
+/// Adds a folder with all that is in it. All belongs to root; what is neither file, folder nor link has no
+/// place in a package.
+fn plant(archive: &mut Archive, place: &str, folder: &Path) -> Result<()> {
+    archive.folder(place);
+    let failed = || format!("cannot read {}", folder.display());
+    let mut entries: Vec<_> = fs::read_dir(folder)
+        .with_context(failed)?
+        .collect::<Result<_, _>>()
+        .with_context(failed)?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        let place = format!("{place}/{}", entry.file_name().to_string_lossy());
+        let meta = entry.metadata().with_context(failed)?;
+        if meta.is_dir() {
+            plant(archive, &place, &path)?;
+        } else if meta.is_symlink() {
+            let target = fs::read_link(&path).with_context(failed)?;
+            archive.link(&place, target.as_os_str().as_bytes());
+        } else if meta.is_file() {
+            archive.file(&place, meta.permissions().mode() & 0o777, &read(&path)?);
+        }
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
