@@ -63,6 +63,9 @@ const EVENTS: &str = "bind,listen,connect,autobind,accept";
 
 const PRELUDE: &str = include_str!("programs/prelude.sh");
 
+/// The status that a script ends with where it cannot be run; see `skip` there.
+const SKIPPED: i32 = 77;
+
 /// How long a script may take under software emulation.
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -156,6 +159,12 @@ fn watched(bench: &Bench, root: &Path, work: &Path, script: &str) -> Result<()> 
     command.stdout(said.try_clone()?).stderr(said);
     let status = ended(bench::spawn_in(&netns, &mut command)?)?;
     let said = fs::read_to_string(&output)?;
+    if let Some((_, why)) = said
+        .rsplit_once("skip: ")
+        .filter(|_| status.code() == Some(SKIPPED))
+    {
+        return skip(why.trim());
+    }
     ensure!(status.success(), "the script ended with {status}: {said}");
     let log = fs::read_to_string(work.join("strace"))?;
     let calls = strace::calls(&log)?;

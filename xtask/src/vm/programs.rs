@@ -29,8 +29,6 @@ const PACKAGES: &[&str] = &[
     "openssh-server",
     "passt",
     "postgresql-17",
-    // For pgbench's and psql's sake it is a dependency already; named, because it is run.
-    "postgresql-client-17",
     "prometheus-node-exporter",
     "python3-minimal",
     "redis-server",

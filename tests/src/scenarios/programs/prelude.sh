@@ -2,7 +2,13 @@
 set -eu
 cd /tmp
 # strace waits for everything that it follows: after a mistake it must not, nor what it follows.
-trap '[[ $? == 0 ]] || kill -KILL $PPID' EXIT
+trap '[[ $? == 0 || $? == 77 ]] || kill -KILL $PPID' EXIT
+
+# Says why it cannot be run here.
+skip() {
+    echo "skip: $*"
+    exit 77
+}
 
 # Whether somebody listens on a TCP port: the table tells without a connection.
 listens() {

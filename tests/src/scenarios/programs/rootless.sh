@@ -1,5 +1,7 @@
 # A port forwarder as rootless containers have it (pasta, of Podman): it listens here as a user without
 # privileges, and connects in a network namespace of its own.
+chroot --userspec=alice:alice / python3 -c 'import os; os.unshare(os.CLONE_NEWUSER)' ||
+    skip 'users may not make user namespaces on this machine'
 mkdir -m 777 www
 chroot --userspec=alice:alice / pasta --config-net --foreground --tcp-ports 127.0.0.1/8080:8000 --udp-ports none \
     --tcp-ns none --udp-ns none -- python3 -m http.server 8000 --directory /tmp/www 2> pasta.log &
