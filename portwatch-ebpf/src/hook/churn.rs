@@ -4,7 +4,7 @@
 //! listener, which is held once, by the listener.
 
 use portwatch_ebpf::abi::{
-    churn::{Counts, Hold, Key, Row, bucket, how},
+    churn::{Counts, Hold, Holder, Key, Row, bucket, how},
     layout::ABSENT,
 };
 
@@ -12,7 +12,7 @@ use super::{Backend, Far, Returned};
 use crate::{
     emit, filter,
     kernel::{
-        memory::{Memory, Ptr, add, config, offset},
+        memory::{Memory, Ptr, add, config, nothing, offset},
         request::{AF_INET6, Request},
         sock::{self, Kind, state as tcp},
         task::Caller,
@@ -27,7 +27,7 @@ mod given;
 pub(crate) mod older;
 pub(crate) mod partial;
 
-pub(crate) use given::{given, waited, waits};
+pub(crate) use given::{given, unhashed, waited, waits};
 
 const EAGAIN: u32 = 11;
 const EADDRINUSE: u32 = 98;
@@ -35,28 +35,42 @@ const EADDRNOTAVAIL: u32 = 99;
 
 /// inet_hash_connect() or inet6_hash_connect() has returned (net/ipv4/inet_hashtables.c): a TCP socket that
 /// connects has a port, or finds none. One that had a port before keeps it. `family` is that of the
-/// addresses: an IPv6 socket connects to a v4-mapped peer as an IPv4 one.
+/// addresses: an IPv6 socket connects to a v4-mapped peer as an IPv4 one. `had_port`: what it was seen with at
+/// the entry.
 #[inline(always)]
-pub(crate) fn connected<B: Backend>(sk: Ptr, family: u16, returned: Returned) {
+pub(crate) fn connected<B: Backend>(
+    sk: Ptr,
+    family: u16,
+    returned: Returned,
+    had_port: Option<bool>,
+) {
     let error = returned.error();
     if error == 0 {
-        if sock::chose_port::<B::Memory>(sk) {
+        // Otherwise bind() has told it.
+        if sock::chose_port::<B::Memory>(sk)
+            || had_port.unwrap_or_else(|| {
+                holds::of(&holds::socket(sk), sock::port::<B::Memory>(sk)).is_some()
+            })
+        {
             return;
         }
     } else if error != EADDRNOTAVAIL || sock::port::<B::Memory>(sk) != 0 {
         // Other errors are not about ports, and a socket that has one finds its connection taken.
         return;
     }
+    let now = emit::now();
     let search = if returned.started == 0 {
         0
     } else {
-        emit::now().saturating_sub(returned.started)
+        now.saturating_sub(returned.started)
     };
     let mut key = key::<B>(sk, family, how::CONNECT);
     key.transport = sock::IPPROTO_TCP;
     key.peer = words::<B>(sk, family, offset!(skc_daddr), offset!(skc_v6_daddr));
     key.peer_port = sock::peer_port::<B::Memory>(sk);
-    told::<B>(sk, key, error, search);
+    told::<B>(sk, key, error, now, search, || {
+        holds::connection::<B::Memory>(sk)
+    });
 }
 
 /// inet_csk_get_port() has returned (net/ipv4/inet_connection_sock.c), which bind() and listen() ask for a
@@ -70,7 +84,8 @@ pub(crate) fn listens<B: Backend>(sk: Ptr, asked: u16, code: i32) {
     let mut key = key::<B>(sk, family, how::LISTEN);
     key.transport = sock::IPPROTO_TCP;
     // 5.10 returns 1.
-    told::<B>(sk, key, if code == 0 { 0 } else { EADDRINUSE }, 0);
+    let error = if code == 0 { 0 } else { EADDRINUSE };
+    told::<B>(sk, key, error, emit::now(), 0, || holds::socket(sk));
 }
 
 /// A bind() has returned.
@@ -111,7 +126,7 @@ pub(crate) fn bound<B: Backend>(
         // The socket no longer has the address.
         key.local = request.words();
     }
-    told::<B>(sk, key, error, 0);
+    told::<B>(sk, key, error, emit::now(), 0, || holds::socket(sk));
 }
 
 /// inet_autobind() has returned (net/ipv4/af_inet.c), which UDP sockets get a port by that are not bound.
@@ -133,7 +148,7 @@ pub(crate) fn autobound<B: Backend>(sk: Ptr, returned: Returned) {
     }
     let mut key = key::<B>(sk, kind.family, how::AUTOBIND);
     key.transport = kind.protocol as u8;
-    told::<B>(sk, key, error, 0);
+    told::<B>(sk, key, error, emit::now(), 0, || holds::socket(sk));
 }
 
 /// What is known of a socket whatever it does.
@@ -147,7 +162,7 @@ fn key<B: Backend>(sk: Ptr, family: u16, how: u8) -> Key {
             offset!(skc_rcv_saddr),
             offset!(skc_v6_rcv_saddr),
         ),
-        peer: [0; 2],
+        peer: [nothing(); 2],
         netns: sock::netns::<B::Memory>(sk),
         range: sock::own_range::<Far<B>>(sk),
         peer_port: 0,
@@ -167,10 +182,17 @@ fn words<B: Backend>(sk: Ptr, family: u16, v4: u32, v6: u32) -> [u64; 2] {
     }
 }
 
-/// Counts a port taken, or that there was none. `search`: how long connect() searched, 0 where that is
+/// Counts a port taken `now`, or that there was none. `search`: how long connect() searched, 0 where that is
 /// not known.
 #[inline(always)]
-fn told<B: Backend>(sk: Ptr, mut key: Key, error: u32, search: u64) {
+fn told<B: Backend>(
+    sk: Ptr,
+    mut key: Key,
+    error: u32,
+    now: u64,
+    search: u64,
+    holder: impl FnOnce() -> Holder,
+) {
     if !filter::caller() {
         return;
     }
@@ -178,14 +200,13 @@ fn told<B: Backend>(sk: Ptr, mut key: Key, error: u32, search: u64) {
         return;
     };
     key.process = caller.key;
-    let slot = places::of(key.netns);
-    let row = rows::of(&key, slot, |row| caller.name(row));
+    let (row, slot) = rows::of(&key, |row| caller.name(row));
     let port = sock::port::<B::Memory>(sk);
     let mut forgotten = false;
     // Where it is not seen that ports are given back, nothing is remembered of them.
     if error == 0 && config!(connect_returns_by_syscall) == 0 {
         let hold = Hold {
-            since: emit::now(),
+            since: now,
             row,
             look: holds::look(),
             port,
@@ -194,9 +215,9 @@ fn told<B: Backend>(sk: Ptr, mut key: Key, error: u32, search: u64) {
             waits: 0,
             reserved: 0,
         };
-        match holds::keep(sk as u64, &hold) {
+        match holds::keep(&holder(), &hold) {
             Kept::New => {}
-            // bind() has given it the port.
+            // The look at older sockets was faster.
             Kept::Known => return,
             Kept::Full => forgotten = true,
         }

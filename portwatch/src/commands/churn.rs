@@ -194,9 +194,7 @@ impl Session {
             .gateways
             .as_mut()
             .and_then(|gateways| gateways.look(figures.interval, options.top));
-        for key in &housekeeping.abandon {
-            self.counting.abandon(key);
-        }
+        self.counting.abandon(&housekeeping.abandon)?;
         for &row in &housekeeping.free {
             self.counting.rows().free(row);
         }

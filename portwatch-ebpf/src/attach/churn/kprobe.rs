@@ -16,7 +16,7 @@ use crate::{
 #[inline(always)]
 pub(crate) fn connected<G: Generation>(ctx: &RetProbeContext, function: Function, family: u16) {
     if let Some(Kept { entry, returned }) = returned(ctx, function) {
-        churn::connected::<Raw<G>>(entry.second as Ptr, family, returned);
+        churn::connected::<Raw<G>>(entry.second as Ptr, family, returned, None);
     }
 }
 
@@ -46,19 +46,27 @@ pub(crate) fn autobound<G: Generation>(ctx: &RetProbeContext) {
     }
 }
 
-/// Entry of inet_put_port or udp_lib_unhash.
+/// Entry of inet_put_port.
 #[inline(always)]
-pub(crate) fn given(ctx: &ProbeContext) {
+pub(crate) fn given<G: Generation>(ctx: &ProbeContext) {
     if let Some(sk) = ctx.arg::<Ptr>(0) {
-        churn::given(sk);
+        churn::given::<Raw<G>>(sk);
+    }
+}
+
+/// Entry of udp_lib_unhash.
+#[inline(always)]
+pub(crate) fn unhashed<G: Generation>(ctx: &ProbeContext) {
+    if let Some(sk) = ctx.arg::<Ptr>(0) {
+        churn::unhashed::<Raw<G>>(sk);
     }
 }
 
 /// Entry of inet_twsk_hashdance or inet_twsk_hashdance_schedule.
 #[inline(always)]
 pub(crate) fn waits<G: Generation>(ctx: &ProbeContext) {
-    if let (Some(tw), Some(sk)) = (ctx.arg::<Ptr>(0), ctx.arg::<Ptr>(1)) {
-        churn::waits::<Raw<G>>(tw, sk);
+    if let Some(sk) = ctx.arg::<Ptr>(1) {
+        churn::waits::<Raw<G>>(sk);
     }
 }
 
