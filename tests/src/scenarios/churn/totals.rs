@@ -57,6 +57,8 @@ pub(super) fn parked(server: &Sock, count: usize) -> Result<()> {
     for _ in 0..count {
         let (near, far) = connected(server)?;
         drop(near);
+        // Before this end closes too: otherwise their FINs may cross, and both ends stay in TIME_WAIT.
+        ensure!(far.receive()? == 0, "something was sent");
         drop(far);
     }
     Ok(())
