@@ -67,11 +67,11 @@ program!(
     FExitContext,
     |ctx, G| tracing::autobound::<G>(&ctx)
 );
-program!(fentry, churn_put_tracing, FEntryContext, |ctx, G| {
-    tracing::given::<G>(&ctx)
+program!(fentry, churn_put_tracing, FEntryContext, |ctx| {
+    tracing::given(&ctx)
 });
-program!(fentry, churn_unhash_tracing, FEntryContext, |ctx, G| {
-    tracing::unhashed::<G>(&ctx)
+program!(fentry, churn_unhash_tracing, FEntryContext, |ctx| {
+    tracing::given(&ctx)
 });
 program!(fentry, churn_wait_tracing, FEntryContext, |ctx, G| {
     tracing::waits::<G>(&ctx)
@@ -134,11 +134,11 @@ program!(
     RetProbeContext,
     |ctx, G| kprobe::autobound::<G>(&ctx)
 );
-program!(kprobe, churn_put_kprobe, ProbeContext, |ctx, G| {
-    kprobe::given::<G>(&ctx)
+program!(kprobe, churn_put_kprobe, ProbeContext, |ctx| {
+    kprobe::given(&ctx)
 });
-program!(kprobe, churn_unhash_kprobe, ProbeContext, |ctx, G| {
-    kprobe::unhashed::<G>(&ctx)
+program!(kprobe, churn_unhash_kprobe, ProbeContext, |ctx| {
+    kprobe::given(&ctx)
 });
 program!(kprobe, churn_wait_kprobe, ProbeContext, |ctx, G| {
     kprobe::waits::<G>(&ctx)

@@ -164,39 +164,9 @@ pub struct Place {
 /// Network namespaces that are told apart; the first slot is for all others.
 pub const PLACES: u32 = 256;
 
-/// What holds a port. A connection goes by its two ends, which its socket and what stays of it in TIME_WAIT
-/// have in common, so that nothing has to move from one to the other; any other socket by its address.
+/// A port that is held, by the address of its socket.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// Both IPv4 addresses as the kernel has them; the address of a socket without a connection.
-    pub ends: u64,
-    /// Both ports as the kernel has them; 0 without a connection.
-    pub ports: u32,
-    /// The kernel's hash of both ends. Of IPv6 it stands for the addresses.
-    pub hash: u32,
-    /// Inode of the network namespace; 0 without a connection.
-    pub netns: u32,
-    /// Must be 0.
-    pub reserved: u32,
-}
-
-const _: () = assert!(size_of::<Holder>() == 24);
-
-impl Holder {
-    /// What a place has that nothing is held in.
-    pub const NOBODY: Self = Self {
-        ends: 0,
-        ports: 0,
-        hash: 0,
-        netns: 0,
-        reserved: 0,
-    };
-}
-
-/// A port that is held, by its [`Holder`].
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Hold {
     /// Since when, CLOCK_BOOTTIME, ns; 0 where that is not known.
     pub since: u64,
@@ -217,30 +187,3 @@ pub struct Hold {
 }
 
 const _: () = assert!(size_of::<Hold>() == 24);
-
-/// [`Hold::look`] of one that user space has found gone: programs know it no more, and user space takes it out at
-/// its next look, when none can be at work on it.
-pub const GONE: u32 = u32::MAX;
-
-/// A place for a port that is held.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
-    /// How many programs want it at this moment, or have it: 1 where something is held.
-    pub claims: u64,
-    /// What holds it; zeros where nothing does.
-    pub holder: Holder,
-    /// The port.
-    pub hold: Hold,
-}
-
-const _: () = assert!(size_of::<Slot>() == 56);
-
-/// Places that a holder can have, side by side.
-pub const WAYS: usize = 8;
-
-/// All places of the holders with one remainder.
-pub type Bucket = [Slot; WAYS];
-
-/// Of these there are so many at most: 3.5 MiB. What finds all its places taken goes into a hash table.
-pub const HOLD_BUCKETS: u32 = 1 << 13;

@@ -72,8 +72,6 @@ layout! {
     skc_daddr: Kind::Offset(4), required, ["sock_common.skc_daddr"];
     /// Local address, IPv4.
     skc_rcv_saddr: Kind::Offset(4), required, ["sock_common.skc_rcv_saddr"];
-    /// Hash of both ends and the network namespace, of a connection and of what stays of it.
-    skc_hash: Kind::Offset(4), required, ["sock_common.skc_hash"];
     /// Peer port, network byte order.
     skc_dport: Kind::Offset(2), required, ["sock_common.skc_dport"];
     /// Local port, host byte order.

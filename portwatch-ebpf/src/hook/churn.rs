@@ -4,7 +4,7 @@
 //! listener, which is held once, by the listener.
 
 use portwatch_ebpf::abi::{
-    churn::{Counts, Hold, Holder, Key, Row, bucket, how},
+    churn::{Counts, Hold, Key, Row, bucket, how},
     layout::ABSENT,
 };
 
@@ -12,7 +12,7 @@ use super::{Backend, Far, Returned};
 use crate::{
     emit, filter,
     kernel::{
-        memory::{Memory, Ptr, add, config, nothing, offset},
+        memory::{Memory, Ptr, add, config, offset},
         request::{AF_INET6, Request},
         sock::{self, Kind, state as tcp},
         task::Caller,
@@ -27,7 +27,7 @@ mod given;
 pub(crate) mod older;
 pub(crate) mod partial;
 
-pub(crate) use given::{given, unhashed, waited, waits};
+pub(crate) use given::{given, waited, waits};
 
 const EAGAIN: u32 = 11;
 const EADDRINUSE: u32 = 98;
@@ -35,42 +35,28 @@ const EADDRNOTAVAIL: u32 = 99;
 
 /// inet_hash_connect() or inet6_hash_connect() has returned (net/ipv4/inet_hashtables.c): a TCP socket that
 /// connects has a port, or finds none. One that had a port before keeps it. `family` is that of the
-/// addresses: an IPv6 socket connects to a v4-mapped peer as an IPv4 one. `had_port`: what it was seen with at
-/// the entry.
+/// addresses: an IPv6 socket connects to a v4-mapped peer as an IPv4 one.
 #[inline(always)]
-pub(crate) fn connected<B: Backend>(
-    sk: Ptr,
-    family: u16,
-    returned: Returned,
-    had_port: Option<bool>,
-) {
+pub(crate) fn connected<B: Backend>(sk: Ptr, family: u16, returned: Returned) {
     let error = returned.error();
     if error == 0 {
-        // Otherwise bind() has told it.
-        if sock::chose_port::<B::Memory>(sk)
-            || had_port.unwrap_or_else(|| {
-                holds::of(&holds::socket(sk), sock::port::<B::Memory>(sk)).is_some()
-            })
-        {
+        if sock::chose_port::<B::Memory>(sk) {
             return;
         }
     } else if error != EADDRNOTAVAIL || sock::port::<B::Memory>(sk) != 0 {
         // Other errors are not about ports, and a socket that has one finds its connection taken.
         return;
     }
-    let now = emit::now();
     let search = if returned.started == 0 {
         0
     } else {
-        now.saturating_sub(returned.started)
+        emit::now().saturating_sub(returned.started)
     };
     let mut key = key::<B>(sk, family, how::CONNECT);
     key.transport = sock::IPPROTO_TCP;
     key.peer = words::<B>(sk, family, offset!(skc_daddr), offset!(skc_v6_daddr));
     key.peer_port = sock::peer_port::<B::Memory>(sk);
-    told::<B>(sk, key, error, now, search, || {
-        holds::connection::<B::Memory>(sk)
-    });
+    told::<B>(sk, key, error, search);
 }
 
 /// inet_csk_get_port() has returned (net/ipv4/inet_connection_sock.c), which bind() and listen() ask for a
@@ -84,8 +70,7 @@ pub(crate) fn listens<B: Backend>(sk: Ptr, asked: u16, code: i32) {
     let mut key = key::<B>(sk, family, how::LISTEN);
     key.transport = sock::IPPROTO_TCP;
     // 5.10 returns 1.
-    let error = if code == 0 { 0 } else { EADDRINUSE };
-    told::<B>(sk, key, error, emit::now(), 0, || holds::socket(sk));
+    told::<B>(sk, key, if code == 0 { 0 } else { EADDRINUSE }, 0);
 }
 
 /// A bind() has returned.
@@ -126,7 +111,7 @@ pub(crate) fn bound<B: Backend>(
         // The socket no longer has the address.
         key.local = request.words();
     }
-    told::<B>(sk, key, error, emit::now(), 0, || holds::socket(sk));
+    told::<B>(sk, key, error, 0);
 }
 
 /// inet_autobind() has returned (net/ipv4/af_inet.c), which UDP sockets get a port by that are not bound.
@@ -148,7 +133,7 @@ pub(crate) fn autobound<B: Backend>(sk: Ptr, returned: Returned) {
     }
     let mut key = key::<B>(sk, kind.family, how::AUTOBIND);
     key.transport = kind.protocol as u8;
-    told::<B>(sk, key, error, emit::now(), 0, || holds::socket(sk));
+    told::<B>(sk, key, error, 0);
 }
 
 /// What is known of a socket whatever it does.
@@ -162,7 +147,7 @@ fn key<B: Backend>(sk: Ptr, family: u16, how: u8) -> Key {
             offset!(skc_rcv_saddr),
             offset!(skc_v6_rcv_saddr),
         ),
-        peer: [nothing(); 2],
+        peer: [0; 2],
         netns: sock::netns::<B::Memory>(sk),
         range: sock::own_range::<Far<B>>(sk),
         peer_port: 0,
@@ -182,17 +167,10 @@ fn words<B: Backend>(sk: Ptr, family: u16, v4: u32, v6: u32) -> [u64; 2] {
     }
 }
 
-/// Counts a port taken `now`, or that there was none. `search`: how long connect() searched, 0 where that is
+/// Counts a port taken, or that there was none. `search`: how long connect() searched, 0 where that is
 /// not known.
 #[inline(always)]
-fn told<B: Backend>(
-    sk: Ptr,
-    mut key: Key,
-    error: u32,
-    now: u64,
-    search: u64,
-    holder: impl FnOnce() -> Holder,
-) {
+fn told<B: Backend>(sk: Ptr, mut key: Key, error: u32, search: u64) {
     if !filter::caller() {
         return;
     }
@@ -200,13 +178,14 @@ fn told<B: Backend>(
         return;
     };
     key.process = caller.key;
-    let (row, slot) = rows::of(&key, |row| caller.name(row));
+    let slot = places::of(key.netns);
+    let row = rows::of(&key, slot, |row| caller.name(row));
     let port = sock::port::<B::Memory>(sk);
     let mut forgotten = false;
     // Where it is not seen that ports are given back, nothing is remembered of them.
     if error == 0 && config!(connect_returns_by_syscall) == 0 {
         let hold = Hold {
-            since: now,
+            since: emit::now(),
             row,
             look: holds::look(),
             port,
@@ -215,9 +194,9 @@ fn told<B: Backend>(
             waits: 0,
             reserved: 0,
         };
-        match holds::keep(&holder(), &hold) {
+        match holds::keep(sk as u64, &hold) {
             Kept::New => {}
-            // The look at older sockets was faster.
+            // bind() has given it the port.
             Kept::Known => return,
             Kept::Full => forgotten = true,
         }

@@ -75,19 +75,6 @@ pub(crate) unsafe fn zero<T>(record: *mut T) {
     }
 }
 
-/// 0, which the compiler does not know. Of several zeros in a row it makes a call of memset(), which is a function of the
-/// program: before 6.4 verifiers do not follow through such a call which numbers an address was computed from,
-/// take all numbers for ones that matter, and walk each path to its end (830,000 instructions for one program
-/// on 6.1, of a million).
-#[inline(always)]
-pub(crate) fn nothing() -> u64 {
-    // SAFETY: a static of ours.
-    unsafe { core::ptr::read_volatile(&raw const NOTHING) }
-}
-
-#[unsafe(no_mangle)]
-static NOTHING: u64 = 0;
-
 /// Reads a word of scratch memory as something that the verifier knows nothing about.
 #[inline(always)]
 pub(crate) fn peek<const N: usize>(words: &[u64; N], at: usize) -> u64 {

@@ -452,13 +452,6 @@ pub(crate) fn chose_port<M: Memory>(sk: Ptr) -> bool {
     M::bits(sk, offset!(sk_userlocks)) & SOCK_BINDPORT_LOCK != 0
 }
 
-/// Whether it is in the table of connections (include/net/sock.h, `sk_hashed`).
-#[inline(always)]
-pub(crate) fn is_hashed<M: Memory>(sk: Ptr) -> bool {
-    // struct hlist_nulls_node: next, pprev.
-    M::load::<u64>(sk, offset!(skc_node) + 8) != 0
-}
-
 /// Options that stand in `struct sock_common`.
 #[inline(always)]
 pub(crate) fn common_flags<M: Memory>(sk: Ptr) -> u32 {

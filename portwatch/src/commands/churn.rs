@@ -194,7 +194,9 @@ impl Session {
             .gateways
             .as_mut()
             .and_then(|gateways| gateways.look(figures.interval, options.top));
-        self.counting.abandon(&housekeeping.abandon)?;
+        for key in &housekeeping.abandon {
+            self.counting.abandon(key);
+        }
         for &row in &housekeeping.free {
             self.counting.rows().free(row);
         }

@@ -16,7 +16,7 @@ use crate::{
 #[inline(always)]
 pub(crate) fn connected<G: Generation>(ctx: &RetProbeContext, function: Function, family: u16) {
     if let Some(Kept { entry, returned }) = returned(ctx, function) {
-        churn::connected::<Raw<G>>(entry.second as Ptr, family, returned, None);
+        churn::connected::<Raw<G>>(entry.second as Ptr, family, returned);
     }
 }
 
@@ -46,27 +46,19 @@ pub(crate) fn autobound<G: Generation>(ctx: &RetProbeContext) {
     }
 }
 
-/// Entry of inet_put_port.
+/// Entry of inet_put_port or udp_lib_unhash.
 #[inline(always)]
-pub(crate) fn given<G: Generation>(ctx: &ProbeContext) {
+pub(crate) fn given(ctx: &ProbeContext) {
     if let Some(sk) = ctx.arg::<Ptr>(0) {
-        churn::given::<Raw<G>>(sk);
-    }
-}
-
-/// Entry of udp_lib_unhash.
-#[inline(always)]
-pub(crate) fn unhashed<G: Generation>(ctx: &ProbeContext) {
-    if let Some(sk) = ctx.arg::<Ptr>(0) {
-        churn::unhashed::<Raw<G>>(sk);
+        churn::given(sk);
     }
 }
 
 /// Entry of inet_twsk_hashdance or inet_twsk_hashdance_schedule.
 #[inline(always)]
 pub(crate) fn waits<G: Generation>(ctx: &ProbeContext) {
-    if let Some(sk) = ctx.arg::<Ptr>(1) {
-        churn::waits::<Raw<G>>(sk);
+    if let (Some(tw), Some(sk)) = (ctx.arg::<Ptr>(0), ctx.arg::<Ptr>(1)) {
+        churn::waits::<Raw<G>>(tw, sk);
     }
 }
 

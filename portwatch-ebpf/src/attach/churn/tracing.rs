@@ -10,11 +10,7 @@ use crate::{
     },
     emit,
     hook::{Returned, churn},
-    kernel::{
-        generation::Generation,
-        memory::{Ptr, Typed},
-        sock, task,
-    },
+    kernel::{generation::Generation, memory::Ptr, task},
     state::calls::{start, take_start},
 };
 
@@ -28,29 +24,17 @@ fn returned(code: i32, started: u64) -> Returned {
     }
 }
 
-/// Instead of a time: the socket had a port, so nothing is searched for.
-const HAD_PORT: u64 = 1;
-
 /// fentry of inet_hash_connect or inet6_hash_connect.
 #[inline(always)]
-pub(crate) fn searches(ctx: &FEntryContext, function: Function) {
-    let at = if sock::port::<Typed>(ctx.arg(1)) == 0 {
-        emit::now()
-    } else {
-        HAD_PORT
-    };
-    start(task::ids(), function, at);
+pub(crate) fn searches(_ctx: &FEntryContext, function: Function) {
+    start(task::ids(), function, emit::now());
 }
 
 /// fexit of the same; the socket is the second argument.
 #[inline(always)]
 pub(crate) fn connected<G: Generation>(ctx: &FExitContext, function: Function, family: u16) {
-    let call = returned(ctx.arg(2), take_start(task::ids(), function));
-    let had_port = match call.started {
-        0 => None,
-        started => Some(started == HAD_PORT),
-    };
-    churn::connected::<Tracing<G>>(ctx.arg(1), family, call, had_port);
+    let started = take_start(task::ids(), function);
+    churn::connected::<Tracing<G>>(ctx.arg(1), family, returned(ctx.arg(2), started));
 }
 
 /// fexit of inet_csk_get_port.
@@ -78,22 +62,16 @@ pub(crate) fn autobound<G: Generation>(ctx: &FExitContext) {
     churn::autobound::<Tracing<G>>(ctx.arg(0), returned(ctx.arg(1), 0));
 }
 
-/// fentry of inet_put_port.
+/// fentry of inet_put_port or udp_lib_unhash.
 #[inline(always)]
-pub(crate) fn given<G: Generation>(ctx: &FEntryContext) {
-    churn::given::<Tracing<G>>(ctx.arg(0));
-}
-
-/// fentry of udp_lib_unhash.
-#[inline(always)]
-pub(crate) fn unhashed<G: Generation>(ctx: &FEntryContext) {
-    churn::unhashed::<Tracing<G>>(ctx.arg(0));
+pub(crate) fn given(ctx: &FEntryContext) {
+    churn::given(ctx.arg(0));
 }
 
 /// fentry of inet_twsk_hashdance or inet_twsk_hashdance_schedule.
 #[inline(always)]
 pub(crate) fn waits<G: Generation>(ctx: &FEntryContext) {
-    churn::waits::<Tracing<G>>(ctx.arg(1));
+    churn::waits::<Tracing<G>>(ctx.arg(0), ctx.arg(1));
 }
 
 /// fentry of inet_twsk_kill.

@@ -1,71 +1,30 @@
 //! Ports given back, and what stays of connections in TIME_WAIT.
 
-use portwatch_ebpf::abi::churn::{self, Hold, Holder, how};
+use portwatch_ebpf::abi::churn::{Hold, Place, how};
 
 use super::{Backend, histogram};
 use crate::{
     emit,
     kernel::{
-        memory::{Memory, Ptr, add, offset},
+        memory::{Ptr, add},
         sock,
     },
     state::churn::{
-        holds::{self, Kept, Place},
+        holds::{self, Kept},
         places, rows,
     },
 };
 
-/// A TCP socket gives its port back (`inet_put_port`). Most have none of their own, or have left it to what
-/// stays in TIME_WAIT.
+/// A socket gives its port back (`inet_put_port`, `udp_lib_unhash`). Most have none of their own, or have
+/// left it to what stays in TIME_WAIT.
 #[inline(always)]
-pub(crate) fn given<B: Backend>(sk: Ptr) {
-    let port = sock::port::<B::Memory>(sk);
-    if !holds::may_be_held(port) {
-        return;
+pub(crate) fn given(sk: Ptr) {
+    if let Some(hold) = holds::of(sk as u64) {
+        // SAFETY: an entry of our map, which goes below.
+        let hold = unsafe { *hold };
+        holds::drop(sk as u64);
+        gone(&hold);
     }
-    if sock::peer_port::<B::Memory>(sk) != 0 {
-        let connection = holds::connection::<B::Memory>(sk);
-        if let Some(place) = holds::of(&connection, port) {
-            // SAFETY: an entry of our map.
-            if unsafe { (*place.hold).waits } == 0 {
-                leaves(&connection, place);
-            }
-            return;
-        }
-        // One that came in has the backlog of its listener (net/core/sock.c, `sk_clone_lock`), and a socket that has
-        // listened itself gives its automatic port back before it can connect (`tcp_disconnect`).
-        if B::Memory::load::<u32>(sk, offset!(sk_max_ack_backlog)) != 0 {
-            return;
-        }
-    }
-    of_socket(sk, port);
-}
-
-/// The same of a datagram socket (`udp_lib_unhash`).
-#[inline(always)]
-pub(crate) fn unhashed<B: Backend>(sk: Ptr) {
-    let port = sock::port::<B::Memory>(sk);
-    if holds::may_be_held(port) {
-        of_socket(sk, port);
-    }
-}
-
-/// A socket gives a port back that it has without a connection, or had before.
-#[inline(always)]
-fn of_socket(sk: Ptr, port: u16) {
-    let socket = holds::socket(sk);
-    if let Some(place) = holds::of(&socket, port) {
-        leaves(&socket, place);
-    }
-}
-
-/// Forgets what held a port, and counts that.
-#[inline(always)]
-fn leaves(holder: &Holder, place: Place) {
-    // SAFETY: an entry of our map, which goes below.
-    let hold = unsafe { *place.hold };
-    holds::drop(holder, place);
-    gone(&hold);
 }
 
 /// Counts a port that is given back.
@@ -98,41 +57,27 @@ fn gone(hold: &Hold) {
     }
 }
 
-/// A connection leaves its socket and stays in TIME_WAIT (net/ipv4/inet_timewait_sock.c,
+/// A connection leaves its socket `sk` and stays in TIME_WAIT, as `tw` (net/ipv4/inet_timewait_sock.c,
 /// `inet_twsk_hashdance`).
 #[inline(always)]
-pub(crate) fn waits<B: Backend>(sk: Ptr) {
-    let connection = holds::connection::<B::Memory>(sk);
-    let port = sock::port::<B::Memory>(sk);
-    let may_be_held = holds::may_be_held(port);
-    let mut kept = Kept::New;
-    let (row, slot);
-    if may_be_held && let Some(Place { hold, .. }) = holds::of(&connection, port) {
-        // SAFETY: an entry of our map, which goes with what waits from now on.
-        unsafe {
-            (&raw mut (*hold).waits).write_volatile(1);
-            (row, slot) = ((*hold).row, (*hold).place);
-        }
-    } else if may_be_held
-        && let socket = holds::socket(sk)
-        && let Some(place) = holds::of(&socket, port)
-    {
-        // One that bind() has taken.
-        // SAFETY: an entry of our map, which goes below.
-        let mut hold = unsafe { *place.hold };
-        holds::drop(&socket, place);
-        hold.waits = 1;
-        kept = holds::keep(&connection, &hold);
-        (row, slot) = (hold.row, hold.place);
-    } else {
+pub(crate) fn waits<B: Backend>(tw: Ptr, sk: Ptr) {
+    let Some(hold) = holds::of(sk as u64) else {
         // The port is that of a listener, or its program has chosen it.
         count_place::<B>(sk, |place| {
             // SAFETY: a member of a slot of our map.
             unsafe { &raw mut (*place).waited }
         });
         return;
-    }
-    let (Some(counts), Some(place)) = (rows::counts(row), places::counts(u32::from(slot))) else {
+    };
+    // SAFETY: an entry of our map, which goes below.
+    let mut hold = unsafe { *hold };
+    holds::drop(sk as u64);
+    hold.waits = 1;
+    let kept = holds::keep(tw as u64, &hold);
+    let (Some(counts), Some(place)) = (
+        rows::counts(hold.row),
+        places::counts(u32::from(hold.place)),
+    ) else {
         return;
     };
     // SAFETY: words of our maps.
@@ -150,12 +95,11 @@ pub(crate) fn waits<B: Backend>(sk: Ptr) {
 /// What stays of a connection goes (`inet_twsk_kill`).
 #[inline(always)]
 pub(crate) fn waited<B: Backend>(tw: Ptr) {
-    let connection = holds::connection::<B::Memory>(tw);
-    let port = sock::port::<B::Memory>(tw);
-    if holds::may_be_held(port)
-        && let Some(place) = holds::of(&connection, port)
-    {
-        leaves(&connection, place);
+    if let Some(hold) = holds::of(tw as u64) {
+        // SAFETY: an entry of our map, which goes below.
+        let hold = unsafe { *hold };
+        holds::drop(tw as u64);
+        gone(&hold);
     } else {
         count_place::<B>(tw, |place| {
             // SAFETY: a member of a slot of our map.
@@ -166,7 +110,7 @@ pub(crate) fn waited<B: Backend>(tw: Ptr) {
 
 /// Adds to a counter of the network namespace that a socket is in.
 #[inline(always)]
-fn count_place<B: Backend>(sk: Ptr, counter: impl FnOnce(*mut churn::Place) -> *mut u64) {
+fn count_place<B: Backend>(sk: Ptr, counter: impl FnOnce(*mut Place) -> *mut u64) {
     if let Some(place) = places::counts(places::of(sock::netns::<B::Memory>(sk))) {
         // SAFETY: a word of our map.
         unsafe { add(counter(place), 1) };

@@ -9,7 +9,7 @@ use portwatch_ebpf::abi::{
 use super::{Backend, Far, key, words};
 use crate::{
     kernel::{
-        memory::{Memory, Ptr, Typed, add, nothing, offset},
+        memory::{Memory, Ptr, Typed, add, offset},
         request::AF_INET6,
         sock::{self, Kind, state as tcp},
         task,
@@ -75,12 +75,8 @@ fn of_socket<B: Backend>(sk: Ptr) -> Option<Key> {
     }
     let state = <Far<B>>::load::<u8>(sk, offset!(skc_state));
     let is_connection = kind.is_tcp() && state != tcp::CLOSE && state != tcp::LISTEN;
-    if is_connection
-        // One that came in has the backlog of its listener (net/core/sock.c, `sk_clone_lock`).
-        && (<Far<B>>::load::<u32>(sk, offset!(sk_max_ack_backlog)) != 0
-            // Its port is being chosen, which will be told.
-            || !sock::is_hashed::<Far<B>>(sk))
-    {
+    // One that came in has the backlog of its listener (net/core/sock.c, `sk_clone_lock`).
+    if is_connection && <Far<B>>::load::<u32>(sk, offset!(sk_max_ack_backlog)) != 0 {
         return None;
     }
     let family = family_of::<B>(sk, kind.family);
@@ -114,7 +110,7 @@ fn of_remnant<B: Backend>(tw: Ptr) -> Option<Key> {
             offset!(skc_rcv_saddr),
             offset!(skc_v6_rcv_saddr),
         ),
-        peer: [nothing(); 2],
+        peer: [0; 2],
         netns: sock::netns::<Far<B>>(tw),
         range: 0,
         peer_port: 0,
@@ -154,24 +150,14 @@ pub(super) fn family_of<B: Backend>(sk: Ptr, family: u16) -> u16 {
 #[inline(always)]
 fn found<B: Backend>(sk: Ptr, key: &Key, waits: u8, fill: impl FnOnce(&mut Row)) {
     let look = holds::look();
-    let connection = holds::connection::<Far<B>>(sk);
-    let socket = holds::socket(sk);
-    let port = sock::port::<Far<B>>(sk);
-    // A connection goes by its socket where bind() has taken the port.
-    for holder in [&connection, &socket] {
-        if let Some(place) = holds::of(holder, port) {
-            // SAFETY: a word of an entry of our map; should it become another's at this moment, that one was taken
-            // since this look began.
-            unsafe { (&raw mut (*place.hold).look).write_volatile(look) };
-            return;
-        }
+    if let Some(hold) = holds::of(sk as u64) {
+        // SAFETY: a word of an entry of our map; should it go at this moment, nobody reads it.
+        unsafe { (&raw mut (*hold).look).write_volatile(look) };
+        return;
     }
-    let holder = if key.how == how::CONNECT {
-        &connection
-    } else {
-        &socket
-    };
-    let (row, slot) = rows::of(key, fill);
+    let slot = places::of(key.netns);
+    let row = rows::of(key, slot, fill);
+    let port = sock::port::<Far<B>>(sk);
     let hold = Hold {
         since: 0,
         row,
@@ -182,7 +168,7 @@ fn found<B: Backend>(sk: Ptr, key: &Key, waits: u8, fill: impl FnOnce(&mut Row))
         waits,
         reserved: 0,
     };
-    let kept = holds::keep_older(holder, &hold);
+    let kept = holds::keep(sk as u64, &hold);
     if kept == Kept::Known {
         return;
     }
