@@ -35,7 +35,11 @@ nginx -c /tmp/nginx.conf -t
 # The new executable inherits the sockets, and the old one goes.
 old=$(</run/nginx.pid)
 kill -USR2 "$old"
-renewed() { [[ -s /run/nginx.pid && $(</run/nginx.pid) != "$old" ]]; }
+# Read once: for a moment there is no such file, and then an empty one.
+renewed() {
+    local new
+    new=$(cat /run/nginx.pid 2>/dev/null) && [[ -n $new && $new != "$old" ]]
+}
 until_ok renewed
 kill -QUIT "$old"
 gone() { ! kill -0 "$old"; }
