@@ -35,6 +35,7 @@ use crate::{cargo, toolchain, workspace};
 /// compare the rules of sharing a port with what bind() and listen() do, and 1,000 (10,000) the answers
 /// of `portwatch check`; the seed is printed. Each backend watches random activity of several processes for
 /// 15 seconds (with --long an hour), which keep the truth themselves; the seed is printed too.
+/// What has to do with no kernel (files, signals, the recorder) runs here and in one machine.
 /// Last of all each kernel is locked down (kernel_lockdown(7)).
 ///
 /// The VMs need no installation: QEMU (36 MB) and the kernels (20 to 35 MB each) are fetched as
