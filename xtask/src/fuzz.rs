@@ -77,7 +77,7 @@ fn command(target: &Path, corpus: &Path, seconds: u64) -> Command {
         .args(["--sanitizer", "none", "--"])
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-artifact_prefix={}/", target.display()))
-        // The largest record has 2024 bytes.
+        // The largest record has 2032 bytes.
         .args(["-max_len=2048", "-print_final_stats=1"]);
     command.current_dir(workspace::root());
     command

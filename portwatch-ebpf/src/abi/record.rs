@@ -361,7 +361,7 @@ pub const MAX_HOLDERS: usize = 8;
 pub const HOLDER_CLASSES: usize = 5;
 
 /// Words of scratch: eight candidates and a count for each class, and where the walks stand.
-pub const SCRATCH: usize = (MAX_HOLDERS + 1) * HOLDER_CLASSES + 10;
+pub const SCRATCH: usize = (MAX_HOLDERS + 1) * HOLDER_CLASSES + 11;
 
 /// The last socket without a peer (listening, bound) that was closed on a port.
 #[repr(C)]
@@ -461,5 +461,5 @@ const _: () = assert!(size_of::<FoundRecord>() == 80);
 const _: () = assert!(size_of::<HolderRecord>() == 80 + 104);
 const _: () = assert!(size_of::<DescriptorRecord>() == 8 + 16 + 80);
 const _: () = assert!(size_of::<LastRecord>() == 88);
-const _: () = assert!(size_of::<OwnersRecord>() == 24 + 88 + 8 * 184 + 440);
+const _: () = assert!(size_of::<OwnersRecord>() == 24 + 88 + 8 * 184 + 448);
 const _: () = assert!(size_of::<ProcessRecord>() == 8 + 64 + 16 + 32 + 768 + 1024);

@@ -46,6 +46,10 @@ pub(crate) trait Generation {
     /// Sends the owners of a port: of a sock, see [`owners::asked`], the words of the address asked for.
     fn send_owners(own: u64, asked: u64, first: u64, second: u64);
 
+    /// The class of a socket on a port beside one that claims this, see
+    /// [`owners::portwatch_class_of_owner_probed`].
+    fn class_of_owner(sk: u64, claim: u64, first: u64, second: u64, uid: u64) -> i32;
+
     /// Does rounds until one ends the loop or there were enough.
     fn repeat<S: Step>(record: &mut S::Record);
 }
@@ -73,6 +77,11 @@ impl<const ROOM: u32> Generation for Bounded<ROOM> {
     #[inline(always)]
     fn send_owners(own: u64, asked: u64, first: u64, second: u64) {
         owners::portwatch_send_owners_bounded(own, asked, first, second);
+    }
+
+    #[inline(always)]
+    fn class_of_owner(sk: u64, claim: u64, first: u64, second: u64, uid: u64) -> i32 {
+        owners::portwatch_class_of_owner_probed(sk, claim, first, second, uid)
     }
 
     #[inline(always)]
@@ -105,6 +114,11 @@ impl<const ROOM: u32> Generation for Looped<ROOM> {
     }
 
     #[inline(always)]
+    fn class_of_owner(sk: u64, claim: u64, first: u64, second: u64, uid: u64) -> i32 {
+        owners::portwatch_class_of_owner_probed(sk, claim, first, second, uid)
+    }
+
+    #[inline(always)]
     fn repeat<S: Step>(record: &mut S::Record) {
         repeat_by_helper::<S>(record);
     }
@@ -127,6 +141,11 @@ impl<const ROOM: u32> Generation for Casting<ROOM> {
     #[inline(always)]
     fn send_owners(own: u64, asked: u64, first: u64, second: u64) {
         owners::portwatch_send_owners_casting(own, asked, first, second);
+    }
+
+    #[inline(always)]
+    fn class_of_owner(sk: u64, claim: u64, first: u64, second: u64, uid: u64) -> i32 {
+        owners::portwatch_class_of_owner_cast(sk, claim, first, second, uid)
     }
 
     #[inline(always)]

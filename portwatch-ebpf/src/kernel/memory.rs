@@ -47,6 +47,9 @@ pub(crate) fn detailed(bits: u32) -> bool {
     config!(details) & bits != 0
 }
 
+/// Words that are read together.
+pub(crate) const ROW: usize = 8;
+
 /// An address in the kernel. Not dereferenceable by itself.
 pub(crate) type Ptr = *const c_void;
 
@@ -92,6 +95,16 @@ pub(crate) fn poke<const N: usize>(words: &mut [u64; N], at: usize, value: u64) 
             .add(at)
             .write_volatile(value)
     };
+}
+
+/// A number of which the compiler forgets what it knows.
+#[inline(always)]
+pub(crate) fn unknown(mut number: u64) -> u64 {
+    // SAFETY: a move from a register to itself.
+    unsafe {
+        asm!("{number} = {number}", number = inout(reg) number, options(pure, nomem, nostack));
+    }
+    number
 }
 
 /// Sets bits of a word that lies in memory, and leaves it there.
@@ -161,6 +174,12 @@ pub(crate) trait Memory {
     /// Reads a number or pointer of 1, 2, 4 or 8 bytes at `base + offset`.
     fn load<T: Copy>(base: Ptr, offset: u32) -> T;
 
+    /// Reads a row of words; `_room` is there for one, in memory that the verifier does not follow.
+    #[inline(always)]
+    fn row(from: u64, _room: &mut [u64; ROW]) -> [u64; ROW] {
+        [0, 8, 16, 24, 32, 40, 48, 56].map(|at| Self::fetch(from, at))
+    }
+
     /// The same from a plain number.
     #[inline(always)]
     fn fetch<T: Copy>(from: u64, offset: u32) -> T {
@@ -217,6 +236,21 @@ impl Memory for Probed {
             );
         }
         value
+    }
+
+    /// One call instead of eight.
+    #[inline(always)]
+    fn row(from: u64, room: &mut [u64; ROW]) -> [u64; ROW] {
+        let room = &raw mut *room;
+        // SAFETY: writes the room, whole; the address is checked by the helper.
+        unsafe {
+            generated::bpf_probe_read_kernel(
+                room.cast(),
+                size_of::<[u64; ROW]>() as u32,
+                from as Ptr,
+            );
+            room.read()
+        }
     }
 }
 

@@ -10,6 +10,8 @@ mod search;
 
 use core::marker::PhantomData;
 
+pub(super) use elsewhere::{portwatch_class_of_owner_cast, portwatch_class_of_owner_probed};
+
 use portwatch_ebpf::abi::{
     layout::ABSENT,
     record::{
@@ -20,8 +22,7 @@ use portwatch_ebpf::abi::{
 use super::{
     generation::{Bounded, Casting, Generation, Looped, NO_ROOM, Step},
     memory::{Memory, Ptr, offset, peek, poke, set, zero},
-    sock::{self, state},
-    task,
+    sock, task,
 };
 use crate::{
     emit,
@@ -51,9 +52,11 @@ mod word {
     pub(super) const BUCKET: usize = OWN + 8;
     /// The owner of the socket that was refused.
     pub(super) const UID: usize = OWN + 9;
+    /// Where in a sock its link of the list is.
+    pub(super) const NODE: usize = OWN + 10;
 }
 
-const _: () = assert!(word::UID < SCRATCH);
+const _: () = assert!(word::NODE < SCRATCH);
 
 /// What is asked: the port in the lower half word, and these bits.
 pub(crate) mod asked {
@@ -126,10 +129,12 @@ fn send<G: Generation>(own: u64, asked: u64, address: [u64; 2]) {
     poke(&mut record.scratch, word::PORT, port);
     elsewhere::claim::<G::Far>(record, own, address, asked & asked::REFUSED != 0);
     if asked & asked::TCP != 0 {
-        collect_tcp::<G>(record);
+        start_tcp::<G>(record);
     } else {
-        collect_udp::<G>(record);
+        start_udp::<G>(record);
     }
+    G::repeat::<Owners<G>>(record);
+    truncated_unless_at_end(record);
     last::<G::Far>(record, net, port);
     let count = |class| peek(&record.scratch, MAX_HOLDERS * HOLDER_CLASSES + class);
     let near: u64 = count(0) + count(1) + count(2) + count(3);
@@ -218,7 +223,7 @@ pub(super) fn tcp_chain<F: Memory>(net: u64, port: u32) -> u64 {
 
 /// net/ipv4/inet_hashtables.c. Without a bucket the holder has closed in the meantime.
 #[inline(always)]
-fn collect_tcp<G: Generation>(record: &mut OwnersRecord) {
+fn start_tcp<G: Generation>(record: &mut OwnersRecord) {
     let net = peek(&record.scratch, word::NET);
     let port = peek(&record.scratch, word::PORT) as u32;
     let first = tcp_chain::<G::Far>(net, port);
@@ -226,7 +231,9 @@ fn collect_tcp<G: Generation>(record: &mut OwnersRecord) {
     G::repeat::<Chain<G::Far>>(record);
     let bucket = peek(&record.scratch, word::BUCKET);
     if bucket == 0 {
+        // A search that was left in the middle has a link, which is of no socket.
         truncated_unless_at_end(record);
+        poke(&mut record.scratch, word::LINK, 0);
         return;
     }
     if G::Far::fetch::<u8>(bucket, offset!(bucket_fastreuse)) == u8::MAX {
@@ -240,8 +247,11 @@ fn collect_tcp<G: Generation>(record: &mut OwnersRecord) {
     };
     poke(&mut record.scratch, word::OUTER, outer);
     poke(&mut record.scratch, word::LINK, link);
-    G::repeat::<Owners<G::Far>>(record);
-    truncated_unless_at_end(record);
+    poke(
+        &mut record.scratch,
+        word::NODE,
+        u64::from(offset!(skc_bind_node)),
+    );
 }
 
 /// Notes that a walk has left links.
@@ -252,10 +262,11 @@ fn truncated_unless_at_end(record: &mut OwnersRecord) {
     }
 }
 
-/// The walk over the sockets of a bucket, flat: old verifiers do not follow nested loops well.
-struct Owners<F>(PhantomData<F>);
+/// The walk over the sockets of a bucket, or of a slot of the UDP table, flat: old verifiers do not follow
+/// nested loops well. One for both, since old verifiers walk through each of its rounds.
+struct Owners<G>(PhantomData<G>);
 
-impl<F: Memory> Step for Owners<F> {
+impl<G: Generation> Step for Owners<G> {
     type Record = OwnersRecord;
     const BOUND: u32 = 64;
     const LIMIT: u32 = 1 << 16;
@@ -269,16 +280,25 @@ impl<F: Memory> Step for Owners<F> {
                 return false;
             }
             let bucket2 = container(outer, offset!(bucket2_bhash_node));
-            let first = F::fetch::<u64>(bucket2, offset!(bucket2_owners));
+            let first = G::Far::fetch::<u64>(bucket2, offset!(bucket2_owners));
             poke(&mut record.scratch, word::LINK, first);
-            poke(&mut record.scratch, word::OUTER, F::fetch::<u64>(outer, 0));
+            poke(
+                &mut record.scratch,
+                word::OUTER,
+                G::Far::fetch::<u64>(outer, 0),
+            );
             return true;
         }
-        let sk = container(link, offset!(skc_bind_node));
-        if sk != peek(&record.scratch, word::OWN) {
-            candidate::<F>(record, sk);
+        let sk = link.wrapping_sub(peek(&record.scratch, word::NODE));
+        // All that a bucket has is on its port; a slot has others too.
+        let port = G::Far::fetch::<u16>(sk, offset!(skc_num));
+        if sk != peek(&record.scratch, word::OWN)
+            && u64::from(port) == peek(&record.scratch, word::PORT)
+            && G::Far::fetch::<u64>(sk, offset!(skc_net)) == peek(&record.scratch, word::NET)
+        {
+            candidate::<G>(record, sk);
         }
-        advance::<F>(record, link);
+        advance::<G::Far>(record, link);
         true
     }
 }
@@ -296,41 +316,17 @@ pub(super) fn udp_chain<F: Memory>(table: u64, net: u64, port: u32) -> u64 {
 
 /// The owners of a UDP port.
 #[inline(always)]
-fn collect_udp<G: Generation>(record: &mut OwnersRecord) {
+fn start_udp<G: Generation>(record: &mut OwnersRecord) {
     let net = peek(&record.scratch, word::NET);
     let table = udp_table::<G::Far>(peek(&record.scratch, word::OWN), net);
     let port = peek(&record.scratch, word::PORT) as u32;
     let first = udp_chain::<G::Far>(table, net, port);
     poke(&mut record.scratch, word::LINK, first);
-    G::repeat::<Slot<G::Far>>(record);
-    truncated_unless_at_end(record);
-}
-
-/// The walk over a slot of the UDP table.
-struct Slot<F>(PhantomData<F>);
-
-impl<F: Memory> Step for Slot<F> {
-    type Record = OwnersRecord;
-    const BOUND: u32 = 64;
-    const LIMIT: u32 = 1 << 16;
-
-    #[inline(always)]
-    fn step(record: &mut OwnersRecord, _round: u32) -> bool {
-        let link = peek(&record.scratch, word::LINK);
-        if link == 0 {
-            return false;
-        }
-        let sk = container(link, offset!(skc_node));
-        let port = F::fetch::<u16>(sk, offset!(skc_num));
-        if sk != peek(&record.scratch, word::OWN)
-            && u64::from(port) == peek(&record.scratch, word::PORT)
-            && F::fetch::<u64>(sk, offset!(skc_net)) == peek(&record.scratch, word::NET)
-        {
-            candidate::<F>(record, sk);
-        }
-        advance::<F>(record, link);
-        true
-    }
+    poke(
+        &mut record.scratch,
+        word::NODE,
+        u64::from(offset!(skc_node)),
+    );
 }
 
 /// The protocol's own table, else the namespace's (7.x has only that).
@@ -351,32 +347,14 @@ pub(super) fn udp_table<F: Memory>(own: u64, net: u64) -> u64 {
     F::fetch::<u64>(net, offset!(net_udp_table))
 }
 
-/// Classes in the order they are told: what listens, what is bound, what talks, the rest.
-fn class(state: u8) -> usize {
-    match state {
-        state::LISTEN => 0,
-        state::CLOSE => 1,
-        state::ESTABLISHED | state::SYN_SENT => 2,
-        _ => 3,
-    }
-}
-
-/// What is on the port and cannot be in the way comes last of all: a server with an address for each of
-/// its customers would take the place of the one that is.
-const ELSEWHERE: usize = HOLDER_CLASSES - 1;
-
-const _: () = assert!(ELSEWHERE == 4);
-
 /// Notes an owner, up to eight of each class, and counts all. The counts lie in the record: the verifier need
 /// not follow them.
 #[inline(always)]
-fn candidate<F: Memory>(record: &mut OwnersRecord, sk: u64) {
-    let state = F::fetch::<u8>(sk, offset!(skc_state));
-    let class = if elsewhere::is_elsewhere::<F>(record, sk, state) {
-        ELSEWHERE
-    } else {
-        class(state)
-    };
+fn candidate<G: Generation>(record: &mut OwnersRecord, sk: u64) {
+    let class = elsewhere::class_of::<G>(record, sk);
+    if class >= HOLDER_CLASSES {
+        return;
+    }
     record.total = record.total.wrapping_add(1);
     let Some(count) = record.scratch.get_mut(MAX_HOLDERS * HOLDER_CLASSES + class) else {
         return;

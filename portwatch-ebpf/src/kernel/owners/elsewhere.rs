@@ -1,11 +1,12 @@
-//! Which sockets on a port cannot be in the way of the one that wants it. User space judges exactly
+//! Which sockets on a port matter most to the one that wants it, and which cannot be in its way. User space judges exactly
 //! (`conflict::rules`, which names the kernel's functions); this only has to be right where it says yes.
 
-use portwatch_ebpf::abi::record::{OwnersRecord, flags};
+use portwatch_ebpf::abi::record::{HOLDER_CLASSES, OwnersRecord, flags};
 
 use super::word;
 use crate::kernel::{
-    memory::{Memory, offset, peek, poke},
+    generation::Generation,
+    memory::{Cast, Memory, Probed, offset, peek, poke, unknown},
     request::{AF_INET, AF_INET6},
     sock::{self, state},
 };
@@ -78,26 +79,106 @@ fn is_mapped(first: u64, second: u64) -> bool {
     first == 0 && second as u32 == 0xffff_u32.to_be()
 }
 
+/// The class of a socket on the port, of [`HOLDER_CLASSES`].
+#[inline(always)]
+pub(super) fn class_of<G: Generation>(record: &OwnersRecord, sk: u64) -> usize {
+    let word = |at| peek(&record.scratch, at);
+    let [first, second] = word::ADDRESS.map(word);
+    let class = G::class_of_owner(sk, word(word::CLAIM), first, second, word(word::UID));
+    // The compiler knows what comes back; the verifier does not, and has to see the check.
+    unknown(u64::from(class as u32)) as usize
+}
+
+/// Classes in the order they are told: what listens, what is bound, what talks, the rest.
+fn class_of_state(state: u8) -> usize {
+    match state {
+        state::LISTEN => 0,
+        state::CLOSE => 1,
+        state::ESTABLISHED | state::SYN_SENT => 2,
+        _ => 3,
+    }
+}
+
+/// What is on the port and cannot be in the way comes last of all: a server with an address for each of
+/// its customers would take the place of the one that is.
+const ELSEWHERE: usize = HOLDER_CLASSES - 1;
+
+const _: () = assert!(ELSEWHERE == 4);
+
+/// The class of a socket on the port, beside one that claims this. Global functions: the verifier looks at
+/// them once, not in every round of the walk.
+#[unsafe(no_mangle)]
+pub(in crate::kernel) extern "C" fn portwatch_class_of_owner_probed(
+    sk: u64,
+    claim: u64,
+    first: u64,
+    second: u64,
+    uid: u64,
+) -> i32 {
+    class::<Probed>(
+        sk,
+        &Wish {
+            claim,
+            address: [first, second],
+            uid,
+        },
+    ) as i32
+}
+
+#[unsafe(no_mangle)]
+pub(in crate::kernel) extern "C" fn portwatch_class_of_owner_cast(
+    sk: u64,
+    claim: u64,
+    first: u64,
+    second: u64,
+    uid: u64,
+) -> i32 {
+    class::<Cast>(
+        sk,
+        &Wish {
+            claim,
+            address: [first, second],
+            uid,
+        },
+    ) as i32
+}
+
+/// What the socket wants that was refused, see [`word`].
+struct Wish {
+    claim: u64,
+    address: [u64; 2],
+    uid: u64,
+}
+
+#[inline(always)]
+fn class<F: Memory>(sk: u64, wish: &Wish) -> usize {
+    let state = F::fetch::<u8>(sk, offset!(skc_state));
+    if is_elsewhere::<F>(sk, wish, state) {
+        ELSEWHERE
+    } else {
+        class_of_state(state)
+    }
+}
+
 /// Whether a socket on the port cannot be in the way: it has another device, another address, or no
 /// address in common because one side takes only its own family; or the two share the port.
 #[inline(always)]
-pub(super) fn is_elsewhere<F: Memory>(record: &OwnersRecord, sk: u64, state: u8) -> bool {
-    let claim = peek(&record.scratch, word::CLAIM);
-    let device = (claim >> claim::DEVICE) as u32;
+fn is_elsewhere<F: Memory>(sk: u64, wish: &Wish, state: u8) -> bool {
+    let device = (wish.claim >> claim::DEVICE) as u32;
     if device != 0 {
         let its = F::fetch::<u32>(sk, offset!(skc_bound_dev_if));
         if its != 0 && its != device {
             return true;
         }
     }
-    is_apart::<F>(record, sk, claim) || shares::<F>(record, sk, claim, state)
+    is_apart::<F>(sk, wish) || shares::<F>(sk, wish, state)
 }
 
 /// Whether the addresses have nothing in common (`inet_rcv_saddr_equal`).
 #[inline(always)]
-fn is_apart<F: Memory>(record: &OwnersRecord, sk: u64, claim: u64) -> bool {
+fn is_apart<F: Memory>(sk: u64, wish: &Wish) -> bool {
+    let (claim, [first, second]) = (wish.claim, wish.address);
     let is_specific = claim & claim::SPECIFIC != 0;
-    let first = peek(&record.scratch, word::ADDRESS[0]);
     if F::fetch::<u16>(sk, offset!(skc_family)) == AF_INET {
         if claim & claim::IPV4 == 0 {
             return claim & (claim::SPECIFIC | claim::V6ONLY) != 0;
@@ -122,13 +203,14 @@ fn is_apart<F: Memory>(record: &OwnersRecord, sk: u64, claim: u64) -> bool {
         let address = its_second >> 32;
         return address != 0 && address != first;
     }
-    is_ipv4 || its_first != first || its_second != peek(&record.scratch, word::ADDRESS[1])
+    is_ipv4 || its_first != first || its_second != second
 }
 
 /// Whether the socket was refused beside one that it shares the port with by SO_REUSEADDR
 /// or SO_REUSEPORT. Whom a connection without a file belongs to depends on the kernel.
 #[inline(always)]
-fn shares<F: Memory>(record: &OwnersRecord, sk: u64, claim: u64, state: u8) -> bool {
+fn shares<F: Memory>(sk: u64, wish: &Wish, state: u8) -> bool {
+    let claim = wish.claim;
     if claim & claim::REUSEADDR != 0
         && state != state::LISTEN
         && sock::common_flags::<F>(sk as _) & flags::REUSEADDR != 0
@@ -138,5 +220,5 @@ fn shares<F: Memory>(record: &OwnersRecord, sk: u64, claim: u64, state: u8) -> b
     claim & claim::REUSEPORT != 0
         && (state == state::LISTEN || state == state::CLOSE)
         && F::bit(sk as _, offset!(skc_reuseport)) != 0
-        && u64::from(F::fetch::<u32>(sk, offset!(sk_uid))) == peek(&record.scratch, word::UID)
+        && u64::from(F::fetch::<u32>(sk, offset!(sk_uid))) == wish.uid
 }
