@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::Selection;
 use super::tier::{Counts, Tier, chain};
 use super::{rules, scenario};
-use crate::cargo::{self, Built};
+use crate::cargo::Built;
 use crate::exec::{output, shown};
 use crate::privilege;
 use crate::say::say;
@@ -20,7 +20,7 @@ use crate::vm::programs;
 use crate::workspace::Cache;
 
 /// Runs all scenarios for each backend that this kernel offers.
-pub(crate) fn run(selection: &Selection, portwatch: &Built) -> Vec<Tier> {
+pub(crate) fn run(selection: &Selection, built: &Built) -> Vec<Tier> {
     if !privilege::can_be_root() {
         return vec![Tier::time("host", || {
             Ok(Counts::one_skipped(
@@ -29,19 +29,17 @@ pub(crate) fn run(selection: &Selection, portwatch: &Built) -> Vec<Tier> {
             ))
         })];
     }
-    let runner = cargo::build(&["portwatch-tests"], "dev", None)
-        .and_then(|built| Ok(built.executable("portwatch-tests")?.to_path_buf()));
-    let runner = match runner {
+    let runner = match built.executable("portwatch-tests") {
         Ok(runner) => runner,
         Err(error) => return vec![Tier::time("host", || Err(error))],
     };
     let mut tiers = Vec::new();
     if rules::wants_scenarios(selection) {
-        tiers.extend(of_backends(selection, &runner, portwatch));
+        tiers.extend(of_backends(selection, runner, built));
     }
     if let Some(argv) = rules::argv(selection) {
         tiers.push(Tier::time(&format!("host/{}", rules::ID), || {
-            run_runner(privilege::as_root(&runner)?.args(argv))
+            run_runner(privilege::as_root(runner)?.args(argv))
         }));
     }
     tiers

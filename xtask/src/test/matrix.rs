@@ -11,9 +11,7 @@ use super::Selection;
 use super::pass::Pass;
 use super::tier::{Counts, Failure, Tier, chain, printable};
 use super::{rules, scenario, side_by_side};
-use crate::cargo;
-use crate::say::{Step, duration, say};
-use crate::toolchain::{self, GUEST_TARGET};
+use crate::say::{duration, say};
 use crate::verifier::{self, Record};
 use crate::vm::console::{End, Line, Patience};
 use crate::vm::initramfs::{self, Contents, Job, NETWORK_MODULES};
@@ -109,14 +107,7 @@ fn of_kernel(label: &str, boot: impl FnOnce() -> Result<Results>) -> Vec<Tier> {
 }
 
 fn programs(neighbours: Vec<(String, PathBuf)>) -> Result<Programs> {
-    toolchain::ensure_guest_target()?;
-    let step = Step::begin("building the guest's programs (static, profile guest)");
-    let built = cargo::build(
-        &["portwatch", "portwatch-tests"],
-        "guest",
-        Some(GUEST_TARGET),
-    )?;
-    step.done();
+    let built = super::programs()?;
     Ok(Programs {
         init: built.executable("vm-init")?.to_path_buf(),
         portwatch: built.executable("portwatch")?.to_path_buf(),

@@ -21,7 +21,9 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 
 use self::tier::Tier;
+use crate::cargo::Built;
 use crate::say::Step;
+use crate::toolchain::GUEST_TARGET;
 use crate::vm::kernel;
 use crate::{cargo, toolchain, workspace};
 
@@ -193,16 +195,20 @@ pub(crate) fn run(options: Test) -> Result<ExitCode> {
     })
 }
 
-/// The tiers that look at a finished portwatch. The scenarios get the release, as users do; the eBPF
-/// object is the same in every profile, so alone it does not wait for one.
+/// The tiers that look at a finished portwatch. The eBPF object is the same in every profile, so alone it
+/// does not wait for more than the unit tests have built.
 fn with_build(selection: &Selection, object: bool, host: bool) -> Vec<Tier> {
-    let profile = if host { "release" } else { "dev" };
-    let step = Step::begin(format!("building portwatch (profile {profile})"));
-    let built = match cargo::build(&["portwatch"], profile, None) {
+    let built = if host {
+        programs()
+    } else {
+        let step = Step::begin("building portwatch (profile dev)");
+        let built = cargo::build(&["portwatch"], "dev", None);
+        built.inspect(|_| step.done())
+    };
+    let built = match built {
         Ok(built) => built,
         Err(error) => return vec![Tier::time("build", || Err(error))],
     };
-    step.done();
     let mut tiers = Vec::new();
     if object {
         tiers.push(Tier::time("object", || object::check(&built)));
@@ -211,6 +217,22 @@ fn with_build(selection: &Selection, object: bool, host: bool) -> Vec<Tier> {
         tiers.extend(host::run(selection, &built));
     }
     tiers
+}
+
+/// The programs that the scenarios run, here and in the guests: static, so that one build does for both.
+///
+/// # Errors
+/// What they are built with cannot be had, or the build fails.
+fn programs() -> Result<Built> {
+    toolchain::ensure_guest_target()?;
+    let step = Step::begin("building what the scenarios run (static, profile guest)");
+    let built = cargo::build(
+        &["portwatch", "portwatch-tests"],
+        "guest",
+        Some(GUEST_TARGET),
+    )?;
+    step.done();
+    Ok(built)
 }
 
 #[cfg(test)]
