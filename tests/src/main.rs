@@ -14,6 +14,7 @@ mod rules;
 mod runner;
 mod scenarios;
 mod script;
+mod shared;
 mod strace;
 mod sys;
 mod tracer;

@@ -14,11 +14,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bench::Bench,
     degraded::Backend,
-    expect::{self, Expected, Mismatch, lookup},
+    expect::{self, Expected, Mismatch},
     scenarios::{self, Scenario, Spread},
     script::{self, Ctx, Keepers, Script, Skip},
+    shared::Shared,
     sys::netns::Netns,
-    tracer::{PATIENCE, Tracer},
+    tracer::PATIENCE,
 };
 
 /// What to run.
@@ -64,6 +65,11 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 
 /// The end of the portwatch that most scenarios share, checked as a scenario of its own.
 const WHOLE: &str = "whole_session";
+
+/// The same of one that was asked for an event.
+fn whole_of(event: &str) -> String {
+    format!("whole_{event}")
+}
 
 fn find(name: &str) -> Result<Scenario> {
     scenarios::workload(name).with_context(|| format!("no workload {name}"))
@@ -277,6 +283,13 @@ impl Score {
 }
 
 impl Score {
+    /// The end of a portwatch that scenarios shared.
+    fn note_end(&mut self, name: &str, shared: Shared) {
+        let started = Instant::now();
+        let verdict = shared.end().map_or_else(verdict_of, |()| Verdict::Passed);
+        self.note(name, verdict, started.elapsed());
+    }
+
     /// Says what it is, in the last line.
     fn end(&self) -> ExitCode {
         let Self {
@@ -312,22 +325,18 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         options.filter
     );
     let mut score = Score::default();
-    let mut tracer = None;
-    let mut seen = Expected::default();
+    let mut shared = None;
     for scenario in scenarios::all().filter(|scenario| wanted(scenario.name)) {
         let started = Instant::now();
-        let verdict = observe(options, scenario, &mut tracer, &mut seen).unwrap_or_else(|error| {
+        let verdict = observe(options, scenario, &mut shared).unwrap_or_else(|error| {
             // Whatever it was, the next scenario gets a fresh portwatch.
-            tracer = None;
-            seen = Expected::default();
+            shared = None;
             verdict_of(error)
         });
         score.note(scenario.name, verdict, started.elapsed());
     }
-    if let Some(tracer) = tracer {
-        let started = Instant::now();
-        let verdict = ends_whole(tracer, &seen).map_or_else(verdict_of, |()| Verdict::Passed);
-        score.note(WHOLE, verdict, started.elapsed());
+    if let Some(shared) = shared {
+        score.note_end(WHOLE, shared);
     }
     let mut bench = Bench::new(&options.portwatch, options.backend, options.long)?;
     bench.neighbours.clone_from(&options.neighbours);
@@ -343,9 +352,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         );
     }
     for session in here {
+        // The others want to be alone.
+        if let Some((event, shared)) = bench.settle(session.asks) {
+            score.note_end(&whole_of(event), shared);
+        }
         let started = Instant::now();
         let verdict = (session.run)(&bench).map_or_else(verdict_of, |()| Verdict::Passed);
         score.note(session.name, verdict, started.elapsed());
+    }
+    if let Some((event, shared)) = bench.settle(None) {
+        score.note_end(&whole_of(event), shared);
     }
     Ok(score.end())
 }
@@ -375,32 +391,6 @@ pub(crate) fn locked(portwatch: &Path) -> Result<ExitCode> {
     Ok(score.end())
 }
 
-/// After all those scenarios: a clean end, right totals, nothing lost, and no attempt of theirs that
-/// portwatch still takes for open.
-fn ends_whole(tracer: Tracer, seen: &Expected) -> Result<()> {
-    let finished = tracer.stop()?;
-    finished.ended_well(0)?;
-    if let Some(line) = finished.lines.iter().find(|line| seen.owns(line)) {
-        bail!("told at the very end: {line}");
-    }
-    let (_, _, lost) = finished.totals;
-    // The kernel also counts a program that it skipped where there was nothing to tell: a change of
-    // state that interrupts another one on the same CPU. That everything was told is known by now.
-    let reasons: Vec<_> = finished
-        .lines
-        .iter()
-        .filter_map(|line| lookup(line, "lost.reason"))
-        .map(ToString::to_string)
-        .collect();
-    let skipped = !reasons.is_empty() && reasons.iter().all(|reason| reason == "\"recursion\"");
-    ensure!(
-        lost == 0 || skipped,
-        "{lost} events were lost: {}",
-        reasons.join(", ")
-    );
-    Ok(())
-}
-
 /// What an error means for the score.
 fn verdict_of(error: anyhow::Error) -> Verdict {
     match error.downcast::<Skip>() {
@@ -420,42 +410,19 @@ fn failed(why: &str) -> Verdict {
 }
 
 /// One scenario under the eyes of the portwatch that all of them share.
-fn observe(
-    options: &Options,
-    scenario: Scenario,
-    shared: &mut Option<Tracer>,
-    seen: &mut Expected,
-) -> Result<Verdict> {
-    let tracer = match shared {
-        Some(tracer) => tracer,
-        None => shared.insert(Tracer::start(
-            &options.portwatch,
-            ["trace", "-o", "json", "--attach", options.backend.as_str()],
-        )?),
+fn observe(options: &Options, scenario: Scenario, shared: &mut Option<Shared>) -> Result<Verdict> {
+    let shared = match shared {
+        Some(shared) => shared,
+        None => shared.insert(Shared::start(&options.portwatch, options.backend, None)?),
     };
-    let netns = Netns::new()?;
-    let mut workload =
-        Workload::start(&netns, scenario.name, options.backend, options.long, false)?;
-    let told = workload.told()?;
-    let lines = tracer.until_now()?;
-    let told = workload.end(told)?;
-    if let Told::Expect(expected) = &told {
-        seen.pids.extend(&expected.pids);
-        seen.netns.extend(&expected.netns);
-    }
+    let (told, own) = shared.watch(scenario.name, options.backend, options.long)?;
     Ok(match told {
         Told::Skip(reason) => Verdict::Skipped(reason),
         Told::Wrong(why) => failed(&why),
-        Told::Expect(expected) => {
-            let own: Vec<_> = lines
-                .into_iter()
-                .filter(|line| expected.owns(line))
-                .collect();
-            match expect::compare(&expected, &own) {
-                Ok(()) => Verdict::Passed,
-                Err(mismatch) => Verdict::Failed(mismatch),
-            }
-        }
+        Told::Expect(expected) => match expect::compare(&expected, &own) {
+            Ok(()) => Verdict::Passed,
+            Err(mismatch) => Verdict::Failed(mismatch),
+        },
     })
 }
 

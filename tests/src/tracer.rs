@@ -2,8 +2,8 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{BufRead as _, BufReader, Read as _},
-    net::{Ipv4Addr, UdpSocket},
+    io::{self, BufRead as _, BufReader, Read as _},
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
@@ -18,6 +18,48 @@ use crate::{contract::Stream, expect::lookup, sys::task};
 
 /// How long anything may take under software emulation before it counts as stuck.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What this process does to see that portwatch has printed all that happened before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    Bind,
+    Accept,
+    Release,
+}
+
+impl Mark {
+    /// One that is shown where that event is asked for alone.
+    pub(crate) fn among(event: Option<&str>) -> Self {
+        match event {
+            Some("accept") => Self::Accept,
+            Some("release") => Self::Release,
+            _ => Self::Bind,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bind => "bind",
+            Self::Accept => "accept",
+            Self::Release => "release",
+        }
+    }
+
+    /// Makes it; the port that it is about.
+    fn make(self) -> io::Result<u16> {
+        if self == Self::Accept {
+            let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let address = server.local_addr()?;
+            let _client = TcpStream::connect(address)?;
+            server.accept()?;
+            return Ok(address.port());
+        }
+        // Bound, and let go of at once.
+        Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?
+            .local_addr()?
+            .port())
+    }
+}
 
 /// A line, and when it was read.
 struct Arrival {
@@ -145,28 +187,36 @@ impl Tracer {
     /// Every line up to that of a bind which this process makes for the purpose: all that happened
     /// before has been printed then.
     pub(crate) fn until_now(&mut self) -> Result<Vec<Value>> {
-        Ok(self.until_mark()?.0)
+        self.until(Mark::Bind)
+    }
+
+    /// The same with another mark.
+    pub(crate) fn until(&mut self, mark: Mark) -> Result<Vec<Value>> {
+        Ok(self.until_mark(mark)?.0)
     }
 
     /// The time from a bind to its line.
     pub(crate) fn latency(&mut self) -> Result<Duration> {
         let before = Instant::now();
-        Ok(self.until_mark()?.1.duration_since(before))
+        Ok(self.until_mark(Mark::Bind)?.1.duration_since(before))
     }
 
-    fn until_mark(&mut self) -> Result<(Vec<Value>, Instant)> {
-        let mark = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("the harness cannot bind")?;
-        let port = mark.local_addr()?.port();
+    fn until_mark(&mut self, mark: Mark) -> Result<(Vec<Value>, Instant)> {
+        let port = mark.make().context("the harness cannot make its mark")?;
         let mut lines = Vec::new();
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let next = self
-                .next(left)
-                .context("waiting for the harness's own bind to be printed")?;
+            let next = self.next(left).with_context(|| {
+                format!(
+                    "waiting for the harness's own {} to be printed",
+                    mark.name()
+                )
+            })?;
             let (line, at) = next.context("portwatch ended in the middle of the scenario")?;
             let number = |path| lookup(&line, path).and_then(Value::as_u64);
-            if number("process.pid") == Some(std::process::id().into())
+            if lookup(&line, "event.name").and_then(Value::as_str) == Some(mark.name())
+                && number("process.pid") == Some(std::process::id().into())
                 && number("network.local.port") == Some(port.into())
             {
                 return Ok((lines, at));

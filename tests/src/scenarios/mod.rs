@@ -79,6 +79,8 @@ pub(crate) struct Session {
     pub(crate) run: fn(&Bench) -> Result<()>,
     /// Where it has something new to say.
     pub(crate) spread: Spread,
+    /// The event that its portwatch is asked for, which it shares with others that come right before or after.
+    pub(crate) asks: Option<&'static str>,
 }
 
 /// With which backends of which kernels a session is run when all are.
@@ -88,18 +90,19 @@ pub(crate) enum Spread {
     EachBackend,
     /// No hook has to do with it: the first backend of each kernel.
     EachKernel,
-    /// The kernel has not to do with it either: one machine.
+    /// The kernel has not to do with it either: one machine, this one if it is among them.
     Once,
 }
 
-/// Sessions that run a workload each under a portwatch that is asked for one kind of event, and the
-/// workloads: `session = workload`.
+/// Sessions that run a workload each under a portwatch that is asked for one kind of event, and is shared by
+/// those that follow one another, and the workloads: `session = workload`.
 macro_rules! asked {
     ($event:literal: $($session:ident = $work:ident),* $(,)?) => {
         pub(super) const ALL: &[$crate::scenarios::Session] = &[$($crate::scenarios::Session {
             name: stringify!($session),
             run: |bench| $crate::bench::asked(bench, $event, stringify!($work)),
             spread: $crate::scenarios::Spread::EachBackend,
+            asks: Some($event),
         }),*];
         pub(super) const PARTS: &[$crate::scenarios::Scenario] =
             $crate::scenarios::scenarios![$($work),*];
@@ -118,6 +121,7 @@ macro_rules! sessions {
             name: stringify!($name),
             run: $name,
             spread: $crate::scenarios::sessions!(@spread $($spread)?),
+            asks: None,
         }),*]
     };
 }
@@ -134,8 +138,8 @@ pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
         files::ALL,
         filters::ALL,
         accept::ALL,
-        release::ALL,
         passed::ALL,
+        release::ALL,
         namespaces::SESSIONS,
         older::ALL,
         faults::SESSIONS,

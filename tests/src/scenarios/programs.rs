@@ -38,6 +38,7 @@ macro_rules! programs {
             name: stringify!($name),
             run: |bench| beside_strace(bench, include_str!(concat!("programs/", $script))),
             spread: Spread::EachBackend,
+            asks: None,
         }),*];
     };
 }

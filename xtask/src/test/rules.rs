@@ -62,6 +62,7 @@ mod tests {
     fn selection(long: bool, filter: Option<&str>) -> Selection {
         Selection {
             machines: None,
+            host: false,
             kernels: Vec::new(),
             attach: Vec::new(),
             long,
