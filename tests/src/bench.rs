@@ -1,4 +1,4 @@
-//! What a session, a scenario with a portwatch of its own, works with.
+//! What a session, a scenario that runs portwatch itself, works with.
 
 use std::{
     cell::Cell,
@@ -168,17 +168,16 @@ pub(crate) fn asked(bench: &Bench, event: &'static str, name: &str) -> Result<()
     if let Some(why) = unseen(bench.backend, event) {
         return Err(Skip(why.to_owned()).into());
     }
-    let result = asked_together(bench, event, name);
-    if result.is_ok() || !degraded::preempts(bench.backend) {
+    let (lost, result) = asked_together(bench, event, name)?;
+    if lost == 0 || result.is_ok() || !degraded::preempts(bench.backend) {
         return result;
     }
-    println!("note: {name} did not see all beside others; once more, alone");
     for _ in 0..2 {
+        println!("note: {name}: {lost} events were lost; once more, alone");
         let (lost, result) = asked_once(bench, event, name)?;
-        if lost == 0 || result.is_ok() || !degraded::preempts(bench.backend) {
+        if lost == 0 || result.is_ok() {
             return result;
         }
-        println!("note: {lost} events were lost; once more");
     }
     asked_once(bench, event, name)?.1
 }
@@ -190,19 +189,23 @@ fn unseen(backend: Backend, event: &str) -> Option<&'static str> {
         .flatten()
 }
 
-/// Under the portwatch that is there already, or is left there.
-fn asked_together(bench: &Bench, event: &'static str, name: &str) -> Result<()> {
-    // Whatever goes wrong, the next one gets a fresh portwatch.
+/// Under the portwatch that is there already, or is left there. Where that did not do it is ended, so that the
+/// next one gets another: how many events it has lost, and what is wrong.
+fn asked_together(bench: &Bench, event: &'static str, name: &str) -> Result<(u64, Result<()>)> {
+    let netns = Netns::new()?;
+    // Before portwatch, where this is the first: a process that it has not seen begin.
+    let workload = Workload::start(&netns, name, bench.backend, bench.long, true)?;
     let mut shared = match bench.shared.take() {
         Some((_, shared)) => shared,
         None => Shared::start(&bench.portwatch, bench.backend, Some(event))?,
     };
-    let (result, got) = shared.watch(name, bench.backend, bench.long)?;
+    let (result, got) = shared.watch(netns, workload)?;
     let result = told(result).and_then(|expected| Ok(expect::compare(&expected, &got)?));
     if result.as_ref().err().is_none_or(|error| error.is::<Skip>()) {
         bench.shared.set(Some((event, shared)));
+        return Ok((0, result));
     }
-    result
+    Ok((shared.lost()?, result))
 }
 
 fn asked_once(bench: &Bench, event: &str, name: &str) -> Result<(u64, Result<()>)> {

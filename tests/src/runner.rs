@@ -56,11 +56,18 @@ pub(crate) enum Told {
 }
 
 /// Names of everything there is to run.
-pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+pub(crate) fn names() -> impl Iterator<Item = String> {
+    let mut asked: Vec<_> = scenarios::all_sessions()
+        .filter_map(|session| session.asks)
+        .collect();
+    asked.dedup();
+    let ends = asked.into_iter().map(whole_of);
     scenarios::all()
         .map(|scenario| scenario.name)
         .chain([WHOLE])
         .chain(scenarios::all_sessions().map(|session| session.name))
+        .map(String::from)
+        .chain(ends)
 }
 
 /// The end of the portwatch that most scenarios share, checked as a scenario of its own.
@@ -320,7 +327,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             && !begins(name, &options.without)
     };
     ensure!(
-        names().any(wanted),
+        names().any(|name| wanted(&name)),
         "no scenario of that name ({:?})",
         options.filter
     );
@@ -415,7 +422,9 @@ fn observe(options: &Options, scenario: Scenario, shared: &mut Option<Shared>) -
         Some(shared) => shared,
         None => shared.insert(Shared::start(&options.portwatch, options.backend, None)?),
     };
-    let (told, own) = shared.watch(scenario.name, options.backend, options.long)?;
+    let netns = Netns::new()?;
+    let workload = Workload::start(&netns, scenario.name, options.backend, options.long, false)?;
+    let (told, own) = shared.watch(netns, workload)?;
     Ok(match told {
         Told::Skip(reason) => Verdict::Skipped(reason),
         Told::Wrong(why) => failed(&why),

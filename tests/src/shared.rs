@@ -1,7 +1,7 @@
 //! A portwatch that several scenarios share: it is started once, as a user leaves it running, and each of
 //! them is compared with what it printed meanwhile.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
@@ -20,31 +20,38 @@ pub(crate) struct Shared {
     mark: Mark,
     /// Whose lines were compared.
     seen: Expected,
+    /// Their namespaces, where what they have left behind is told later: with another one that gets the number
+    /// of one that is gone it would be taken for that one's.
+    kept: Vec<Netns>,
 }
+
+/// Times that one who misses lines of a release asks again, and how long it waits for that: a connection lets
+/// go of its port when the kernel gets to it, not when its process ends.
+const AGAIN: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Shared {
     /// `trace` with that backend; without an event, of all that are shown unless asked otherwise.
     pub(crate) fn start(portwatch: &Path, backend: Backend, event: Option<&str>) -> Result<Self> {
+        let mark = Mark::among(event)?;
         let mut args = vec!["trace", "-o", "json", "--attach", backend.as_str()];
         args.extend(event.iter().flat_map(|event| ["-e", event]));
         Ok(Self {
             tracer: Tracer::start(portwatch, args)?,
-            mark: Mark::among(event),
+            mark,
             seen: Expected::default(),
+            kept: Vec::new(),
         })
     }
 
-    /// Runs a workload in a namespace of its own: what it told, and the lines that are its own.
+    /// Runs a workload to its end: what it told, and the lines that are its own.
     pub(crate) fn watch(
         &mut self,
-        name: &str,
-        backend: Backend,
-        long: bool,
+        netns: Netns,
+        mut workload: Workload,
     ) -> Result<(Told, Vec<Value>)> {
-        let netns = Netns::new()?;
-        let mut workload = Workload::start(&netns, name, backend, long, false)?;
         let told = workload.told()?;
-        let (told, lines) = if self.mark == Mark::Bind {
+        let (told, mut lines) = if self.mark == Mark::Bind {
             let lines = self.tracer.until(self.mark)?;
             (workload.end(told)?, lines)
         } else {
@@ -57,9 +64,26 @@ impl Shared {
         };
         self.seen.pids.extend(&expected.pids);
         self.seen.netns.extend(&expected.netns);
-        let own = lines.into_iter().filter(|line| expected.owns(line));
-        let own = own.collect();
-        Ok((told, own))
+        lines.retain(|line| expected.owns(line));
+        if self.mark == Mark::Release {
+            self.kept.push(netns);
+            for _ in 0..AGAIN {
+                if lines.len() >= expected.lines.len() {
+                    break;
+                }
+                std::thread::sleep(PAUSE);
+                let later = self.tracer.until(self.mark)?;
+                lines.extend(later.into_iter().filter(|line| expected.owns(line)));
+            }
+        }
+        Ok((told, lines))
+    }
+
+    /// Ends it; how many events were lost in all.
+    pub(crate) fn lost(self) -> Result<u64> {
+        let finished = self.tracer.stop()?;
+        finished.ended_well(0)?;
+        Ok(finished.totals.2)
     }
 
     /// After all of them: a clean end, right totals, nothing lost, and no attempt of theirs that portwatch
@@ -67,8 +91,8 @@ impl Shared {
     pub(crate) fn end(self) -> Result<()> {
         let finished = self.tracer.stop()?;
         finished.ended_well(0)?;
-        // What lets go of a port later, a connection in TIME_WAIT, is told when it does.
-        let is_late = |line: &Value| self.mark == Mark::Bind && self.seen.owns(line);
+        // A connection in TIME_WAIT lets go of its port later, and that is told when it does.
+        let is_late = |line: &Value| self.mark != Mark::Release && self.seen.owns(line);
         if let Some(line) = finished.lines.iter().find(|line| is_late(line)) {
             bail!("told at the very end: {line}");
         }

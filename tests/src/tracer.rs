@@ -28,15 +28,18 @@ pub(crate) enum Mark {
 }
 
 impl Mark {
-    /// One that is shown where that event is asked for alone.
-    pub(crate) fn among(event: Option<&str>) -> Self {
-        match event {
-            Some("accept") => Self::Accept,
-            Some("release") => Self::Release,
-            _ => Self::Bind,
-        }
+    /// One that is shown where that event is asked for alone; without an event, by default.
+    pub(crate) fn among(event: Option<&str>) -> Result<Self> {
+        let all = [Self::Bind, Self::Accept, Self::Release];
+        let Some(event) = event else {
+            return Ok(Self::Bind);
+        };
+        all.into_iter()
+            .find(|mark| mark.name() == event)
+            .with_context(|| format!("the harness has no mark among {event} events"))
     }
 
+    /// The event.
     fn name(self) -> &'static str {
         match self {
             Self::Bind => "bind",
@@ -60,6 +63,9 @@ impl Mark {
             .port())
     }
 }
+
+/// Marks that are made before portwatch counts as stuck.
+const MARKS: u32 = 6;
 
 /// A line, and when it was read.
 struct Arrival {
@@ -164,10 +170,7 @@ impl Tracer {
     /// The next line and when it came; `None` at the end of the stream.
     pub(crate) fn next(&mut self, patience: Duration) -> Result<Option<(Value, Instant)>> {
         match self.lines.recv_timeout(patience) {
-            Ok(Arrival { text, at }) => match self.stream.check(&text) {
-                Ok(line) => Ok(Some((line, at))),
-                Err(wrong) => bail!("{}: {text}", wrong.join("; ")),
-            },
+            Ok(arrival) => self.checked(arrival).map(Some),
             Err(RecvTimeoutError::Disconnected) => Ok(None),
             Err(RecvTimeoutError::Timeout) => bail!("no line for {} s", patience.as_secs()),
         }
@@ -176,10 +179,7 @@ impl Tracer {
     /// The next line, if it comes within that time and before the end of the stream.
     pub(crate) fn next_within(&mut self, time: Duration) -> Result<Option<Value>> {
         match self.lines.recv_timeout(time) {
-            Ok(Arrival { text, .. }) => match self.stream.check(&text) {
-                Ok(line) => Ok(Some(line)),
-                Err(wrong) => bail!("{}: {text}", wrong.join("; ")),
-            },
+            Ok(arrival) => Ok(Some(self.checked(arrival)?.0)),
             Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => Ok(None),
         }
     }
@@ -201,27 +201,45 @@ impl Tracer {
         Ok(self.until_mark(Mark::Bind)?.1.duration_since(before))
     }
 
+    /// Makes another mark when one does not come for a while: a kernel that preempts programs may have skipped
+    /// the one that should have told of it.
     fn until_mark(&mut self, mark: Mark) -> Result<(Vec<Value>, Instant)> {
-        let port = mark.make().context("the harness cannot make its mark")?;
+        let mut ports = Vec::new();
         let mut lines = Vec::new();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let next = self.next(left).with_context(|| {
-                format!(
-                    "waiting for the harness's own {} to be printed",
-                    mark.name()
-                )
-            })?;
-            let (line, at) = next.context("portwatch ended in the middle of the scenario")?;
-            let number = |path| lookup(&line, path).and_then(Value::as_u64);
-            if lookup(&line, "event.name").and_then(Value::as_str) == Some(mark.name())
-                && number("process.pid") == Some(std::process::id().into())
-                && number("network.local.port") == Some(port.into())
-            {
-                return Ok((lines, at));
+        for _ in 0..MARKS {
+            ports.push(mark.make().context("the harness cannot make its mark")?);
+            let deadline = Instant::now() + PATIENCE / MARKS;
+            while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+                let arrival = match self.lines.recv_timeout(left) {
+                    Ok(arrival) => arrival,
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        bail!("portwatch ended in the middle of the scenario")
+                    }
+                };
+                let (line, at) = self.checked(arrival)?;
+                let number = |path| lookup(&line, path).and_then(Value::as_u64);
+                if lookup(&line, "event.name").and_then(Value::as_str) == Some(mark.name())
+                    && number("process.pid") == Some(std::process::id().into())
+                    && number("network.local.port")
+                        .is_some_and(|port| ports.iter().any(|made| u64::from(*made) == port))
+                {
+                    return Ok((lines, at));
+                }
+                lines.push(line);
             }
-            lines.push(line);
+        }
+        bail!(
+            "waited in vain for the harness's own {} to be printed",
+            mark.name()
+        )
+    }
+
+    /// A line that keeps the contract, and when it came.
+    fn checked(&mut self, Arrival { text, at }: Arrival) -> Result<(Value, Instant)> {
+        match self.stream.check(&text) {
+            Ok(line) => Ok((line, at)),
+            Err(wrong) => bail!("{}: {text}", wrong.join("; ")),
         }
     }
 

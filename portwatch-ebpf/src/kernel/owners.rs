@@ -290,12 +290,12 @@ impl<G: Generation> Step for Owners<G> {
             return true;
         }
         let sk = link.wrapping_sub(peek(&record.scratch, word::NODE));
-        // All that a bucket has is on its port; a slot has others too.
-        let port = G::Far::fetch::<u16>(sk, offset!(skc_num));
-        if sk != peek(&record.scratch, word::OWN)
-            && u64::from(port) == peek(&record.scratch, word::PORT)
-            && G::Far::fetch::<u64>(sk, offset!(skc_net)) == peek(&record.scratch, word::NET)
-        {
+        // All that a bucket has is on its port; a slot of the UDP table has others too.
+        let is_there = peek(&record.scratch, word::BUCKET) != 0
+            || u64::from(G::Far::fetch::<u16>(sk, offset!(skc_num)))
+                == peek(&record.scratch, word::PORT)
+                && G::Far::fetch::<u64>(sk, offset!(skc_net)) == peek(&record.scratch, word::NET);
+        if is_there && sk != peek(&record.scratch, word::OWN) {
             candidate::<G>(record, sk);
         }
         advance::<G::Far>(record, link);

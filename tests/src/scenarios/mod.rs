@@ -79,7 +79,8 @@ pub(crate) struct Session {
     pub(crate) run: fn(&Bench) -> Result<()>,
     /// Where it has something new to say.
     pub(crate) spread: Spread,
-    /// The event that its portwatch is asked for, which it shares with others that come right before or after.
+    /// The event that its portwatch is asked for, which it shares with those right before and after it that ask
+    /// for the same.
     pub(crate) asks: Option<&'static str>,
 }
 
@@ -90,7 +91,7 @@ pub(crate) enum Spread {
     EachBackend,
     /// No hook has to do with it: the first backend of each kernel.
     EachKernel,
-    /// The kernel has not to do with it either: one machine, this one if it is among them.
+    /// The kernel has not to do with it either: one machine.
     Once,
 }
 
@@ -127,7 +128,8 @@ macro_rules! sessions {
 }
 use sessions;
 
-/// Those with a portwatch of their own, in the order they run.
+/// Those with a portwatch of their own, or one that they share with a few, in the order they run: those that
+/// ask for the same event follow one another.
 pub(crate) fn all_sessions() -> impl Iterator<Item = Session> {
     [
         lifecycle::ALL,

@@ -45,8 +45,8 @@ pub(crate) fn run(selection: &Selection, built: &Built) -> Vec<Tier> {
     tiers
 }
 
-fn of_backends(selection: &Selection, runner: &Path, portwatch: &Built) -> Vec<Tier> {
-    let listed = portwatch
+fn of_backends(selection: &Selection, runner: &Path, built: &Built) -> Vec<Tier> {
+    let listed = built
         .executable("portwatch")
         .and_then(|portwatch| backends(selection, runner, portwatch));
     let fetched = || Cache::open().and_then(|cache| Neighbours::fetched(&cache));
@@ -72,7 +72,7 @@ fn of_backends(selection: &Selection, runner: &Path, portwatch: &Built) -> Vec<T
             .enumerate()
             .map(|(place, backend)| {
                 Tier::time(&format!("host/{backend}"), || {
-                    scenarios(selection, runner, portwatch, &roots, (backend, place))
+                    scenarios(selection, runner, built, &roots, (backend, place))
                 })
             })
             .collect(),
@@ -104,7 +104,7 @@ fn backends(selection: &Selection, runner: &Path, portwatch: &Path) -> Result<Ve
 fn scenarios(
     selection: &Selection,
     runner: &Path,
-    portwatch: &Built,
+    built: &Built,
     roots: &[(&str, &Path)],
     (backend, place): (&str, usize),
 ) -> Result<Counts> {
@@ -112,7 +112,7 @@ fn scenarios(
     command
         .arg("run")
         .arg("--portwatch")
-        .arg(portwatch.executable("portwatch")?)
+        .arg(built.executable("portwatch")?)
         .args(["--attach", backend, "--place", &place.to_string()]);
     for (option, root) in roots {
         command.arg(option).arg(root);

@@ -145,8 +145,7 @@ fn boot(
     if tree.is_some() {
         here.extend(["--programs", of_debian::GUEST_ROOT]);
     }
-    // Of Debian's programs there is one guest anyway, with backends that this machine may not have.
-    if pass != Pass::Programs && selection.kernel_for_all() != Some(kernel.tag) {
+    if selection.kernel_for_all() != Some(kernel.tag) {
         here.push("--one-of-many");
     }
     let jobs = jobs(selection, pass, &here);
@@ -503,7 +502,6 @@ mod tests {
         let count = |filter: Option<&str>| {
             let selection = Selection {
                 machines: None,
-                host: false,
                 kernels: Vec::new(),
                 attach: vec!["tracing".into(), "kprobe".into()],
                 long: false,
@@ -523,7 +521,6 @@ mod tests {
     fn programs_are_run_once_and_watched_twice() {
         let selection = |attach: &[&str]| Selection {
             machines: None,
-            host: false,
             kernels: Vec::new(),
             attach: attach.iter().map(ToString::to_string).collect(),
             long: false,

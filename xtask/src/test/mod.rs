@@ -25,7 +25,7 @@ use crate::cargo::Built;
 use crate::say::Step;
 use crate::toolchain::GUEST_TARGET;
 use crate::vm::kernel;
-use crate::{cargo, privilege, toolchain, workspace};
+use crate::{cargo, toolchain, workspace};
 
 /// Run the tests: all tiers, or the parts that are chosen
 ///
@@ -37,7 +37,9 @@ use crate::{cargo, privilege, toolchain, workspace};
 /// compare the rules of sharing a port with what bind() and listen() do, and 1,000 (10,000) the answers
 /// of `portwatch check`; the seed is printed. Each backend watches random activity of several processes for
 /// 15 seconds (with --long an hour), which keep the truth themselves; the seed is printed too.
-/// What has to do with no kernel (files, signals, the recorder) runs here, or else in one machine.
+/// What has to do with no kernel (files, signals, the recorder) runs here and in one machine.
+/// The scenarios run static programs, here as there, for which rustup adds the target
+/// x86_64-unknown-linux-musl.
 /// Last of all each kernel is locked down (kernel_lockdown(7)).
 ///
 /// The VMs need no installation: QEMU (36 MB) and the kernels (20 to 35 MB each) are fetched as
@@ -96,8 +98,6 @@ pub(crate) fn parse_kernel(text: &str) -> Result<&'static str, String> {
 struct Selection {
     /// Virtual machines at once; `None`: as many as there are CPUs.
     machines: Option<usize>,
-    /// Whether this machine's own kernel is one of those that scenarios run on.
-    host: bool,
     kernels: Vec<&'static str>,
     attach: Vec<String>,
     long: bool,
@@ -109,11 +109,8 @@ impl Selection {
         self.kernels.is_empty() || self.kernels.contains(&tag)
     }
 
-    /// The guest that scenarios run in which have to do with no kernel: `None` where this machine runs them.
+    /// The kernel that scenarios run on which have to do with none.
     fn kernel_for_all(&self) -> Option<&'static str> {
-        if self.host {
-            return None;
-        }
         let mut chosen = kernel::MATRIX
             .iter()
             .map(|line| line.tag)
@@ -164,7 +161,6 @@ pub(crate) fn run(options: Test) -> Result<ExitCode> {
     let complete = filter.is_none();
     let selection = Selection {
         machines,
-        host: (all || host) && privilege::can_be_root(),
         kernels,
         attach,
         long,
@@ -249,7 +245,6 @@ mod tests {
     fn the_runner_gets_what_was_chosen() {
         let selection = Selection {
             machines: None,
-            host: false,
             kernels: vec!["6.1"],
             attach: Vec::new(),
             long: true,
@@ -263,8 +258,6 @@ mod tests {
             ..selection
         };
         assert_eq!(all.kernel_for_all(), Some("6.12"));
-        let here_too = Selection { host: true, ..all };
-        assert_eq!(here_too.kernel_for_all(), None);
     }
 
     #[test]

@@ -106,7 +106,6 @@ mod tests {
     fn plan(filter: Option<&str>, at_once: usize, kernels: usize) -> Vec<(Pass, usize)> {
         let selection = Selection {
             machines: None,
-            host: false,
             kernels: Vec::new(),
             attach: Vec::new(),
             long: false,
@@ -140,7 +139,6 @@ mod tests {
         let wants = |kernels: &[&'static str], filter: Option<&str>, tag| {
             let selection = Selection {
                 machines: None,
-                host: false,
                 kernels: kernels.to_vec(),
                 attach: Vec::new(),
                 long: false,
@@ -154,7 +152,6 @@ mod tests {
         assert!(Pass::Whole.wants(
             &Selection {
                 machines: None,
-                host: false,
                 kernels: Vec::new(),
                 attach: Vec::new(),
                 long: false,

@@ -62,7 +62,6 @@ mod tests {
     fn selection(long: bool, filter: Option<&str>) -> Selection {
         Selection {
             machines: None,
-            host: false,
             kernels: Vec::new(),
             attach: Vec::new(),
             long,

@@ -1,5 +1,6 @@
-//! Which sockets on a port matter most to the one that wants it, and which cannot be in its way. User space judges exactly
-//! (`conflict::rules`, which names the kernel's functions); this only has to be right where it says yes.
+//! Which sockets on a port matter most to the one that wants it, and which cannot be in its way. User space
+//! judges exactly (`conflict::rules`, which names the kernel's functions); this only has to be right where it
+//! says yes.
 
 use portwatch_ebpf::abi::record::{HOLDER_CLASSES, OwnersRecord, flags};
 
@@ -108,6 +109,7 @@ const _: () = assert!(ELSEWHERE == 4);
 /// The class of a socket on the port, beside one that claims this. Global functions: the verifier looks at
 /// them once, not in every round of the walk.
 #[unsafe(no_mangle)]
+#[inline(never)]
 pub(in crate::kernel) extern "C" fn portwatch_class_of_owner_probed(
     sk: u64,
     claim: u64,
@@ -126,6 +128,7 @@ pub(in crate::kernel) extern "C" fn portwatch_class_of_owner_probed(
 }
 
 #[unsafe(no_mangle)]
+#[inline(never)]
 pub(in crate::kernel) extern "C" fn portwatch_class_of_owner_cast(
     sk: u64,
     claim: u64,
