@@ -4,6 +4,7 @@ pub mod churn;
 mod ids;
 mod lines;
 mod object;
+mod verify;
 
 use std::{
     borrow::Cow,
@@ -16,7 +17,7 @@ use std::{
 };
 
 use aya::{
-    Btf, BtfError, Ebpf, EbpfError, EbpfLoader,
+    BtfError, Ebpf, EbpfError, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{Iter, Program, ProgramError, links::LinkError},
 };
@@ -154,9 +155,7 @@ pub fn load(
         &[],
     )?;
     fill_filters(&mut ebpf, selection, values)?;
-    for attachment in &plan.attachments {
-        load_program(&mut ebpf, *attachment, &btf)?;
-    }
+    verify::all(&mut ebpf, &plan.attachments, &btf)?;
     Ok(Loaded {
         ring: Some(map(&mut ebpf, "EVENTS")?),
         lost: Rc::new(map(&mut ebpf, "LOST")?),
@@ -198,7 +197,7 @@ fn open(
     ids: &BTreeMap<&'static str, u32>,
 ) -> Result<File, LoadError> {
     let types = ids::types([iterator], ids)?;
-    load_program(ebpf, iterator, &types)?;
+    verify::all(ebpf, &[iterator], &types)?;
     let mut file = None;
     with_program(ebpf, iterator, "attach", |program, _| {
         let program: &mut Iter = program.try_into()?;
@@ -544,12 +543,23 @@ fn with_program(
     let Attachment {
         program,
         generation,
-        way,
         target,
+        ..
     } = attachment;
     let found = find(ebpf, program, generation).ok_or(LoadError::Lacks(program))?;
+    act(found, target).map_err(|source| refused(attachment, verb, source))
+}
+
+/// What it means that the kernel refuses a program.
+fn refused(attachment: Attachment, verb: &'static str, source: ProgramError) -> LoadError {
+    let Attachment {
+        program,
+        way,
+        target,
+        ..
+    } = attachment;
     let way = way_name(way);
-    act(found, target).map_err(|source| match source {
+    match source {
         ProgramError::LoadError {
             io_error,
             verifier_log,
@@ -567,22 +577,7 @@ fn with_program(
             target,
             source: Box::new(source),
         },
-    })
-}
-
-/// How the functions of iterators are called; aya puts it in front.
-const ITERATOR: &str = "bpf_iter_";
-
-fn load_program(ebpf: &mut Ebpf, attachment: Attachment, btf: &Btf) -> Result<(), LoadError> {
-    with_program(ebpf, attachment, "load", |program, target| match program {
-        Program::FEntry(program) => program.load(target, btf),
-        Program::FExit(program) => program.load(target, btf),
-        Program::BtfTracePoint(program) => program.load(target, btf),
-        Program::KProbe(program) => program.load(),
-        Program::RawTracePoint(program) => program.load(),
-        Program::Iter(program) => program.load(target.trim_start_matches(ITERATOR), btf),
-        _ => Err(ProgramError::UnexpectedProgramType),
-    })
+    }
 }
 
 fn attach_program(ebpf: &mut Ebpf, attachment: Attachment) -> Result<(), LoadError> {

@@ -14,8 +14,8 @@ use aya::{
 use portwatch_ebpf::abi::churn::{Hold, Key, PLACES, Place, TAILS};
 
 use super::{
-    LoadError, NOT_OF_ITERATOR, attach_program, detach_program, failed, find, load_program, map,
-    planned, read,
+    LoadError, NOT_OF_ITERATOR, attach_program, detach_program, failed, find, map, planned, read,
+    verify,
 };
 use crate::{
     facts::Gathered,
@@ -87,9 +87,7 @@ pub fn load(
             ("HOLDS", sizes.holds),
         ],
     )?;
-    for attachment in &plan.attachments {
-        load_program(&mut ebpf, *attachment, &btf)?;
-    }
+    verify::all(&mut ebpf, &plan.attachments, &btf)?;
     Ok(Counting {
         rows: Rows::map(&mut ebpf, rows)?,
         tuple_rows: map(&mut ebpf, "TUPLE_ROWS")?,
@@ -161,7 +159,7 @@ impl Counting {
     /// When the kernel refuses it.
     pub fn iterator(&mut self, iterator: Attachment) -> Result<Link, LoadError> {
         let types = super::ids::types([iterator], &self.ids)?;
-        load_program(&mut self.ebpf, iterator, &types)?;
+        verify::all(&mut self.ebpf, &[iterator], &types)?;
         let mut link = None;
         super::with_program(&mut self.ebpf, iterator, "attach", |program, _| {
             let program: &mut Iter = program.try_into()?;
