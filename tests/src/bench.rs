@@ -201,7 +201,7 @@ fn asked_together(bench: &Bench, event: &'static str, name: &str) -> Result<(u64
     };
     let (result, got) = shared.watch(netns, workload)?;
     let result = told(result).and_then(|expected| Ok(expect::compare(&expected, &got)?));
-    if result.as_ref().err().is_none_or(|error| error.is::<Skip>()) {
+    if result.as_ref().err().is_none_or(anyhow::Error::is::<Skip>) {
         bench.shared.set(Some((event, shared)));
         return Ok((0, result));
     }

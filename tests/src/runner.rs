@@ -354,7 +354,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         .partition(|session| is_here(options, session.spread));
     if !elsewhere.is_empty() {
         println!(
-            "note: {} scenarios that have to do with no hook, or with no kernel, run with the first backend, or on another kernel",
+            "note: {} scenarios that do not depend on backend and kernel together run with the first backend, or on another kernel",
             elsewhere.len()
         );
     }
@@ -381,6 +381,8 @@ fn is_here(options: &Options, spread: Spread) -> bool {
     }
     match spread {
         Spread::EachBackend => true,
+        // At length, all pairs.
+        Spread::Crossed => options.long || options.place == 0 || !options.one_of_many,
         Spread::EachKernel => options.place == 0,
         Spread::Once => options.place == 0 && !options.one_of_many,
     }

@@ -26,7 +26,7 @@ pub(super) const ALL: &[Session] = sessions![
     command_not_found: once,
     command_not_executable: once,
     command_not_run_after_usage_error: once,
-    command_starts_when_attached,
+    command_starts_when_attached: crossed,
     command_family,
     command_keeps_its_streams: once,
     command_lines_on_stderr: once,

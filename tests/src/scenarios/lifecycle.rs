@@ -27,23 +27,23 @@ use crate::{
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    life_start_line,
+    life_start_line: crossed,
     life_sigint: once,
     life_sigterm: once,
-    life_sigkill_leaves_nothing,
+    life_sigkill_leaves_nothing: crossed,
     life_duration: once,
-    life_count,
-    life_two_at_once,
+    life_count: crossed,
+    life_two_at_once: crossed,
     life_closed_pipe: once,
     life_closed_stderr: once,
     life_full_disk: once,
     life_writes_to_file: once,
-    life_latency,
+    life_latency: crossed,
     life_loss_is_counted,
     life_text_is_clean: once,
     life_connect_open_at_end,
     life_no_arguments: once,
-    life_diagnostics,
+    life_diagnostics: crossed,
 ];
 
 fn none() -> [&'static str; 0] {

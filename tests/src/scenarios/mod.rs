@@ -89,6 +89,9 @@ pub(crate) struct Session {
 pub(crate) enum Spread {
     /// All.
     EachBackend,
+    /// The backend has to do with it, and so has the kernel, but each by itself: every backend of one kernel, and
+    /// the first of every kernel.
+    Crossed,
     /// No hook has to do with it: the first backend of each kernel.
     EachKernel,
     /// The kernel has not to do with it either: one machine.
@@ -111,10 +114,12 @@ macro_rules! asked {
 }
 use asked;
 
-/// A table of sessions, each named as its function; `: each_kernel` where the backend makes no difference,
-/// `: once` where the kernel makes none ([`Spread`]).
+/// A table of sessions, each named as its function; `: crossed` where it is not the pair of backend and kernel
+/// that matters, `: each_kernel` where the backend makes no difference, `: once` where the kernel makes none
+/// ([`Spread`]).
 macro_rules! sessions {
     (@spread) => { $crate::scenarios::Spread::EachBackend };
+    (@spread crossed) => { $crate::scenarios::Spread::Crossed };
     (@spread each_kernel) => { $crate::scenarios::Spread::EachKernel };
     (@spread once) => { $crate::scenarios::Spread::Once };
     ($($name:ident $(: $spread:ident)?),* $(,)?) => {

@@ -31,9 +31,9 @@ use crate::{
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    older_sockets_are_found,
-    older_sockets_are_found_without_iterator,
-    older_sockets_move,
+    older_sockets_are_found: crossed,
+    older_sockets_are_found_without_iterator: crossed,
+    older_sockets_move: each_kernel,
     older_port_released,
 ];
 

@@ -34,13 +34,13 @@ use crate::{
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    privilege_of_every_thread,
+    privilege_of_every_thread: crossed,
     privilege_of_a_recorder: each_kernel,
-    privilege_of_churn,
+    privilege_of_churn: crossed,
     privilege_as_nobody,
-    privilege_by_file,
+    privilege_by_file: crossed,
     privilege_without_each,
-    privilege_with_little_locked_memory,
+    privilege_with_little_locked_memory: crossed,
     privilege_doctor_has_the_table: once,
 ];
 

@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    record_replays_what_was_printed,
+    record_replays_what_was_printed: crossed,
     record_survives_sigkill: once,
     record_full_disk_catches_up: once,
     record_cut_anywhere_is_refused: once,

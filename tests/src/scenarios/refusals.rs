@@ -14,8 +14,8 @@ use crate::{
 
 pub(super) const ALL: &[Session] = sessions![
     refusal_usage: once,
-    refusal_without_root,
-    refusal_without_btf,
+    refusal_without_root: crossed,
+    refusal_without_btf: crossed,
     refusal_of_doctored_btf,
     refusal_impossible_attach,
     refusal_unwritable_file: once,
