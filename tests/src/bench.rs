@@ -205,7 +205,10 @@ fn asked_together(bench: &Bench, event: &'static str, name: &str) -> Result<(u64
         bench.shared.set(Some((event, shared)));
         return Ok((0, result));
     }
-    Ok((shared.lost()?, result))
+    match (shared.lost(), result) {
+        (Err(end), Err(wrong)) => Err(wrong.context(format!("{end:#}"))),
+        (lost, result) => Ok((lost?, result)),
+    }
 }
 
 fn asked_once(bench: &Bench, event: &str, name: &str) -> Result<(u64, Result<()>)> {

@@ -43,10 +43,10 @@ enum Verb {
         /// The backend it has to use.
         #[arg(long)]
         attach: Backend,
-        /// Which of the backends of this run it is, from 0: what has to do with no hook runs with the first.
+        /// Which of the backends of this run it is, from 0: what does not depend on the backend runs with the first.
         #[arg(long, value_name = "N", default_value_t = 0)]
         place: usize,
-        /// What has to do with no kernel runs on another one of this run.
+        /// Another kernel of this run is the one for what does not depend on it, or on it and the backend together.
         #[arg(long)]
         one_of_many: bool,
         /// Root of the file system that has ss, netstat and lsof, to compare with.

@@ -26,9 +26,9 @@ use crate::{
 pub(crate) struct Options {
     pub(crate) portwatch: PathBuf,
     pub(crate) backend: Backend,
-    /// Which of the backends of a run it is: what has to do with no hook runs with the first, 0.
+    /// Which of the backends of a run it is: what does not depend on the backend runs with the first, 0.
     pub(crate) place: usize,
-    /// What has to do with no kernel runs on another one.
+    /// Another kernel is the one for what does not depend on it, or on it and the backend together.
     pub(crate) one_of_many: bool,
     /// Root of the file system with ss, netstat and lsof.
     pub(crate) neighbours: Option<PathBuf>,

@@ -27,7 +27,7 @@ use crate::{
 };
 
 pub(super) const ALL: &[Session] = sessions![
-    disturbed_by_a_stop: crossed,
+    disturbed_by_a_stop,
     disturbed_by_the_clock: once,
     disturbed_by_a_full_disk: once,
 ];

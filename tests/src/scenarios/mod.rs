@@ -89,12 +89,12 @@ pub(crate) struct Session {
 pub(crate) enum Spread {
     /// All.
     EachBackend,
-    /// The backend has to do with it, and so has the kernel, but each by itself: every backend of one kernel, and
-    /// the first of every kernel.
+    /// The backend has to do with it, and so has the kernel, but each by itself: every backend of this machine and of
+    /// one guest, and the first of every kernel; at length all.
     Crossed,
     /// No hook has to do with it: the first backend of each kernel.
     EachKernel,
-    /// The kernel has not to do with it either: one machine.
+    /// The kernel has not to do with it either: this machine, and one guest.
     Once,
 }
 

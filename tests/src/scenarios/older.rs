@@ -33,7 +33,7 @@ use crate::{
 pub(super) const ALL: &[Session] = sessions![
     older_sockets_are_found: crossed,
     older_sockets_are_found_without_iterator: crossed,
-    older_sockets_move: each_kernel,
+    older_sockets_move: crossed,
     older_port_released,
 ];
 

@@ -36,7 +36,7 @@ use crate::{
 pub(super) const ALL: &[Session] = sessions![
     privilege_of_every_thread: crossed,
     privilege_of_a_recorder: each_kernel,
-    privilege_of_churn: crossed,
+    privilege_of_churn,
     privilege_as_nobody,
     privilege_by_file: crossed,
     privilege_without_each,

@@ -37,7 +37,9 @@ use crate::{cargo, toolchain, workspace};
 /// compare the rules of sharing a port with what bind() and listen() do, and 1,000 (10,000) the answers
 /// of `portwatch check`; the seed is printed. Each backend watches random activity of several processes for
 /// 15 seconds (with --long an hour), which keep the truth themselves; the seed is printed too.
-/// What has to do with no kernel (files, signals, the recorder) runs here and in one machine.
+/// What has to do with no kernel (files, signals, the recorder) runs here and in one machine; what depends on
+/// backend and kernel, but not on the two together, with every backend of one kernel and the first of each
+/// (with --long, all).
 /// The scenarios run static programs, here as there, for which rustup adds the target
 /// x86_64-unknown-linux-musl.
 /// Last of all each kernel is locked down (kernel_lockdown(7)).
@@ -78,7 +80,7 @@ pub(crate) struct Test {
     /// Virtual machines at once, of 2 GB and about one CPU each [default: one a CPU]
     #[arg(long, value_name = "N")]
     machines: Option<usize>,
-    /// The long versions of random and load tests
+    /// The long versions of random and load tests, and every scenario with every backend of every kernel
     #[arg(long)]
     long: bool,
     /// Only tests and scenarios with this in their names
