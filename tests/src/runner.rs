@@ -418,12 +418,23 @@ fn failed(why: &str) -> Verdict {
     })
 }
 
-/// One scenario under the eyes of the portwatch that all of them share.
+/// One scenario under the eyes of the portwatch that all of them share. Once more if it fails and the kernel has
+/// skipped a program: what that should have told is lost, and counted as such.
 fn observe(options: &Options, scenario: Scenario, shared: &mut Option<Shared>) -> Result<Verdict> {
     let shared = match shared {
         Some(shared) => shared,
         None => shared.insert(Shared::start(&options.portwatch, options.backend, None)?),
     };
+    let verdict = observe_once(options, scenario, shared)?;
+    if !matches!(verdict, Verdict::Failed(_)) || !shared.has_skipped()? {
+        return Ok(verdict);
+    }
+    let name = scenario.name;
+    println!("note: {name}: the kernel has skipped a program; once more");
+    observe_once(options, scenario, shared)
+}
+
+fn observe_once(options: &Options, scenario: Scenario, shared: &mut Shared) -> Result<Verdict> {
     let netns = Netns::new()?;
     let workload = Workload::start(&netns, scenario.name, options.backend, options.long, false)?;
     let (told, own) = shared.watch(netns, workload)?;

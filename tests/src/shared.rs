@@ -3,14 +3,14 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
     degraded::Backend,
     expect::{Expected, lookup},
     runner::{Told, Workload},
-    sys::netns::Netns,
+    sys::{bpf, netns::Netns},
     tracer::{Mark, Tracer},
 };
 
@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     /// Their namespaces, where what they have left behind is told later: with another one that gets the number
     /// of one that is gone it would be taken for that one's.
     kept: Vec<Netns>,
+    /// See [`Shared::has_skipped`].
+    skipped: u64,
 }
 
 /// Times that one who misses lines of a release asks again, and how long it waits for that: a connection lets
@@ -41,6 +43,7 @@ impl Shared {
             mark,
             seen: Expected::default(),
             kept: Vec::new(),
+            skipped: 0,
         })
     }
 
@@ -77,6 +80,15 @@ impl Shared {
             }
         }
         Ok((told, lines))
+    }
+
+    /// Whether the kernel has skipped one of its programs since this was asked last, because that was running already
+    /// on the CPU: what it should have told is lost, which portwatch counts at its end. Kernels before 5.12 do not
+    /// tell.
+    pub(crate) fn has_skipped(&mut self) -> Result<bool> {
+        let all = bpf::recursion_misses(self.tracer.pid())
+            .context("cannot ask what the kernel skipped")?;
+        Ok(std::mem::replace(&mut self.skipped, all) != all)
     }
 
     /// Ends it; how many events were lost in all.

@@ -39,6 +39,35 @@ impl Refuse {
     }
 }
 
+/// What the kernel says of each descriptor of a process (proc_pid_fdinfo(5)).
+fn descriptors(pid: u32) -> io::Result<Vec<String>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        match fs::read_to_string(entry?.path()) {
+            // Closed meanwhile: no program, which stays open.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            text => all.push(text?),
+        }
+    }
+    Ok(all)
+}
+
+/// A number in such a text.
+fn number(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().parse().ok()
+}
+
+/// How often the kernel has skipped a program of that process, because it was running already on the CPU; 0 where it
+/// does not count that (before 5.12).
+pub(crate) fn recursion_misses(pid: u32) -> io::Result<u64> {
+    let counts = descriptors(pid)?;
+    Ok(counts
+        .iter()
+        .filter_map(|text| number(text, "recursion_misses:"))
+        .sum())
+}
+
 /// The name of such a program, NUL-padded.
 const PROGRAM_NAME: &[u8; 16] = b"pw_refuses\0\0\0\0\0\0";
 
@@ -287,16 +316,8 @@ impl Loaded {
     /// Those that a process has descriptors of.
     pub(crate) fn by(pid: u32) -> io::Result<Self> {
         let mut loaded = Self::default();
-        for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-            let text = match fs::read_to_string(entry?.path()) {
-                // Closed meanwhile: no program, which stays open.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                text => text?,
-            };
-            let id = |name| {
-                let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-                line.trim().parse::<u32>().ok()
-            };
+        for text in descriptors(pid)? {
+            let id = |name| u32::try_from(number(&text, name)?).ok();
             // The description of a link names its program too.
             loaded.programs.extend(id("prog_id:"));
             loaded.links.extend(id("link_id:"));
