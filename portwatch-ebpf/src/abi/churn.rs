@@ -87,8 +87,6 @@ pub mod state {
     pub const FREE: u64 = 0;
     /// Filled in: counted in from now on.
     pub const READY: u64 = 1;
-    /// Given up: its tuple gets another one, and what is counted here still is of ports that are held.
-    pub const LEFT: u64 = 2;
 }
 
 /// One tuple and process.
@@ -168,7 +166,7 @@ pub const PLACES: u32 = 256;
 
 /// A port that is held, by the address of its socket.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Hold {
     /// Since when, CLOCK_BOOTTIME, ns; 0 where that is not known.
     pub since: u64,
@@ -189,47 +187,3 @@ pub struct Hold {
 }
 
 const _: () = assert!(size_of::<Hold>() == 24);
-
-/// A place for a port that is held.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
-    /// How many programs want it at this moment, or have it: 1 where something is held. With [`ENDED`] user space
-    /// is taking it out.
-    pub claims: u64,
-    /// Address of the socket; 0 where nothing is held.
-    pub sk: u64,
-    /// The port.
-    pub hold: Hold,
-}
-
-const _: () = assert!(size_of::<Slot>() == 40);
-
-/// Added to [`Slot::claims`]: more than there are CPUs.
-pub const ENDED: u64 = 1 << 32;
-
-/// Places of a bucket.
-pub const WAYS: usize = 8;
-
-/// The places that a socket's port can have.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Bucket {
-    /// How many that belong here are in the hash table.
-    pub spilled: u64,
-    /// The places.
-    pub slots: [Slot; WAYS],
-}
-
-const _: () = assert!(size_of::<Bucket>() == 328);
-
-/// Buckets at most, a power of two: 2.6 MiB.
-pub const HOLD_BUCKETS: u32 = 1 << 13;
-
-/// The bucket of a socket, of so many, which are a power of two.
-#[must_use]
-#[inline(always)]
-pub const fn home(sk: u64, buckets: u32) -> u32 {
-    // Fibonacci hashing: the upper bits of a product depend on all of the word.
-    (sk.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 & buckets.wrapping_sub(1)
-}

@@ -19,18 +19,10 @@ use crate::{
 /// left it to what stays in TIME_WAIT.
 #[inline(always)]
 pub(crate) fn given(sk: Ptr) {
-    if let Some(place) = holds::of(sk as u64) {
-        leaves(sk as u64, place);
-    }
-}
-
-/// Forgets what held a port, and counts that.
-#[inline(always)]
-fn leaves(sk: u64, place: holds::Place) {
-    // SAFETY: an entry of our map, which goes below.
-    let hold = unsafe { *place.hold };
-    // Otherwise user space, which has not seen the socket any more, has counted it.
-    if holds::drop(sk, place) {
+    if let Some(hold) = holds::of(sk as u64) {
+        // SAFETY: an entry of our map, which goes below.
+        let hold = unsafe { *hold };
+        holds::drop(sk as u64);
         gone(&hold);
     }
 }
@@ -69,17 +61,17 @@ fn gone(hold: &Hold) {
 /// `inet_twsk_hashdance`).
 #[inline(always)]
 pub(crate) fn waits<B: Backend>(tw: Ptr, sk: Ptr) {
-    let Some(place) = holds::of(sk as u64) else {
+    let Some(hold) = holds::of(sk as u64) else {
         // The port is that of a listener, or its program has chosen it.
-        waits_uncounted::<B>(sk);
+        count_place::<B>(sk, |place| {
+            // SAFETY: a member of a slot of our map.
+            unsafe { &raw mut (*place).waited }
+        });
         return;
     };
     // SAFETY: an entry of our map, which goes below.
-    let mut hold = unsafe { *place.hold };
-    if !holds::drop(sk as u64, place) {
-        waits_uncounted::<B>(sk);
-        return;
-    }
+    let mut hold = unsafe { *hold };
+    holds::drop(sk as u64);
     hold.waits = 1;
     let kept = holds::keep(tw as u64, &hold);
     let (Some(counts), Some(place)) = (
@@ -100,20 +92,14 @@ pub(crate) fn waits<B: Backend>(tw: Ptr, sk: Ptr) {
     }
 }
 
-/// A connection waits whose port is nobody's row.
-#[inline(always)]
-fn waits_uncounted<B: Backend>(sk: Ptr) {
-    count_place::<B>(sk, |place| {
-        // SAFETY: a member of a slot of our map.
-        unsafe { &raw mut (*place).waited }
-    });
-}
-
 /// What stays of a connection goes (`inet_twsk_kill`).
 #[inline(always)]
 pub(crate) fn waited<B: Backend>(tw: Ptr) {
-    if let Some(place) = holds::of(tw as u64) {
-        leaves(tw as u64, place);
+    if let Some(hold) = holds::of(tw as u64) {
+        // SAFETY: an entry of our map, which goes below.
+        let hold = unsafe { *hold };
+        holds::drop(tw as u64);
+        gone(&hold);
     } else {
         count_place::<B>(tw, |place| {
             // SAFETY: a member of a slot of our map.

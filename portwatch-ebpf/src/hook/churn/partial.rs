@@ -51,9 +51,7 @@ fn begins<B: Backend>(sk: Ptr) {
         reserved: 0,
     };
     // Of a socket whose memory was another's; or there is no room, and it is not counted.
-    if let Some(place) = holds::of(sk as u64) {
-        holds::drop(sk as u64, place);
-    }
+    holds::drop(sk as u64);
     let _ = holds::keep(sk as u64, &hold);
 }
 
@@ -61,12 +59,12 @@ fn begins<B: Backend>(sk: Ptr) {
 /// remains: none, or that of an earlier attempt, where there was no port to take.
 #[inline(always)]
 fn ends<B: Backend>(sk: Ptr, new: u8) {
-    let Some(place) = holds::of(sk as u64) else {
+    let Some(hold) = holds::of(sk as u64) else {
         return;
     };
     // SAFETY: an entry of our map, which goes below.
-    let before = unsafe { (*place.hold).port };
-    holds::drop(sk as u64, place);
+    let before = unsafe { (*hold).port };
+    holds::drop(sk as u64);
     let family = older::family_of::<B>(sk, B::Memory::load::<u16>(sk, offset!(skc_family)));
     let mut key = key::<B>(sk, family, how::CONNECT);
     key.transport = sock::IPPROTO_TCP;
@@ -75,8 +73,7 @@ fn ends<B: Backend>(sk: Ptr, new: u8) {
     let none = new == tcp::CLOSE
         && B::Memory::load::<u32>(sk, offset!(sk_err)) == 0
         && sock::source_port::<Far<B>>(sk) == before;
-    let error = if none { EADDRNOTAVAIL } else { 0 };
-    told::<B>(sk, key, error, emit::now(), 0);
+    told::<B>(sk, key, if none { EADDRNOTAVAIL } else { 0 }, 0);
 }
 
 /// listen() has returned.
@@ -93,5 +90,5 @@ pub(crate) fn listened<B: Backend>(sk: Ptr, error: u32) {
     }
     let mut key = key::<B>(sk, kind.family, how::LISTEN);
     key.transport = sock::IPPROTO_TCP;
-    told::<B>(sk, key, error, emit::now(), 0);
+    told::<B>(sk, key, error, 0);
 }

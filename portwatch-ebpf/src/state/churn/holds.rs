@@ -1,26 +1,13 @@
 //! Automatic ports that are held, by the address of the socket that has each: its own, then that of what
 //! the kernel keeps of it in TIME_WAIT.
-//!
-//! A connection is told here up to six times, and the kernel's hash tables take some 250 instructions for a look
-//! and 400 for a change. So most are in places of our own, side by side in a bucket that is found by a product,
-//! and only what finds those taken is in a hash table; a bucket says how much of its own is there.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     macros::map,
     maps::{Array, HashMap},
 };
-use portwatch_ebpf::abi::churn::{self, Bucket, ENDED, HOLD_BUCKETS, Hold, Slot, WAYS};
+use portwatch_ebpf::abi::churn::Hold;
 
-use crate::kernel::memory::{add, config};
-
-/// BPF_F_MMAPABLE (include/uapi/linux/bpf.h)
-const MAPPED: u32 = 1 << 10;
-
-#[map]
-static HOLD_SLOTS: Array<Bucket> = Array::with_max_entries(HOLD_BUCKETS, MAPPED);
-
-/// What found no place there, and what was held before: see [`keep_older`].
 #[map]
 static HOLDS: HashMap<u64, Hold> = HashMap::with_max_entries(1 << 17, 0);
 
@@ -42,191 +29,26 @@ pub(crate) enum Kept {
     Full,
 }
 
-/// Where a port is remembered.
-#[derive(Clone, Copy)]
-pub(crate) struct Place {
-    /// What is remembered.
-    pub(crate) hold: *mut Hold,
-    /// Null of one in the hash table.
-    slot: *mut Slot,
-}
-
-/// The bucket that a socket's port is in.
-#[inline(always)]
-fn home(sk: u64) -> Option<*mut Bucket> {
-    HOLD_SLOTS.get_ptr_mut(churn::home(sk, config!(hold_buckets)))
-}
-
-/// One of its places.
-#[inline(always)]
-fn way(bucket: *mut Bucket, way: usize) -> *mut Slot {
-    // SAFETY: within the bucket.
-    unsafe { (&raw mut (*bucket).slots).cast::<Slot>().add(way) }
-}
-
-/// The one of these places that a socket has.
-#[inline(always)]
-fn among(bucket: *mut Bucket, sk: u64) -> Option<*mut Slot> {
-    for at in 0..WAYS {
-        let slot = way(bucket, at);
-        // SAFETY: a word of our map.
-        if unsafe { (&raw const (*slot).sk).read_volatile() } == sk {
-            return Some(slot);
-        }
-    }
-    None
-}
-
-/// How many of the bucket are in the hash table.
-#[inline(always)]
-fn spilled(bucket: *mut Bucket) -> u64 {
-    // SAFETY: a word of our map.
-    unsafe { (&raw const (*bucket).spilled).read_volatile() }
-}
-
-/// Makes one of these places a socket's.
-#[inline(always)]
-fn claim(bucket: *mut Bucket, sk: u64, hold: &Hold) -> Option<*mut Slot> {
-    for at in 0..WAYS {
-        // SAFETY: a slot of the bucket. Whoever has added the only claim, and nobody else, writes it until it takes
-        // its claim back.
-        unsafe {
-            let slot = way(bucket, at);
-            let claims = &raw mut (*slot).claims;
-            if claims.read_volatile() != 0 {
-                continue;
-            }
-            add(claims, 1);
-            // A full barrier on x86: of two at least one sees the other (see `state::calls`).
-            if claims.read_volatile() == 1 {
-                (&raw mut (*slot).hold).write_volatile(*hold);
-                (&raw mut (*slot).sk).write_volatile(sk);
-                return Some(slot);
-            }
-            add(claims, u64::MAX);
-        }
-    }
-    None
-}
-
-/// Empties a place that a socket has; false where user space was faster, which counts it then.
-#[inline(always)]
-fn empty(slot: *mut Slot) -> bool {
-    // SAFETY: a slot of our map. With two claims of a socket's programs on it user space leaves it alone, and
-    // programs that want it do so with one.
-    unsafe {
-        let claims = &raw mut (*slot).claims;
-        add(claims, 1);
-        if claims.read_volatile() >= ENDED {
-            add(claims, u64::MAX);
-            return false;
-        }
-        (&raw mut (*slot).sk).write_volatile(0);
-        add(claims, u64::MAX - 1);
-    }
-    true
-}
-
-/// Puts it into the hash table.
-#[inline(always)]
-fn spill(bucket: *mut Bucket, sk: u64, hold: &Hold) -> Kept {
-    // SAFETY: a word of our map.
-    unsafe { add(&raw mut (*bucket).spilled, 1) };
-    let kept = match HOLDS.insert(sk, hold, u64::from(BPF_NOEXIST)) {
-        Ok(()) => return Kept::New,
-        Err(EXISTS) => Kept::Known,
-        Err(_) => Kept::Full,
-    };
-    // SAFETY: as above.
-    unsafe { add(&raw mut (*bucket).spilled, u64::MAX) };
-    kept
-}
-
-/// Takes it out of the hash table; whether it was there.
-#[inline(always)]
-fn unspill(bucket: *mut Bucket, sk: u64) -> bool {
-    if HOLDS.remove(sk).is_err() {
-        return false;
-    }
-    // SAFETY: a word of our map.
-    unsafe { add(&raw mut (*bucket).spilled, u64::MAX) };
-    true
-}
-
-/// Remembers that a socket has a port. Who calls has its lock.
+/// Remembers that a socket has a port.
 #[inline(always)]
 pub(crate) fn keep(sk: u64, hold: &Hold) -> Kept {
-    let Some(bucket) = home(sk) else {
-        return Kept::Full;
-    };
-    if among(bucket, sk).is_some() {
-        return Kept::Known;
+    match HOLDS.insert(sk, hold, u64::from(BPF_NOEXIST)) {
+        Ok(()) => Kept::New,
+        Err(EXISTS) => Kept::Known,
+        Err(_) => Kept::Full,
     }
-    let Some(slot) = claim(bucket, sk, hold) else {
-        return spill(bucket, sk, hold);
-    };
-    // SAFETY: a word of our map. It is a barrier between what was written there and what is read here: see
-    // `keep_older`.
-    unsafe { add(&raw mut (*slot).claims, 0) };
-    if spilled(bucket) == 0 {
-        return Kept::New;
-    }
-    let Some(older) = HOLDS.get_ptr(sk) else {
-        return Kept::New;
-    };
-    // SAFETY: an entry of our map. Only one can take it out, and only then is it used.
-    let older = unsafe { *older };
-    if !unspill(bucket, sk) {
-        return Kept::New;
-    }
-    // It is counted where the look has found it, so it has to be given back there.
-    // SAFETY: a slot of ours.
-    unsafe { (&raw mut (*slot).hold).write_volatile(older) };
-    Kept::Known
-}
-
-/// Remembers a port that a look at all sockets has found. It may be taken at the same moment, and [`keep`] not
-/// have been called yet: so this goes into the hash table and that into its place, each looks at the other's
-/// afterwards, and who has taken the entry out of the hash table leaves it to the other to count it.
-#[inline(always)]
-pub(crate) fn keep_older(sk: u64, hold: &Hold) -> Kept {
-    let Some(bucket) = home(sk) else {
-        return Kept::Full;
-    };
-    let kept = spill(bucket, sk, hold);
-    // The bucket was told before, atomically: a barrier.
-    if kept == Kept::New && among(bucket, sk).is_some() && unspill(bucket, sk) {
-        return Kept::Known;
-    }
-    kept
 }
 
 /// What is remembered of a socket. Only who has its lock, or has just found it in TIME_WAIT, takes it out.
 #[inline(always)]
-pub(crate) fn of(sk: u64) -> Option<Place> {
-    let bucket = home(sk)?;
-    if let Some(slot) = among(bucket, sk) {
-        // SAFETY: a member of a slot of our map.
-        let hold = unsafe { &raw mut (*slot).hold };
-        return Some(Place { hold, slot });
-    }
-    if spilled(bucket) == 0 {
-        return None;
-    }
-    HOLDS.get_ptr_mut(sk).map(|hold| Place {
-        hold,
-        slot: core::ptr::null_mut(),
-    })
+pub(crate) fn of(sk: u64) -> Option<*mut Hold> {
+    HOLDS.get_ptr_mut(sk)
 }
 
-/// Forgets a socket; false where somebody else did so at the same moment.
+/// Forgets a socket.
 #[inline(always)]
-pub(crate) fn drop(sk: u64, place: Place) -> bool {
-    if place.slot.is_null() {
-        home(sk).is_some_and(|bucket| unspill(bucket, sk))
-    } else {
-        empty(place.slot)
-    }
+pub(crate) fn drop(sk: u64) {
+    let _ = HOLDS.remove(sk);
 }
 
 /// The number of the last look.
