@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-pub(super) const ALL: &[Session] = sessions![fire_fifty_ports];
+pub(super) const ALL: &[Session] = sessions![fire_fifty_ports: crossed];
 
 /// Processes that fight.
 const FIGHTERS: usize = 1_000;
