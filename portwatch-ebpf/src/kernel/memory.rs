@@ -180,7 +180,7 @@ pub(crate) trait Memory {
         [0, 8, 16, 24, 32, 40, 48, 56].map(|at| Self::fetch(from, at))
     }
 
-    /// The same from a plain number.
+    /// As [`Memory::load`], from a plain number.
     #[inline(always)]
     fn fetch<T: Copy>(from: u64, offset: u32) -> T {
         Self::load(from as Ptr, offset)

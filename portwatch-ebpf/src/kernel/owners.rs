@@ -221,7 +221,8 @@ pub(super) fn tcp_chain<F: Memory>(net: u64, port: u32) -> u64 {
     F::fetch(head, offset!(hashbucket_chain))
 }
 
-/// net/ipv4/inet_hashtables.c. Without a bucket the holder has closed in the meantime.
+/// Where that over the owners of a TCP port begins (net/ipv4/inet_hashtables.c). Without a bucket the holder has
+/// closed in the meantime.
 #[inline(always)]
 fn start_tcp<G: Generation>(record: &mut OwnersRecord) {
     let net = peek(&record.scratch, word::NET);
@@ -314,7 +315,7 @@ pub(super) fn udp_chain<F: Memory>(table: u64, net: u64, port: u32) -> u64 {
     F::fetch(head, offset!(udp_hslot_head))
 }
 
-/// The owners of a UDP port.
+/// Where the walk over the owners of a UDP port begins.
 #[inline(always)]
 fn start_udp<G: Generation>(record: &mut OwnersRecord) {
     let net = peek(&record.scratch, word::NET);

@@ -80,7 +80,7 @@ pub(crate) struct Test {
     /// Virtual machines at once, of 2 GB and about one CPU each [default: one a CPU]
     #[arg(long, value_name = "N")]
     machines: Option<usize>,
-    /// The long versions of random and load tests, and every scenario with every backend of every kernel
+    /// The long versions of random and load tests, and with every backend of every kernel what else depends on each by itself
     #[arg(long)]
     long: bool,
     /// Only tests and scenarios with this in their names
