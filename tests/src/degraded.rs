@@ -224,11 +224,22 @@ pub(crate) fn may_miss(backend: Backend, feature: Feature) -> Option<&'static st
 /// Whether programs of this backend can be preempted on this kernel, so that it loses calls under load
 /// and counts them: since 7.x, but for kprobes, which run with preemption off.
 pub(crate) fn preempts(backend: Backend) -> bool {
-    backend != Backend::Kprobe
-        && proc::kernel_release()
-            .ok()
-            .and_then(|release| proc::version_of(&release))
-            .is_some_and(|(major, _)| major >= 7)
+    backend != Backend::Kprobe && kernel().is_some_and(|version| version >= (7, 0))
+}
+
+/// Whether this backend loses calls that several processes make at once, and counts them. Beside those that are
+/// preempted: before 6.1 a kretprobe follows as many calls at once as there are CPUs, and a call that is
+/// preempted, or waits for its socket, is one of them.
+pub(crate) fn may_lose(backend: Backend) -> bool {
+    let few_returns =
+        backend == Backend::Kprobe && kernel().is_some_and(|version| version < (6, 1));
+    few_returns || preempts(backend)
+}
+
+/// The running kernel's version.
+fn kernel() -> Option<(u32, u32)> {
+    let release = proc::kernel_release().ok()?;
+    proc::version_of(&release)
 }
 
 #[cfg(test)]
