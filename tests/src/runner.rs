@@ -278,14 +278,31 @@ impl Score {
                 self.skipped += 1;
                 println!("skip: {name}: {}", one_line(&reason));
             }
-            Verdict::Failed(Mismatch { why, details }) => {
+            Verdict::Failed(mismatch) => {
                 self.failed += 1;
-                println!("FAILED {name}: {}", one_line(&why));
-                for detail in details {
-                    println!("    {}", one_line(&detail));
-                }
+                say_mismatch("FAILED", name, &mismatch);
             }
         }
+    }
+
+    /// Has it run, once more if it fails: emulated machines stop for as long as they like. That it did fail is
+    /// told, and whoever reads this keeps the score of it.
+    fn judge(&mut self, name: &str, mut run: impl FnMut() -> Verdict) {
+        let mut started = Instant::now();
+        let mut verdict = run();
+        if let Verdict::Failed(mismatch) = &verdict {
+            say_mismatch("again", name, mismatch);
+            started = Instant::now();
+            verdict = run();
+        }
+        self.note(name, verdict, started.elapsed());
+    }
+}
+
+fn say_mismatch(label: &str, name: &str, Mismatch { why, details }: &Mismatch) {
+    println!("{label} {name}: {}", one_line(why));
+    for detail in details {
+        println!("    {}", one_line(detail));
     }
 }
 
@@ -334,13 +351,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut score = Score::default();
     let mut shared = None;
     for scenario in scenarios::all().filter(|scenario| wanted(scenario.name)) {
-        let started = Instant::now();
-        let verdict = observe(options, scenario, &mut shared).unwrap_or_else(|error| {
-            // Whatever it was, the next scenario gets a fresh portwatch.
-            shared = None;
-            verdict_of(error)
+        score.judge(scenario.name, || {
+            observe(options, scenario, &mut shared).unwrap_or_else(|error| {
+                // Whatever it was, the next scenario gets a fresh portwatch.
+                shared = None;
+                verdict_of(error)
+            })
         });
-        score.note(scenario.name, verdict, started.elapsed());
     }
     if let Some(shared) = shared {
         score.note_end(WHOLE, shared);
@@ -363,9 +380,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         if let Some((event, shared)) = bench.settle(session.asks) {
             score.note_end(&whole_of(event), shared);
         }
-        let started = Instant::now();
-        let verdict = (session.run)(&bench).map_or_else(verdict_of, |()| Verdict::Passed);
-        score.note(session.name, verdict, started.elapsed());
+        score.judge(session.name, || {
+            (session.run)(&bench).map_or_else(verdict_of, |()| Verdict::Passed)
+        });
     }
     if let Some((event, shared)) = bench.settle(None) {
         score.note_end(&whole_of(event), shared);

@@ -51,6 +51,9 @@ use crate::{cargo, toolchain, workspace};
 /// strace (100 MB), whose calls are compared one to one with the events: here, and on one kernel. A second run needs no network; remove a folder
 /// there to have it fetched anew. Logs: target/xtask/vm/KERNEL/.
 ///
+/// A scenario that fails runs once more, because emulated machines stop for as long as they like. If it passes then,
+/// it is listed as unsteady at the end, with how it failed; more than one in 1,000 of what passed are failures.
+///
 /// The last line is always `N passed, N failed, N skipped`; the exit code is 0 if nothing failed.
 /// Skips are compared with tests/expected-skips.txt: with CI=true a surprise is a failure.
 #[derive(Args)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::skips::Comparison;
-use super::tier::{Tier, printable};
+use super::tier::{Counts, Tier, printable};
 use crate::say::duration;
 
 /// Everything, ready to be printed.
@@ -55,20 +55,29 @@ pub(crate) fn render(tiers: &[Tier], comparison: &Comparison, strict: bool) -> S
             format_args!("in tests/expected-skips.txt, but not skipped: {skip}"),
         );
     }
-    for (tier, failure) in tiers.iter().flat_map(|tier| {
-        tier.counts
-            .failures
-            .iter()
-            .map(move |failure| (tier, failure))
+    for (label, tier, failure) in tiers.iter().flat_map(|tier| {
+        let Counts {
+            failures, unsteady, ..
+        } = &tier.counts;
+        let failures = failures.iter().map(move |one| ("FAILED", tier, one));
+        let unsteady = unsteady.iter().map(move |one| (UNSTEADY, tier, one));
+        unsteady.chain(failures)
     }) {
-        let why: Vec<String> = failure.why.lines().map(printable).collect();
         line(
             &mut text,
             format_args!(
-                "FAILED {} {}: {}",
+                "{label} {} {}: {}",
                 tier.name,
                 failure.name,
-                why.join("\n    ")
+                summary(&failure.why)
+            ),
+        );
+    }
+    if is_too_unsteady(tiers) {
+        line(
+            &mut text,
+            format_args!(
+                "FAILED: more than one in {STEADY} passed only when it ran once more, so all of these count as failed"
             ),
         );
     }
@@ -84,6 +93,34 @@ pub(crate) fn render(tiers: &[Tier], comparison: &Comparison, strict: bool) -> S
     text
 }
 
+/// What a check is called that failed, and passed when it ran once more.
+const UNSTEADY: &str = "unsteady (failed once, then passed)";
+
+/// Of so many checks that passed one may be unsteady.
+const STEADY: u32 = 1000;
+
+fn is_too_unsteady(tiers: &[Tier]) -> bool {
+    let passed: u32 = tiers.iter().map(|tier| tier.counts.passed).sum();
+    unsteady(tiers) > (passed / STEADY) as usize
+}
+
+fn unsteady(tiers: &[Tier]) -> usize {
+    tiers.iter().map(|tier| tier.counts.unsteady.len()).sum()
+}
+
+/// Characters of a failure in the list at the end. The rest was shown when it came.
+const SHOWN: usize = 500;
+
+/// The first line of a failure, cut where it is long: who sees only the end of the output sees each of them.
+fn summary(why: &str) -> String {
+    let first = printable(why.lines().next().unwrap_or_default());
+    let mut shown: String = first.chars().take(SHOWN).collect();
+    if shown.len() < first.len() || why.lines().count() > 1 {
+        shown.push_str(" … (more above, where it ran)");
+    }
+    shown
+}
+
 fn line(text: &mut String, content: std::fmt::Arguments) {
     // Writing to a String cannot fail.
     let _infallible = writeln!(text, "{content}");
@@ -94,7 +131,8 @@ fn line(text: &mut String, content: std::fmt::Arguments) {
 pub(crate) struct Totals {
     /// Checks that passed.
     pub(crate) passed: u32,
-    /// Checks that failed; with `strict` every surprise among the skips counts as one.
+    /// Checks that failed, and if they are many those that passed only when they ran once more; with `strict`
+    /// every surprise among the skips counts as one.
     pub(crate) failed: usize,
     /// Checks that did not run.
     pub(crate) skipped: usize,
@@ -104,9 +142,14 @@ pub(crate) struct Totals {
 pub(crate) fn totals(tiers: &[Tier], comparison: &Comparison, strict: bool) -> Totals {
     let surprises = comparison.unexpected.len() + comparison.missing.len();
     let failed: usize = tiers.iter().map(|tier| tier.counts.failures.len()).sum();
+    let too_unsteady = if is_too_unsteady(tiers) {
+        unsteady(tiers)
+    } else {
+        0
+    };
     Totals {
         passed: tiers.iter().map(|tier| tier.counts.passed).sum(),
-        failed: failed + if strict { surprises } else { 0 },
+        failed: failed + too_unsteady + if strict { surprises } else { 0 },
         skipped: tiers.iter().map(|tier| tier.counts.skips.len()).sum(),
     }
 }
@@ -115,13 +158,13 @@ pub(crate) fn totals(tiers: &[Tier], comparison: &Comparison, strict: bool) -> T
 mod tests {
     use std::time::Duration;
 
-    use super::super::tier::{Counts, Failure, Skip};
+    use super::super::tier::{Failure, Skip};
     use super::*;
 
     fn run() -> Vec<Tier> {
         let failures = vec![Failure {
             name: "listen".into(),
-            why: "one\ntwo\x1b".into(),
+            why: "one\x1b\ntwo".into(),
         }];
         let skips = vec![Skip {
             name: "sctp".into(),
@@ -131,6 +174,7 @@ mod tests {
             passed: 3,
             failures,
             skips,
+            ..Counts::default()
         };
         vec![
             Tier {
@@ -150,7 +194,11 @@ mod tests {
     fn the_last_line_is_the_totals_alone() {
         let text = render(&run(), &Comparison::default(), false);
         assert_eq!(text.lines().last(), Some("4 passed, 1 failed, 1 skipped"));
-        assert!(text.contains("FAILED vm/6.1/kprobe listen: one\n    two\u{fffd}\n"));
+        assert!(
+            text.contains(
+                "FAILED vm/6.1/kprobe listen: one\u{fffd} … (more above, where it ran)\n"
+            )
+        );
         assert!(text.contains("\nskip: vm/6.1/kprobe sctp: no\n"));
         let unexpected = vec!["vm/6.1/kprobe sctp: no".into()];
         let comparison = Comparison {
@@ -169,5 +217,38 @@ mod tests {
         };
         assert_eq!(totals(&run(), &comparison, false).failed, 1);
         assert_eq!(totals(&run(), &comparison, true).failed, 3);
+    }
+
+    #[test]
+    fn a_few_may_be_unsteady() {
+        let of = |passed, unsteady| {
+            let counts = Counts {
+                passed,
+                unsteady: vec![
+                    Failure {
+                        name: "late".into(),
+                        why: "no line".into()
+                    };
+                    unsteady
+                ],
+                ..Counts::default()
+            };
+            let tiers = [Tier {
+                name: "vm/6.1/kprobe".into(),
+                elapsed: Duration::from_secs(31),
+                counts,
+            }];
+            let comparison = Comparison::default();
+            let failed = totals(&tiers, &comparison, true).failed;
+            (failed, render(&tiers, &comparison, true))
+        };
+        let (failed, text) = of(5000, 5);
+        assert_eq!(failed, 0);
+        assert!(
+            text.contains("\nunsteady (failed once, then passed) vm/6.1/kprobe late: no line\n")
+        );
+        assert_eq!(of(5000, 6).0, 6);
+        assert_eq!(of(999, 1).0, 1);
+        assert!(of(999, 1).1.contains("\nFAILED: more than one in 1000 "));
     }
 }

@@ -5,6 +5,8 @@
 //! ok NAME (123 ms)
 //! FAILED NAME: one line why
 //!     more lines, indented
+//! again NAME: one line why it failed; it runs once more, and what becomes of it then follows
+//!     more lines, indented
 //! skip: NAME: REASON
 //! note: what a person should know
 //! N passed, N failed, N skipped
@@ -18,30 +20,49 @@ use crate::vm::console::End;
 pub(crate) struct Output {
     counts: Counts,
     totals: Option<String>,
-    last_was_failure: bool,
+    /// What the details that may follow belong to.
+    last: Option<Label>,
+}
+
+/// The beginning of a line that details may follow.
+#[derive(Debug, Clone, Copy)]
+enum Label {
+    Failed,
+    Again,
+}
+
+impl Label {
+    fn of(line: &str) -> Option<(Label, &str)> {
+        let is = |label, word| line.strip_prefix(word).map(|rest| (label, rest));
+        is(Label::Failed, "FAILED ").or_else(|| is(Label::Again, "again "))
+    }
 }
 
 impl Output {
     /// Takes in one line. Returns it if a person should see it at once.
     pub(crate) fn line(&mut self, line: &str) -> Option<String> {
         let line = printable(line);
-        let after_failure = std::mem::take(&mut self.last_was_failure);
+        let last = std::mem::take(&mut self.last);
         if line.starts_with([' ', '\t']) {
-            let failure = self.counts.failures.last_mut().filter(|_| after_failure)?;
-            self.last_was_failure = true;
+            let failure = self.list(last?).last_mut()?;
             failure.why.push('\n');
             failure.why.push_str(&line);
+            self.last = last;
             return Some(line);
         }
         if line.starts_with("ok ") {
             self.counts.passed += 1;
-        } else if let Some(rest) = line.strip_prefix("FAILED ") {
+        } else if let Some((label, rest)) = Label::of(&line) {
             let (name, why) = rest.split_once(": ").unwrap_or((rest, "no reason given"));
-            self.counts.failures.push(Failure {
+            if matches!(label, Label::Failed) {
+                // Once more, and it failed again.
+                self.counts.unsteady.retain(|failure| failure.name != name);
+            }
+            self.list(label).push(Failure {
                 name: name.into(),
                 why: why.into(),
             });
-            self.last_was_failure = true;
+            self.last = Some(label);
             return Some(line);
         } else if let Some(rest) = line.strip_prefix("skip: ") {
             let (name, reason) = rest.split_once(": ").unwrap_or((rest, "no reason given"));
@@ -55,6 +76,13 @@ impl Output {
             self.totals = Some(line);
         }
         None
+    }
+
+    fn list(&mut self, label: Label) -> &mut Vec<Failure> {
+        match label {
+            Label::Failed => &mut self.counts.failures,
+            Label::Again => &mut self.counts.unsteady,
+        }
     }
 
     /// The counts, once the runner has ended. A runner that broke off, or whose totals or exit
@@ -129,9 +157,36 @@ mod tests {
             Counts {
                 passed: 1,
                 failures: vec![failure],
-                skips: vec![skip]
+                skips: vec![skip],
+                ..Counts::default()
             }
         );
+    }
+
+    #[test]
+    fn what_fails_once_is_unsteady_and_what_fails_twice_fails() {
+        let counts = after(
+            &[
+                "again a: late",
+                "    {}",
+                "ok a (1 ms)",
+                "again b: missing",
+                "    {}",
+                "FAILED b: still missing",
+                "again c: gone",
+                "skip: c: no room",
+                "1 passed, 1 failed, 1 skipped",
+            ],
+            End::Exit(1),
+        );
+        let failure = |name: &str, why: &str| Failure {
+            name: name.into(),
+            why: why.into(),
+        };
+        assert_eq!(counts.passed, 1);
+        assert_eq!(counts.failures, [failure("b", "still missing")]);
+        let unsteady = [failure("a", "late\n    {}"), failure("c", "gone")];
+        assert_eq!(counts.unsteady, unsteady);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(crate) struct Counts {
     pub(crate) failures: Vec<Failure>,
     /// Those that did not run.
     pub(crate) skips: Vec<Skip>,
+    /// Those that failed once and passed when they ran once more: how they failed.
+    pub(crate) unsteady: Vec<Failure>,
 }
 
 impl Counts {
@@ -110,13 +112,18 @@ impl Tier {
             passed,
             failures,
             skips,
+            unsteady,
         } = &self.counts;
+        let time = duration(self.elapsed);
+        let aside = match unsteady.len() {
+            0 => time,
+            count => format!("{time}; {count} of them unsteady"),
+        };
         format!(
-            "{}: {passed} passed, {} failed, {} skipped ({})",
+            "{}: {passed} passed, {} failed, {} skipped ({aside})",
             self.name,
             failures.len(),
             skips.len(),
-            duration(self.elapsed)
         )
     }
 }
