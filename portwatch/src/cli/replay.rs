@@ -11,7 +11,9 @@ use crate::selection::Selection;
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Filters combine: all kinds given must match, one value of a kind is enough.",
-    after_long_help = help::text(help::REPLAY)
+    after_long_help = help::text(help::REPLAY),
+    // What there is, the recorder was asked for.
+    mut_arg("events", |events| events.default_value("bind,listen,connect,autobind,accept,release"))
 )]
 pub struct ReplayArgs {
     /// The recording

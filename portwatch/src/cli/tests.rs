@@ -52,6 +52,23 @@ fn try_trace(line: &str) -> Result<TraceOptions, UsageError> {
     args.resolve(output, &Known)
 }
 
+/// A recorder keeps what it was asked for, and all of that is shown.
+#[test]
+fn replay_shows_every_kind_of_event_unless_told_otherwise() {
+    let events = |line: &str| {
+        let Cli {
+            verb: Verb::Replay(args),
+            output,
+        } = parse(&format!("replay night.pwdb {line}")).unwrap()
+        else {
+            panic!("not replay");
+        };
+        args.resolve(output, &Known).unwrap().selection.events
+    };
+    assert_eq!(events(""), Op::ALL);
+    assert_eq!(events("-e accept"), [Op::Accept]);
+}
+
 fn refusal(line: &str) -> String {
     let error = parse(line).unwrap_err();
     assert_eq!(error.exit_code(), 2, "{line}");
@@ -70,7 +87,7 @@ fn nothing_typed_traces_the_default_events_of_everything() {
     assert_eq!(
         options.selection,
         crate::selection::Selection {
-            events: vec![Op::Bind, Op::Listen, Op::Connect, Op::Autobind],
+            events: Op::USUAL.to_vec(),
             brief: true,
             ..Default::default()
         }
@@ -207,7 +224,10 @@ fn replay_takes_the_filters_of_trace() {
         panic!("not replay");
     };
     let replay = args.resolve(output, &Known).unwrap();
-    let trace = trace("--port 80 --uid alice --failed -o json");
+    let every = Op::ALL.map(Op::as_str).join(",");
+    let trace = trace(&format!(
+        "--port 80 --uid alice --failed -o json -e {every}"
+    ));
     assert_eq!(replay.selection, trace.selection);
     assert_eq!((replay.count, replay.args), (Some(3), false));
     assert_eq!(replay.output.destination, Destination::Stdout);
