@@ -28,6 +28,8 @@ pub(crate) enum Helper {
     BindAfterUnlink { port: u16 },
     /// Binds PORT, PORT+1 in a child, PORT+2 in a daemon (two forks, a session of its own).
     Family { port: u16 },
+    /// Accepts a connection of a child on 127.0.0.1:PORT, which resets it.
+    Serve { port: u16 },
     /// Exits with this code.
     Exit { code: u8 },
     /// Dies of this signal.
@@ -108,6 +110,7 @@ pub(crate) fn run(helper: Helper) -> Result<ExitCode> {
             bind(port)?;
         }
         Helper::Family { port } => family(port)?,
+        Helper::Serve { port } => serve(port)?,
         Helper::Exit { code } => return Ok(ExitCode::from(code)),
         Helper::Die { signal } => {
             task::signal(std::process::id(), signal)?;
@@ -253,6 +256,21 @@ fn family(port: u16) -> Result<()> {
     // The daemon holds the other end until it is done.
     drop(write);
     read.read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// A server that ends after its first connection, of which nothing stays in TIME_WAIT.
+pub(crate) fn serve(port: u16) -> Result<()> {
+    let server = bind(port)?;
+    server.listen(4).context("listen")?;
+    let address = (Ipv4Addr::LOCALHOST, port).into();
+    task::fork_and(|| {
+        let client = Sock::new(Kind::Tcp4)?;
+        client.connect(&address).context("connect")?;
+        client.reset_on_close()?;
+        Ok(())
+    })?;
+    server.accept().context("accept")?;
     Ok(())
 }
 

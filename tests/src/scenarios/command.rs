@@ -15,7 +15,9 @@ use serde_json::Value;
 use super::{Session, sessions};
 use crate::{
     bench::{self, Bench},
+    degraded::{self, Feature},
     expect::lookup,
+    helper,
     sys::{netns::Netns, task},
     tracer,
 };
@@ -28,6 +30,7 @@ pub(super) const ALL: &[Session] = sessions![
     command_not_run_after_usage_error: once,
     command_starts_when_attached: crossed,
     command_family,
+    command_accept_and_release,
     command_keeps_its_streams: once,
     command_lines_on_stderr: once,
     command_runs_as_caller_of_sudo: once,
@@ -36,8 +39,13 @@ pub(super) const ALL: &[Session] = sessions![
 
 /// `trace -o json -w FILE -- COMMAND…`, not started yet.
 fn trace(bench: &Bench, file: &Path, command: &[&str]) -> Result<Command> {
+    trace_with(bench, &[], file, command)
+}
+
+/// The same with more arguments.
+fn trace_with(bench: &Bench, more: &[&str], file: &Path, command: &[&str]) -> Result<Command> {
     let own = Bench::own_program()?;
-    let mut args = bench.trace_args(["-o", "json", "-w"]);
+    let mut args = bench.trace_args(["-o", "json"].iter().chain(more).chain(&["-w"]));
     args.extend([file.into(), OsString::from("--"), own.into()]);
     args.extend(command.iter().map(OsString::from));
     Ok(bench.command(args))
@@ -176,6 +184,73 @@ fn command_family(bench: &Bench) -> Result<()> {
         .filter_map(|line| lookup(line, "process.pid")?.as_u64())
         .collect();
     ensure!(pids.len() == 3, "saw processes {pids:?}");
+    Ok(())
+}
+
+/// What has no caller is the command's where one of its processes had the port last.
+fn command_accept_and_release(bench: &Bench) -> Result<()> {
+    let sees_release = degraded::may_miss(bench.backend, Feature::Release).is_none();
+    let events = if sees_release {
+        "accept,release"
+    } else {
+        "accept"
+    };
+    let netns = Netns::new()?;
+    let file = bench.file("command.json")?;
+    let command = ["helper", "serve", "8080"];
+    let mut command = trace_with(bench, &["-e", events], &file, &command)?;
+    let mut child = bench::spawn_in(&netns, &mut command)?;
+    // Somebody else does the same, all the while.
+    let deadline = std::time::Instant::now() + tracer::PATIENCE;
+    while child.try_wait()?.is_none() {
+        helper::serve(9090)?;
+        ensure!(std::time::Instant::now() < deadline, "it does not end");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let output = bench::ended(child)?;
+    ends_with(&output, 0)?;
+    let lines = bench::events(bench::stream(&fs::read_to_string(&file)?)?);
+    let of = |event: &str| -> Vec<_> {
+        let lines = lines
+            .iter()
+            .filter(|line| lookup(line, "event.name").and_then(Value::as_str) == Some(event));
+        lines.collect()
+    };
+    let number = |line: &Value, path: &str| lookup(line, path).and_then(Value::as_u64);
+    let accepted = of("accept");
+    ensure!(
+        accepted.len() == 1,
+        "{} accepted: {lines:?}",
+        accepted.len()
+    );
+    ensure!(
+        number(accepted[0], "network.local.port") == Some(8080),
+        "{}",
+        accepted[0]
+    );
+    let released = of("release");
+    if !sees_release {
+        return Ok(());
+    }
+    // The client's port, and the server's.
+    let client = number(accepted[0], "network.peer.port");
+    let mut ports: Vec<_> = released
+        .iter()
+        .map(|line| number(line, "network.local.port"))
+        .collect();
+    ports.sort_unstable();
+    ensure!(
+        ports == [Some(8080), client],
+        "released: {ports:?}, not 8080 and {client:?}"
+    );
+    let server = released
+        .iter()
+        .find(|line| number(line, "network.local.port") == Some(8080))
+        .context("no server")?;
+    ensure!(
+        number(server, "process.pid") == number(accepted[0], "process.pid"),
+        "not released by who accepted: {server}"
+    );
     Ok(())
 }
 

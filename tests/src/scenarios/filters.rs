@@ -5,14 +5,17 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
 
+use self::asked::{accept_mix, filter_accept, filter_release, release_mix};
 use super::{Scenario, Session, scenarios, sessions};
 use crate::{
     bench::{self, Bench},
-    expect::{self, Expect},
+    expect::{self, Expect, Mismatch},
     runner::Workload,
     script::{Script, skip},
     sys::{bpf::Cgroup, netns::Netns, proc, sock::Kind, task},
 };
+
+mod asked;
 
 pub(super) const ALL: &[Session] = sessions![
     filter_port,
@@ -32,10 +35,12 @@ pub(super) const ALL: &[Session] = sessions![
     filter_conflicts: crossed,
     filter_all_kinds_at_once,
     filter_nothing_matches,
+    filter_accept: crossed,
+    filter_release: crossed,
 ];
 
-/// The workload that all of them look at.
-pub(super) const MIX: &[Scenario] = scenarios![filter_mix];
+/// The workloads that they look at: that of most of them, and those for events that are off unless asked for.
+pub(super) const MIX: &[Scenario] = scenarios![filter_mix, accept_mix, release_mix];
 
 const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const LO6: Ipv6Addr = Ipv6Addr::LOCALHOST;
@@ -101,34 +106,42 @@ struct Targets {
     cgroup: Option<String>,
 }
 
+/// Arguments of `portwatch trace`, and which of a workload's lines must come then: all of these, nothing else.
+#[derive(Clone, Copy)]
+struct Case {
+    args: fn(&Targets) -> Vec<String>,
+    keep: fn(&Expect, &Targets) -> bool,
+}
+
 /// Runs the mix under `portwatch trace ARGS…`: exactly the lines that `keep` keeps must come.
 fn filtered(
     bench: &Bench,
-    args: impl Fn(&Targets) -> Vec<String>,
-    keep: impl Fn(&Expect, &Targets) -> bool,
+    args: fn(&Targets) -> Vec<String>,
+    keep: fn(&Expect, &Targets) -> bool,
 ) -> Result<()> {
+    all_filtered(bench, "filter_mix", &[Case { args, keep }])
+}
+
+/// Runs a workload once, under a portwatch for each case.
+fn all_filtered(bench: &Bench, work: &str, cases: &[Case]) -> Result<()> {
     // A kernel that preempts programs and then skips others (7.x) may lose a call, and counts it.
     let release = proc::kernel_release()?;
     let may_lose = proc::version_of(&release) >= Some((7, 0));
     for _ in 0..2 {
-        let (lost, result) = once(bench, &args, &keep)?;
+        let (lost, result) = once(bench, work, cases)?;
         if lost == 0 || result.is_ok() || !may_lose {
             return result;
         }
         println!("note: {lost} events were lost; once more");
     }
-    once(bench, &args, &keep)?.1
+    once(bench, work, cases)?.1
 }
 
 /// How many events were lost, and whether the others are as they have to be.
-fn once(
-    bench: &Bench,
-    args: impl Fn(&Targets) -> Vec<String>,
-    keep: impl Fn(&Expect, &Targets) -> bool,
-) -> Result<(u64, Result<()>)> {
+fn once(bench: &Bench, work: &str, cases: &[Case]) -> Result<(u64, Result<()>)> {
     let netns = Netns::new()?;
     let cgroup = Cgroup::beside_own(CGROUP)?;
-    let workload = Workload::start(&netns, "filter_mix", bench.backend, bench.long, true)?;
+    let workload = Workload::start(&netns, work, bench.backend, bench.long, true)?;
     let targets = Targets {
         pid: workload.pid(),
         netns: netns.inode,
@@ -136,24 +149,36 @@ fn once(
             .as_ref()
             .map(|cgroup| cgroup.path_inside().to_owned()),
     };
-    let args = args(&targets);
-    let tracer = bench.trace(&args)?;
-    let mut expected = bench::told(workload.finish()?)?;
-    let finished = tracer.stop()?;
-    finished.ended_well(0)?;
-    let (_, _, lost) = finished.totals;
+    let tracers = cases
+        .iter()
+        .map(|case| bench.trace((case.args)(&targets)))
+        .collect::<Result<Vec<_>>>()?;
+    let expected = bench::told(workload.finish()?)?;
     let all = expected.lines.len();
-    expected.lines.retain(|line| keep(line, &targets));
-    ensure!(
-        expected.lines.len() < all,
-        "the filter {args:?} has nothing to leave out"
-    );
-    let got: Vec<_> = bench::events(finished.lines)
-        .into_iter()
-        .filter(|line| expected.owns(line))
-        .collect();
-    let result = expect::compare(&expected, &got).map_err(Into::into);
-    Ok((lost, result))
+    let mut lost = 0;
+    let mut results = Ok(());
+    for (case, tracer) in cases.iter().zip(tracers) {
+        let finished = tracer.stop()?;
+        finished.ended_well(0)?;
+        lost += finished.totals.2;
+        let mut expected = expected.clone();
+        expected.lines.retain(|line| (case.keep)(line, &targets));
+        let args = (case.args)(&targets).join(" ");
+        ensure!(
+            expected.lines.len() < all,
+            "the filter {args} has nothing to leave out"
+        );
+        let got: Vec<_> = bench::events(finished.lines)
+            .into_iter()
+            .filter(|line| expected.owns(line))
+            .collect();
+        let result = expect::compare(&expected, &got).map_err(|mismatch| Mismatch {
+            why: format!("trace {args}: {}", mismatch.why),
+            ..mismatch
+        });
+        results = results.and(result);
+    }
+    Ok((lost, results.map_err(Into::into)))
 }
 
 /// Words as arguments.
