@@ -8,11 +8,12 @@ use nix::errno::Errno;
 
 use super::asked;
 use crate::{
-    degraded::Feature,
+    degraded::{self, Feature},
     script::{Script, skip},
     sys::{
         addr::Address,
         clock,
+        compat::{self, Convention, LowPage},
         sock::{Kind, Sock},
         task,
         telling::Telling,
@@ -31,6 +32,8 @@ asked! { "accept":
     accept_mptcp = mptcp,
     accept_mptcp_of_tcp = mptcp_of_tcp,
     accept_io_uring = through_io_uring,
+    accept_int80 = through_int80,
+    accept_socketcall = through_socketcall,
     accept_reuseport = reuseport,
     accept_refused = refused,
     accept_after_reset = after_reset,
@@ -160,10 +163,38 @@ fn through_io_uring(s: &mut Script) -> Result<()> {
         let fd = ring.accept(server.fd()).unwrap_or(Err(Errno::EIO))?;
         Ok(Sock::of_accepted(fd, Kind::Tcp4))
     })?;
-    let why = crate::degraded::may_miss(s.ctx.backend, Feature::IoUring);
+    let why = degraded::may_miss(s.ctx.backend, Feature::IoUring);
     let line = s.last()?.is("event.via", "io_uring");
     if let Some(why) = why {
         line.optional(why);
+    }
+    Ok(())
+}
+
+fn through_int80(s: &mut Script) -> Result<()> {
+    thirty_two_bit(s, Convention::Numbers)
+}
+
+fn through_socketcall(s: &mut Script) -> Result<()> {
+    thirty_two_bit(s, Convention::Socketcall)
+}
+
+/// As a 32-bit program makes the call.
+fn thirty_two_bit(s: &mut Script, convention: Convention) -> Result<()> {
+    if let Some(why) = compat::missing()? {
+        return skip(why);
+    }
+    let page = LowPage::new()?;
+    let server = listener(s, Kind::Tcp4, (LO4, 8080))?;
+    let _client = client(s, Kind::Tcp4, &server)?;
+    s.accept_by(&server, || {
+        let fd = convention.accept(&page, server.fd())?;
+        Ok(Sock::of_accepted(fd, Kind::Tcp4))
+    })?;
+    if convention == Convention::Socketcall
+        && let Some(why) = degraded::may_miss(s.ctx.backend, Feature::Socketcall)
+    {
+        s.last()?.optional(why);
     }
     Ok(())
 }

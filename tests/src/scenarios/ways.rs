@@ -1,5 +1,6 @@
 //! Other ways to the same calls: io_uring, 32-bit calls, MPTCP, fast open, threads, the kernel.
 
+mod compat;
 mod fastopen;
 mod io_uring;
 
@@ -13,16 +14,12 @@ use crate::{
     degraded::{self, Feature},
     expect::{Expect, Want},
     script::{Script, skip},
-    sys::{
-        addr::Address,
-        netlink, netns,
-        sock::{Kind, Sock},
-    },
+    sys::{netlink, netns, sock::Kind},
 };
 
 /// All of them.
 pub(super) fn all() -> impl Iterator<Item = Scenario> {
-    [ALL, fastopen::ALL, io_uring::ALL]
+    [ALL, compat::ALL, fastopen::ALL, io_uring::ALL]
         .into_iter()
         .flatten()
         .copied()
@@ -34,8 +31,6 @@ const ALL: &[Scenario] = scenarios![
     way_mptcp6,
     way_mptcp_conflict,
     way_mptcp_connect,
-    way_int80,
-    way_socketcall,
     way_kernel: [31],
     way_kernel_udp_is_not_mptcp,
 ];
@@ -99,84 +94,6 @@ fn way_mptcp_connect(s: &mut Script) -> Result<()> {
     ensure!(result == Err(Errno::ECONNREFUSED), "{result:?}");
     s.connect_ended(&late, &pending, result);
     Ok(())
-}
-
-#[cfg(target_arch = "x86_64")]
-fn thirty_two_bit(
-    s: &mut Script,
-    feature: Feature,
-    bind: fn(&crate::sys::compat::LowPage, i32, &[u8]) -> Result<(), Errno>,
-) -> Result<()> {
-    use crate::sys::{compat::LowPage, task};
-    // A kernel without 32-bit calls kills the caller: let that be somebody else.
-    let (_, ended, _) = task::fork_with(None, || {
-        let sock = Sock::new(Kind::Tcp4)?;
-        bind(
-            &LowPage::new()?,
-            sock.fd(),
-            Address::from((LO4, 9)).cut(1).bytes(),
-        )
-        .or_else(|errno| {
-            if errno == Errno::EINVAL {
-                Ok(())
-            } else {
-                Err(errno)
-            }
-        })?;
-        Ok(())
-    })?;
-    // The trial was a call too, and stands in the stream.
-    s.lines().clear();
-    if ended != task::Ended::Code(0) {
-        return skip(format!("no 32-bit system calls on this kernel ({ended:?})"));
-    }
-    let mut trial = Expect::default();
-    trial
-        .is("event.name", "bind")
-        .is("error.type", "EINVAL")
-        .optional("the trial");
-    s.expect(trial);
-    let page = LowPage::new()?;
-    for (port, expected) in [(8080, Ok(())), (8080, Err(Errno::EADDRINUSE))] {
-        let address = Address::from((LO4, port));
-        let sock = s.socket(Kind::Tcp4)?;
-        let call = s.bind_by(&sock, &address, feature, || {
-            bind(&page, sock.fd(), address.bytes())
-        });
-        match expected {
-            Ok(()) => {
-                call.ok()?;
-                // Still the holder when the second one comes.
-                std::mem::forget(sock);
-            }
-            Err(errno) => {
-                call.fails(errno)?
-                    .is("conflict.holders.0.network.local.port", port)
-                    .judged(("bound", "exact", "no_reuse"));
-            }
-        }
-    }
-    s.control()
-}
-
-#[cfg(target_arch = "x86_64")]
-fn way_int80(s: &mut Script) -> Result<()> {
-    thirty_two_bit(s, Feature::Early, crate::sys::compat::bind)
-}
-
-#[cfg(target_arch = "x86_64")]
-fn way_socketcall(s: &mut Script) -> Result<()> {
-    thirty_two_bit(s, Feature::Socketcall, crate::sys::compat::socketcall_bind)
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn way_int80(_: &mut Script) -> Result<()> {
-    skip("32-bit calls are only made on x86-64")
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn way_socketcall(_: &mut Script) -> Result<()> {
-    skip("32-bit calls are only made on x86-64")
 }
 
 /// A VXLAN device makes the kernel bind a UDP socket for itself.

@@ -7,7 +7,6 @@ pub(crate) mod addr;
 pub(crate) mod bpf;
 pub(crate) mod capabilities;
 pub(crate) mod clock;
-#[cfg(target_arch = "x86_64")]
 pub(crate) mod compat;
 pub(crate) mod copy;
 pub(crate) mod landlock;
