@@ -104,6 +104,15 @@ pub(crate) struct Options {
     pub(crate) bind_no_port: Option<bool>,
 }
 
+/// An MPTCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MptcpInfo {
+    /// TCP connections beside the first one.
+    pub(crate) subflows: u8,
+    /// Addresses that the peer has told of, and that were taken up.
+    pub(crate) accepted: u8,
+}
+
 impl Sock {
     /// socket(), close-on-exec.
     pub(crate) fn new(kind: Kind) -> Result<Self, Errno> {
@@ -228,13 +237,12 @@ impl Sock {
         usize::try_from(got).map_err(|_| Errno::last())
     }
 
-    /// `mptcpi_subflows`, the first byte of what MPTCP_INFO gives: connections beside the first
-    /// (include/uapi/linux/mptcp.h).
-    pub(crate) fn mptcp_subflows(&self) -> Result<u8, Errno> {
+    /// The beginning of what MPTCP_INFO gives (include/uapi/linux/mptcp.h, struct mptcp_info).
+    pub(crate) fn mptcp_info(&self) -> Result<MptcpInfo, Errno> {
         const SOL_MPTCP: i32 = 284;
         const MPTCP_INFO: i32 = 1;
-        let [subflows, ..] = self.option(SOL_MPTCP, MPTCP_INFO)?.to_ne_bytes();
-        Ok(subflows)
+        let [subflows, _, accepted, _] = self.option(SOL_MPTCP, MPTCP_INFO)?.to_ne_bytes();
+        Ok(MptcpInfo { subflows, accepted })
     }
 
     /// shutdown() of this side's direction.

@@ -21,7 +21,15 @@ const ATTR_SUBFLOWS: u16 = 3;
 const ADDR_ATTR_FAMILY: u16 = 1;
 const ADDR_ATTR_ADDR4: u16 = 3;
 const ADDR_ATTR_FLAGS: u16 = 6;
-const FLAG_SUBFLOW: u32 = 1 << 1;
+
+/// What an address is good for.
+#[derive(Clone, Copy)]
+pub(crate) enum Endpoint {
+    /// Peers are told of it, and may connect to it.
+    Signal = 1 << 0,
+    /// The kernel is to open another connection from it, for each that a program has.
+    Subflow = 1 << 1,
+}
 
 /// struct genlmsghdr
 const fn header(command: u8) -> [u8; 4] {
@@ -55,13 +63,13 @@ pub(crate) fn limit(family: u16, subflows: u32) -> Result<(), Errno> {
     send_all(libc::NETLINK_GENERIC, vec![request])
 }
 
-/// An address from which the kernel is to open another connection for each that a program has.
-pub(crate) fn add_endpoint(family: u16, ip: Ipv4Addr) -> Result<(), Errno> {
+/// An address of this network namespace.
+pub(crate) fn add_endpoint(family: u16, ip: Ipv4Addr, endpoint: Endpoint) -> Result<(), Errno> {
     let request = Request::new(family, 0, &header(CMD_ADD_ADDR))
         .begin(ATTR_ADDR)
         .attribute(ADDR_ATTR_FAMILY, &(libc::AF_INET as u16).to_ne_bytes())
         .attribute(ADDR_ATTR_ADDR4, &ip.octets())
-        .attribute(ADDR_ATTR_FLAGS, &FLAG_SUBFLOW.to_ne_bytes())
+        .attribute(ADDR_ATTR_FLAGS, &(endpoint as u32).to_ne_bytes())
         .end();
     send_all(libc::NETLINK_GENERIC, vec![request])
 }
