@@ -1,9 +1,10 @@
 //! How many instructions the verifier walked for each program (`verified_insns` of `struct
-//! bpf_prog_info`, kernel 5.16 and later), as `portwatch trace -vv` tells it.
+//! bpf_prog_info`, kernel 5.16 and later), as `portwatch trace -vv` and `churn -vv` tell it.
 //!
 //! Lines: `BACKEND PROGRAM COUNT`, tabs between.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     process::{Command, Stdio},
 };
@@ -12,7 +13,22 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::degraded::Backend;
 
-/// Starts portwatch once for each backend and prints what it loaded.
+/// What is watched: by default, what there is only if it is asked for, and the programs of `churn`. What more than one
+/// of them loads is told of the first.
+const WATCHES: [&[&str]; 3] = [
+    &["trace", "-vv", "--duration", "1ms"],
+    &[
+        "trace",
+        "-vv",
+        "--duration",
+        "1ms",
+        "-e",
+        "bind,listen,connect,autobind,accept,release",
+    ],
+    &["churn", "-vv", "--once", "--interval", "1s"],
+];
+
+/// Starts portwatch with each backend, for each of these, and prints what it loaded.
 pub(super) fn run(portwatch: &Path, backends: &[Backend]) -> Result<()> {
     let wanted = if backends.is_empty() {
         &Backend::ALL
@@ -20,22 +36,33 @@ pub(super) fn run(portwatch: &Path, backends: &[Backend]) -> Result<()> {
         backends
     };
     for backend in wanted {
-        let output = Command::new(portwatch)
-            .args(["trace", "-vv", "--duration", "1ms", "--attach"])
-            .arg(backend.as_str())
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| format!("cannot start {}", portwatch.display()))?;
-        let notes = String::from_utf8_lossy(&output.stderr);
-        // Not possible on this kernel.
-        if backends.is_empty() && output.status.code() == Some(3) {
-            continue;
-        }
-        if !output.status.success() {
-            bail!("{}: {}: {}", backend.as_str(), output.status, notes.trim());
-        }
-        for (program, count) in notes.lines().filter_map(parse) {
-            println!("{}\t{program}\t{count}", backend.as_str());
+        let mut told = BTreeSet::new();
+        for watch in WATCHES {
+            let output = Command::new(portwatch)
+                .args(watch)
+                .args(["--attach", backend.as_str()])
+                .stdin(Stdio::null())
+                .output()
+                .with_context(|| format!("cannot start {}", portwatch.display()))?;
+            let notes = String::from_utf8_lossy(&output.stderr);
+            // Not possible on this kernel.
+            if backends.is_empty() && output.status.code() == Some(3) {
+                break;
+            }
+            if !output.status.success() {
+                bail!(
+                    "{} {}: {}: {}",
+                    watch.join(" "),
+                    backend.as_str(),
+                    output.status,
+                    notes.trim()
+                );
+            }
+            for (program, count) in notes.lines().filter_map(parse) {
+                if told.insert(program.to_owned()) {
+                    println!("{}\t{program}\t{count}", backend.as_str());
+                }
+            }
         }
     }
     Ok(())
