@@ -122,9 +122,9 @@ pub struct FilterArgs {
     /// Kinds of event
     ///
     /// A call that picks a port on its way, such as listen without bind, is one event of its own
-    /// kind; autobind is a port taken by sending a datagram and the like. Where they are asked for
-    /// there are also accept, a connection that a process has got, and release, a port that is free
-    /// for everybody again: the last socket on it is gone, TIME_WAIT included.
+    /// kind; autobind is a port taken by sending a datagram and the like, accept a connection that a
+    /// process has got, release a port that is free for everybody again: the last socket on it is
+    /// gone, TIME_WAIT included. The last two are seen and recorded only where they are asked for.
     #[arg(
         short,
         long = "event",

@@ -12,7 +12,7 @@ use crate::selection::Selection;
 #[command(
     after_help = "Filters combine: all kinds given must match, one value of a kind is enough.",
     after_long_help = help::text(help::REPLAY),
-    // What there is, the recorder was asked for.
+    // What is in a recording was asked for when it was made.
     mut_arg("events", |events| events.default_value("bind,listen,connect,autobind,accept,release"))
 )]
 pub struct ReplayArgs {
