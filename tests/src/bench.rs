@@ -73,7 +73,13 @@ impl Bench {
     /// A file in the directory, not there yet.
     pub(crate) fn file(&self, name: &str) -> Result<PathBuf> {
         let path = self.scratch.join(name);
-        match fs::remove_file(&path) {
+        // A scenario that failed may have left a directory.
+        let removed = if fs::symlink_metadata(&path).is_ok_and(|old| old.is_dir()) {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("cannot remove {}", path.display()))
             }

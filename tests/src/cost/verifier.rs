@@ -4,7 +4,7 @@
 //! Lines: `BACKEND PROGRAM COUNT`, tabs between.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     path::Path,
     process::{Command, Stdio},
 };
@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::degraded::Backend;
 
-/// What is watched: by default, what there is only if it is asked for, and the programs of `churn`. What more than one
-/// of them loads is told of the first.
+/// What is watched: by default, what there is only if it is asked for, and the programs of `churn`. Of a program that
+/// more than one of them loads the larger number counts: what the configuration rules out is not walked.
 const WATCHES: [&[&str]; 3] = [
     &["trace", "-vv", "--duration", "1ms"],
     &[
@@ -36,8 +36,8 @@ pub(super) fn run(portwatch: &Path, backends: &[Backend]) -> Result<()> {
         backends
     };
     for backend in wanted {
-        let mut told = BTreeSet::new();
-        for watch in WATCHES {
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for (place, watch) in WATCHES.into_iter().enumerate() {
             let output = Command::new(portwatch)
                 .args(watch)
                 .args(["--attach", backend.as_str()])
@@ -46,7 +46,7 @@ pub(super) fn run(portwatch: &Path, backends: &[Backend]) -> Result<()> {
                 .with_context(|| format!("cannot start {}", portwatch.display()))?;
             let notes = String::from_utf8_lossy(&output.stderr);
             // Not possible on this kernel.
-            if backends.is_empty() && output.status.code() == Some(3) {
+            if place == 0 && backends.is_empty() && output.status.code() == Some(3) {
                 break;
             }
             if !output.status.success() {
@@ -59,10 +59,12 @@ pub(super) fn run(portwatch: &Path, backends: &[Backend]) -> Result<()> {
                 );
             }
             for (program, count) in notes.lines().filter_map(parse) {
-                if told.insert(program.to_owned()) {
-                    println!("{}\t{program}\t{count}", backend.as_str());
-                }
+                let most = counts.entry(program.to_owned()).or_default();
+                *most = count.max(*most);
             }
+        }
+        for (program, count) in counts {
+            println!("{}\t{program}\t{count}", backend.as_str());
         }
     }
     Ok(())

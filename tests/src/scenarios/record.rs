@@ -10,7 +10,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, UdpSocket},
     os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
     path::{Path, PathBuf},
-    process::{Child, Command, Output},
+    process::{Child, Command, ExitStatus, Output},
     time::{Duration, Instant},
 };
 
@@ -48,7 +48,8 @@ pub(super) const ALL: &[Session] = sessions![
 
 /// A recorder at work.
 struct Recorder {
-    child: Child,
+    /// Until it is ended.
+    child: Option<Child>,
 }
 
 impl Recorder {
@@ -57,9 +58,9 @@ impl Recorder {
         // Before it starts: it may have written by the time the lines are counted.
         let began = lines_of(bench, file).len();
         let child = command(bench, file, args).spawn()?;
-        let mut recorder = Self { child };
+        let mut recorder = Self { child: Some(child) };
         let waited = bench::until("the recorder to write", || {
-            if let Some(status) = recorder.child.try_wait()? {
+            if let Some(status) = recorder.status()? {
                 bail!("it ended with {status}");
             }
             Ok(lines_of(bench, file).len() > began)
@@ -71,11 +72,34 @@ impl Recorder {
         Ok(recorder)
     }
 
+    /// How it has ended, if it has.
+    fn status(&mut self) -> Result<Option<ExitStatus>> {
+        let child = self.child.as_mut().context("ended before")?;
+        Ok(child.try_wait()?)
+    }
+
+    /// Its process id.
+    fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
     fn end(mut self, signal: i32) -> Result<Output> {
-        if self.child.try_wait()?.is_none() {
-            task::signal(self.child.id(), signal)?;
+        let mut child = self.child.take().context("ended before")?;
+        if child.try_wait()?.is_none() {
+            task::signal(child.id(), signal)?;
         }
-        bench::ended(self.child)
+        bench::ended(child)
+    }
+}
+
+/// Where a scenario fails, it must not go on writing to the file of the next one.
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

@@ -166,6 +166,8 @@ impl Cgroup {
     }
 
     fn make(&mut self) -> Result<()> {
+        // One that a scenario which failed has left.
+        let _ = fs::remove_dir(&self.path);
         fs::create_dir(&self.path)
             .with_context(|| format!("cannot make {}", self.path.display()))?;
         self.owned = true;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::skips::Comparison;
-use super::tier::{Counts, Tier, printable};
+use super::tier::{Counts, Failure, Tier, printable};
 use crate::say::duration;
 
 /// Everything, ready to be printed.
@@ -55,23 +55,32 @@ pub(crate) fn render(tiers: &[Tier], comparison: &Comparison, strict: bool) -> S
             format_args!("in tests/expected-skips.txt, but not skipped: {skip}"),
         );
     }
-    for (label, tier, failure) in tiers.iter().flat_map(|tier| {
-        let Counts {
-            failures, unsteady, ..
-        } = &tier.counts;
-        let failures = failures.iter().map(move |one| ("FAILED", tier, one));
-        let unsteady = unsteady.iter().map(move |one| (UNSTEADY, tier, one));
-        unsteady.chain(failures)
-    }) {
+    for (label, tier, failure) in bad(tiers) {
+        let why: Vec<String> = failure.why.lines().map(printable).collect();
         line(
             &mut text,
             format_args!(
                 "{label} {} {}: {}",
                 tier.name,
                 failure.name,
-                summary(&failure.why)
+                why.join("\n    ")
             ),
         );
+    }
+    // Whoever has only the end of a long output sees each of them.
+    if bad(tiers).any(|(_, _, failure)| is_long(&failure.why)) {
+        line(&mut text, format_args!("\nThese again, in a line each:"));
+        for (label, tier, failure) in bad(tiers) {
+            line(
+                &mut text,
+                format_args!(
+                    "{label} {} {}: {}",
+                    tier.name,
+                    failure.name,
+                    shortened(&failure.why)
+                ),
+            );
+        }
     }
     if is_too_unsteady(tiers) {
         line(
@@ -108,15 +117,31 @@ fn unsteady(tiers: &[Tier]) -> usize {
     tiers.iter().map(|tier| tier.counts.unsteady.len()).sum()
 }
 
-/// Characters of a failure in the list at the end. The rest was shown when it came.
-const SHOWN: usize = 500;
+/// What failed, and what did once: what it is called, where, and how.
+fn bad(tiers: &[Tier]) -> impl Iterator<Item = (&'static str, &Tier, &Failure)> {
+    tiers.iter().flat_map(|tier| {
+        let Counts {
+            failures, unsteady, ..
+        } = &tier.counts;
+        let failures = failures.iter().map(move |one| ("FAILED", tier, one));
+        let unsteady = unsteady.iter().map(move |one| (UNSTEADY, tier, one));
+        unsteady.chain(failures)
+    })
+}
 
-/// The first line of a failure, cut where it is long: who sees only the end of the output sees each of them.
-fn summary(why: &str) -> String {
+/// Characters of a failure that still are a line.
+const SHORT: usize = 300;
+
+fn is_long(why: &str) -> bool {
+    why.lines().count() > 1 || why.len() > SHORT
+}
+
+/// The beginning of its first line.
+fn shortened(why: &str) -> String {
     let first = printable(why.lines().next().unwrap_or_default());
-    let mut shown: String = first.chars().take(SHOWN).collect();
-    if shown.len() < first.len() || why.lines().count() > 1 {
-        shown.push_str(" … (more above, where it ran)");
+    let mut shown: String = first.chars().take(SHORT).collect();
+    if is_long(why) {
+        shown.push_str(" …");
     }
     shown
 }
@@ -129,7 +154,7 @@ fn line(text: &mut String, content: std::fmt::Arguments) {
 /// The numbers of the last line.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Totals {
-    /// Checks that passed.
+    /// Checks that passed; those that did only when they ran once more are among them unless they are many.
     pub(crate) passed: u32,
     /// Checks that failed, and if they are many those that passed only when they ran once more; with `strict`
     /// every surprise among the skips counts as one.
@@ -142,13 +167,14 @@ pub(crate) struct Totals {
 pub(crate) fn totals(tiers: &[Tier], comparison: &Comparison, strict: bool) -> Totals {
     let surprises = comparison.unexpected.len() + comparison.missing.len();
     let failed: usize = tiers.iter().map(|tier| tier.counts.failures.len()).sum();
+    let passed: u32 = tiers.iter().map(|tier| tier.counts.passed).sum();
     let too_unsteady = if is_too_unsteady(tiers) {
         unsteady(tiers)
     } else {
         0
     };
     Totals {
-        passed: tiers.iter().map(|tier| tier.counts.passed).sum(),
+        passed: passed.saturating_sub(too_unsteady as u32),
         failed: failed + too_unsteady + if strict { surprises } else { 0 },
         skipped: tiers.iter().map(|tier| tier.counts.skips.len()).sum(),
     }
@@ -158,7 +184,7 @@ pub(crate) fn totals(tiers: &[Tier], comparison: &Comparison, strict: bool) -> T
 mod tests {
     use std::time::Duration;
 
-    use super::super::tier::{Failure, Skip};
+    use super::super::tier::Skip;
     use super::*;
 
     fn run() -> Vec<Tier> {
@@ -194,11 +220,8 @@ mod tests {
     fn the_last_line_is_the_totals_alone() {
         let text = render(&run(), &Comparison::default(), false);
         assert_eq!(text.lines().last(), Some("4 passed, 1 failed, 1 skipped"));
-        assert!(
-            text.contains(
-                "FAILED vm/6.1/kprobe listen: one\u{fffd} … (more above, where it ran)\n"
-            )
-        );
+        assert!(text.contains("FAILED vm/6.1/kprobe listen: one\u{fffd}\n    two\n"));
+        assert!(text.contains("\nFAILED vm/6.1/kprobe listen: one\u{fffd} …\n"));
         assert!(text.contains("\nskip: vm/6.1/kprobe sctp: no\n"));
         let unexpected = vec!["vm/6.1/kprobe sctp: no".into()];
         let comparison = Comparison {
@@ -239,8 +262,9 @@ mod tests {
                 counts,
             }];
             let comparison = Comparison::default();
-            let failed = totals(&tiers, &comparison, true).failed;
-            (failed, render(&tiers, &comparison, true))
+            let totals = totals(&tiers, &comparison, true);
+            assert_eq!(totals.passed + totals.failed as u32, passed);
+            (totals.failed, render(&tiers, &comparison, true))
         };
         let (failed, text) = of(5000, 5);
         assert_eq!(failed, 0);

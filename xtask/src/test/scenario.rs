@@ -20,6 +20,8 @@ use crate::vm::console::End;
 pub(crate) struct Output {
     counts: Counts,
     totals: Option<String>,
+    /// How one failed that runs once more.
+    again: Option<Failure>,
     /// What the details that may follow belong to.
     last: Option<Label>,
 }
@@ -44,7 +46,10 @@ impl Output {
         let line = printable(line);
         let last = std::mem::take(&mut self.last);
         if line.starts_with([' ', '\t']) {
-            let failure = self.list(last?).last_mut()?;
+            let failure = match last? {
+                Label::Failed => self.counts.failures.last_mut()?,
+                Label::Again => self.again.as_mut()?,
+            };
             failure.why.push('\n');
             failure.why.push_str(&line);
             self.last = last;
@@ -52,16 +57,20 @@ impl Output {
         }
         if line.starts_with("ok ") {
             self.counts.passed += 1;
+            self.counts.unsteady.extend(self.again.take());
         } else if let Some((label, rest)) = Label::of(&line) {
             let (name, why) = rest.split_once(": ").unwrap_or((rest, "no reason given"));
-            if matches!(label, Label::Failed) {
-                // Once more, and it failed again.
-                self.counts.unsteady.retain(|failure| failure.name != name);
-            }
-            self.list(label).push(Failure {
+            let failure = Failure {
                 name: name.into(),
                 why: why.into(),
-            });
+            };
+            self.again = match label {
+                Label::Failed => {
+                    self.counts.failures.push(failure);
+                    None
+                }
+                Label::Again => Some(failure),
+            };
             self.last = Some(label);
             return Some(line);
         } else if let Some(rest) = line.strip_prefix("skip: ") {
@@ -78,18 +87,14 @@ impl Output {
         None
     }
 
-    fn list(&mut self, label: Label) -> &mut Vec<Failure> {
-        match label {
-            Label::Failed => &mut self.counts.failures,
-            Label::Again => &mut self.counts.unsteady,
-        }
-    }
-
     /// The counts, once the runner has ended. A runner that broke off, or whose totals or exit
     /// status do not fit what it printed, is a failure more.
     pub(crate) fn finish(self, end: &End) -> Counts {
         let Output {
-            mut counts, totals, ..
+            mut counts,
+            totals,
+            again,
+            last: _,
         } = self;
         let (failed, skipped) = (counts.failures.len(), counts.skips.len());
         let counted = format!(
@@ -110,6 +115,8 @@ impl Output {
             }
             _ => None,
         };
+        // It did not come to run once more, or not to the end of that.
+        counts.failures.extend(again);
         if let Some(why) = wrong {
             counts.failures.push(Failure {
                 name: "runner".into(),
@@ -174,19 +181,21 @@ mod tests {
                 "    {}",
                 "FAILED b: still missing",
                 "again c: gone",
-                "skip: c: no room",
-                "1 passed, 1 failed, 1 skipped",
             ],
-            End::Exit(1),
+            End::Other("timeout".into()),
         );
         let failure = |name: &str, why: &str| Failure {
             name: name.into(),
             why: why.into(),
         };
         assert_eq!(counts.passed, 1);
-        assert_eq!(counts.failures, [failure("b", "still missing")]);
-        let unsteady = [failure("a", "late\n    {}"), failure("c", "gone")];
-        assert_eq!(counts.unsteady, unsteady);
+        let failures = [
+            failure("b", "still missing"),
+            failure("c", "gone"),
+            failure("runner", "ended by timeout"),
+        ];
+        assert_eq!(counts.failures, failures);
+        assert_eq!(counts.unsteady, [failure("a", "late\n    {}")]);
     }
 
     #[test]

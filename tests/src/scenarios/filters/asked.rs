@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 
-use super::{CGROUP, COMM, Case, LO4, LO6, all_filtered, local, words};
+use super::{CGROUP, COMM, Case, LO4, LO6, Targets, all_filtered, local, words};
 use crate::{
     bench::Bench,
     degraded::{self, Feature},
@@ -74,15 +74,15 @@ pub(super) fn filter_accept(bench: &Bench) -> Result<()> {
                 args.extend(["--netns".into(), targets.netns.to_string()]);
                 args
             },
-            keep: |line, _| matches!(local(line), 8080 | 8090),
+            keep: Some(|line, _| matches!(local(line), 8080 | 8090)),
         },
         Case {
             args: |_| words("-e accept --uid 0 --peer-port 9002-9003 --peer-port 9005"),
-            keep: |line, _| matches!(local(line), 8081 | 8110),
+            keep: Some(|line, _| matches!(local(line), 8081 | 8110)),
         },
         Case {
             args: |_| vec!["-e".into(), "accept".into(), "--comm".into(), COMM.into()],
-            keep: |line, _| local(line) == 8110,
+            keep: Some(|line, _| local(line) == 8110),
         },
         Case {
             args: |targets| {
@@ -90,36 +90,30 @@ pub(super) fn filter_accept(bench: &Bench) -> Result<()> {
                 args.push(targets.pid.to_string());
                 args
             },
-            keep: |line, _| local(line) == 8081,
+            keep: Some(|line, _| local(line) == 8081),
         },
-        // Each of them has been accepted.
+        // None of them has failed.
         Case {
             args: |_| words("-e accept,bind --failed"),
-            keep: |_, _| false,
+            keep: None,
         },
     ];
-    cases.extend(of_cgroup("accept"));
+    cases.extend(of_cgroup(|targets| in_cgroup_of(targets, "accept")));
     all_filtered(bench, "accept_mix", &cases)
 }
 
 /// A case for the part in a cgroup of its own, where there are cgroups of version 2.
-fn of_cgroup(event: &str) -> Option<Case> {
+fn of_cgroup(args: fn(&Targets) -> Vec<String>) -> Option<Case> {
     proc::cgroup2_mount()?;
-    let args = match event {
-        "accept" => |targets: &super::Targets| in_that("accept", targets),
-        _ => |targets: &super::Targets| in_that("release", targets),
-    };
     Some(Case {
         args,
-        keep: |line, _| local(line) == 8120,
+        keep: Some(|line, _| local(line) == 8120),
     })
 }
 
-fn in_that(event: &str, targets: &super::Targets) -> Vec<String> {
-    let mut args = words("--cgroup");
-    args.push(targets.cgroup.clone().unwrap_or_default());
-    args.extend(["-e".into(), event.into()]);
-    args
+fn in_cgroup_of(targets: &Targets, event: &str) -> Vec<String> {
+    let cgroup = targets.cgroup.clone().unwrap_or_default();
+    vec!["-e".into(), event.into(), "--cgroup".into(), cgroup]
 }
 
 /// A socket that gets a port and is closed.
@@ -166,15 +160,15 @@ pub(super) fn filter_release(bench: &Bench) -> Result<()> {
                 args.extend(["--netns".into(), targets.netns.to_string()]);
                 args
             },
-            keep: |line, _| matches!(local(line), 8080 | 8090),
+            keep: Some(|line, _| matches!(local(line), 8080 | 8090)),
         },
         Case {
             args: |_| words("-e release --uid 65534"),
-            keep: |line, _| local(line) == 8090,
+            keep: Some(|line, _| local(line) == 8090),
         },
         Case {
             args: |_| vec!["-e".into(), "release".into(), "--comm".into(), COMM.into()],
-            keep: |line, _| local(line) == 8110,
+            keep: Some(|line, _| local(line) == 8110),
         },
         Case {
             args: |targets| {
@@ -182,14 +176,14 @@ pub(super) fn filter_release(bench: &Bench) -> Result<()> {
                 args.push(targets.pid.to_string());
                 args
             },
-            keep: |line, _| local(line) == 8082,
+            keep: Some(|line, _| local(line) == 8082),
         },
-        // It has no peer, whoever had the port, and has not failed.
+        // It has no peer, whoever had the port.
         Case {
             args: |_| words("-e release --peer-port 1-65535"),
-            keep: |_, _| false,
+            keep: None,
         },
     ];
-    cases.extend(of_cgroup("release"));
+    cases.extend(of_cgroup(|targets| in_cgroup_of(targets, "release")));
     all_filtered(bench, "release_mix", &cases)
 }

@@ -146,7 +146,7 @@ pub(super) fn record_without_its_file_ends(bench: &Bench) -> Result<()> {
     fs::remove_file(&file)?;
     let ended = bench::until("it to end", || {
         bind()?;
-        Ok(recorder.child.try_wait()?.is_some())
+        Ok(recorder.status()?.is_some())
     });
     let output = recorder.end(libc::SIGKILL)?;
     ended?;

@@ -8,7 +8,7 @@ pub(super) fn record_one_recorder_a_file(bench: &Bench) -> Result<()> {
     let second = bench::ended(command(bench, &file, &[]).spawn()?)?;
     refused(
         &second,
-        &format!("is being recorded to by process {}", first.child.id()),
+        &format!("is being recorded to by process {}", first.pid()),
     )?;
     ensure!(
         stderr(&second).contains("hint: "),
