@@ -16,6 +16,8 @@ use super::{check_long, proc};
 const PROG_LOAD: i32 = 5;
 const PROG_ATTACH: i32 = 8;
 const PROG_GET_NEXT_ID: i32 = 11;
+const PROG_GET_FD_BY_ID: i32 = 13;
+const OBJ_GET_INFO_BY_FD: i32 = 15;
 const LINK_GET_NEXT_ID: i32 = 31;
 const PROG_TYPE_CGROUP_SOCK: u32 = 9;
 const PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
@@ -331,4 +333,60 @@ impl Loaded {
     pub(crate) fn is_disjoint(&self, other: &Self) -> bool {
         self.programs.is_disjoint(&other.programs) && self.links.is_disjoint(&other.links)
     }
+}
+
+/// What the kernel counts of a program while `kernel.bpf_stats_enabled` is 1 (`struct bpf_prog_info`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Runs {
+    /// As the kernel has it: the first fifteen bytes.
+    pub(crate) name: String,
+    /// Nanoseconds, of all times.
+    pub(crate) time: u64,
+    /// How often.
+    pub(crate) count: u64,
+}
+
+/// What each program has run that a process has a descriptor of.
+pub(crate) fn runs(pid: u32) -> io::Result<Vec<Runs>> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Open {
+        id: u32,
+        next_id: u32,
+        flags: u32,
+    }
+    #[repr(C)]
+    struct Ask {
+        fd: u32,
+        size: u32,
+        info: u64,
+    }
+    /// Bytes of `struct bpf_prog_info` up to the last member that is read here.
+    const INFO: usize = 208;
+    let mut all = Vec::new();
+    for id in Loaded::by(pid)?.programs {
+        let mut open = Open {
+            id,
+            ..Open::default()
+        };
+        let fd = bpf(PROG_GET_FD_BY_ID, &mut open)?;
+        let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the kernel has just made it for us.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let mut info = [0u64; INFO / 8];
+        let mut ask = Ask {
+            fd: fd.as_raw_fd().cast_unsigned(),
+            size: INFO as u32,
+            info: info.as_mut_ptr() as u64,
+        };
+        bpf(OBJ_GET_INFO_BY_FD, &mut ask)?;
+        let name = [info[8].to_ne_bytes(), info[9].to_ne_bytes()].concat();
+        let name = String::from_utf8_lossy(&name);
+        all.push(Runs {
+            name: name.trim_end_matches('\0').to_owned(),
+            time: info[24],
+            count: info[25],
+        });
+    }
+    Ok(all)
 }

@@ -27,14 +27,39 @@ pub(super) fn measure(guest: &Guest<'_>, backends: &[String]) -> Result<(String,
         args.extend(["--attach".to_string(), backend.clone()]);
     }
     let mut figures = Figures::default();
+    let mut items = Vec::new();
     guest.run(Clock::Instructions, args, |line| {
         say(format_args!("  {}", line.replace('\t', " ")));
-        if !figures.line(line) {
+        if let Some(item) = item(line) {
+            items.push(item);
+        } else if !figures.line(line) {
             figures.failures.push(format!("not understood: {line}"));
         }
     })?;
     let seeing: Vec<&str> = seeing.map(String::as_str).collect();
-    Ok(table(&figures, &seeing))
+    let (text, above) = table(&figures, &seeing);
+    Ok((text + &itemised(&items), above))
+}
+
+/// A line of the second table: backend, operation, program, how often it runs, what a run takes.
+fn item(line: &str) -> Option<[String; 5]> {
+    let fields = line.strip_prefix("item\t")?.split('\t').map(String::from);
+    fields.collect::<Vec<_>>().try_into().ok()
+}
+
+/// Where it goes.
+fn itemised(items: &[[String; 5]]) -> String {
+    if items.is_empty() {
+        return String::new();
+    }
+    let mut text = "\nOf that what each program runs, as the kernel counts it (`bpf_stats_enabled`, whose own clock is in it): the rest is what the kernel does to call them.\n\n| backend | operation | program | times | instructions each |\n|---|---|---|---:|---:|\n".to_string();
+    for [backend, mode, program, runs, instructions] in items {
+        let _ = writeln!(
+            text,
+            "| {backend} | {mode} | `{program}` | {runs} | {instructions} |"
+        );
+    }
+    text
 }
 
 fn table(figures: &Figures, backends: &[&str]) -> (String, Vec<String>) {
@@ -76,6 +101,23 @@ fn table(figures: &Figures, backends: &[&str]) -> (String, Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_are_itemised() {
+        let items: Vec<_> = [
+            "item\ttracing\tconnect\tchurn_put\t2.00\t150",
+            "value\ta\tb\t1",
+        ]
+        .into_iter()
+        .filter_map(item)
+        .collect();
+        let text = itemised(&items);
+        assert!(
+            text.ends_with("| tracing | connect | `churn_put` | 2.00 | 150 |\n"),
+            "{text}"
+        );
+        assert_eq!(itemised(&[]), "");
+    }
 
     #[test]
     fn what_is_above_the_limit_is_told() {
