@@ -134,11 +134,11 @@ program!(
     RetProbeContext,
     |ctx, G| kprobe::autobound::<G>(&ctx)
 );
-program!(kprobe, churn_put_kprobe, ProbeContext, |ctx| {
-    kprobe::given(&ctx)
+program!(kprobe, churn_put_kprobe, ProbeContext, |ctx, G| {
+    kprobe::given::<G>(&ctx)
 });
-program!(kprobe, churn_unhash_kprobe, ProbeContext, |ctx| {
-    kprobe::given(&ctx)
+program!(kprobe, churn_unhash_kprobe, ProbeContext, |ctx, G| {
+    kprobe::given::<G>(&ctx)
 });
 program!(kprobe, churn_wait_kprobe, ProbeContext, |ctx, G| {
     kprobe::waits::<G>(&ctx)

@@ -229,6 +229,8 @@ const NOT_OF_ITERATOR: &[&str] = &[
 /// Large maps that are `churn`'s alone, which has none of the others.
 const OF_CHURN: &[&str] = &[
     "HOLDS",
+    "HOLD_SLOTS",
+    "LAST_ROW",
     "PLACE_COUNTS",
     "PLACE_CLAIMS",
     "PLACE_SLOTS",

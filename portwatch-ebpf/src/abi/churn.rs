@@ -87,6 +87,8 @@ pub mod state {
     pub const FREE: u64 = 0;
     /// Filled in: counted in from now on.
     pub const READY: u64 = 1;
+    /// Given up: its tuple gets another one, and what is counted here still is of ports that are held.
+    pub const LEFT: u64 = 2;
 }
 
 /// One tuple and process.
@@ -166,7 +168,7 @@ pub const PLACES: u32 = 256;
 
 /// A port that is held, by the address of its socket.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
     /// Since when, CLOCK_BOOTTIME, ns; 0 where that is not known.
     pub since: u64,
@@ -187,3 +189,51 @@ pub struct Hold {
 }
 
 const _: () = assert!(size_of::<Hold>() == 24);
+
+/// A place for a port that is held.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// In the lower half how many programs want it at this moment, or have it: 1 where something is held. In the
+    /// upper half [`ENDED`] while user space is taking it out, and how often it has been emptied.
+    pub claims: u64,
+    /// Address of the socket; 0 where nothing is held.
+    pub sk: u64,
+    /// The port.
+    pub hold: Hold,
+}
+
+const _: () = assert!(size_of::<Slot>() == 40);
+
+/// Bit of [`Slot::claims`].
+pub const ENDED: u64 = 1 << 32;
+
+/// Added to [`Slot::claims`] by who empties the slot, so that user space does not take what has come after for what
+/// it has looked at.
+pub const EMPTIED: u64 = ENDED << 1;
+
+/// Places of a bucket.
+pub const WAYS: usize = 8;
+
+/// The places that a port can have.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Bucket {
+    /// How many that belong here are in the hash table.
+    pub spilled: u64,
+    /// The places.
+    pub slots: [Slot; WAYS],
+}
+
+const _: () = assert!(size_of::<Bucket>() == 328);
+
+/// Buckets at most, a power of two: 2.6 MiB.
+pub const HOLD_BUCKETS: u32 = 1 << 13;
+
+/// The bucket of a port, of so many, which are a power of two.
+#[must_use]
+#[inline(always)]
+pub const fn home(port: u32, buckets: u32) -> u32 {
+    // Fibonacci hashing, which spreads numbers that follow each other evenly. connect() takes every other one.
+    (port.wrapping_mul(0x9e37_79b9) >> 16) & buckets.wrapping_sub(1)
+}

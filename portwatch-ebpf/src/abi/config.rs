@@ -117,6 +117,8 @@ config! {
     details,
     /// Rows of the map `ROWS`.
     rows,
+    /// Elements of the map `HOLD_SLOTS`, a power of two.
+    hold_buckets,
     /// 1: diagnostics through aya-log.
     diagnostics,
 }

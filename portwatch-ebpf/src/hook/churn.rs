@@ -12,13 +12,13 @@ use super::{Backend, Far, Returned};
 use crate::{
     emit, filter,
     kernel::{
-        memory::{Memory, Ptr, add, config, offset},
+        memory::{Memory, Ptr, add, config, offset, unknown},
         request::{AF_INET6, Request},
         sock::{self, Kind, state as tcp},
         task::Caller,
     },
     state::churn::{
-        holds::{self, Kept},
+        holds::{self, Holder, Kept},
         places, rows,
     },
 };
@@ -47,16 +47,17 @@ pub(crate) fn connected<B: Backend>(sk: Ptr, family: u16, returned: Returned) {
         // Other errors are not about ports, and a socket that has one finds its connection taken.
         return;
     }
+    let now = emit::now();
     let search = if returned.started == 0 {
         0
     } else {
-        emit::now().saturating_sub(returned.started)
+        now.saturating_sub(returned.started)
     };
     let mut key = key::<B>(sk, family, how::CONNECT);
     key.transport = sock::IPPROTO_TCP;
     key.peer = words::<B>(sk, family, offset!(skc_daddr), offset!(skc_v6_daddr));
     key.peer_port = sock::peer_port::<B::Memory>(sk);
-    told::<B>(sk, key, error, search);
+    told::<B>(sk, key, error, now, search);
 }
 
 /// inet_csk_get_port() has returned (net/ipv4/inet_connection_sock.c), which bind() and listen() ask for a
@@ -70,7 +71,8 @@ pub(crate) fn listens<B: Backend>(sk: Ptr, asked: u16, code: i32) {
     let mut key = key::<B>(sk, family, how::LISTEN);
     key.transport = sock::IPPROTO_TCP;
     // 5.10 returns 1.
-    told::<B>(sk, key, if code == 0 { 0 } else { EADDRINUSE }, 0);
+    let error = if code == 0 { 0 } else { EADDRINUSE };
+    told::<B>(sk, key, error, emit::now(), 0);
 }
 
 /// A bind() has returned.
@@ -111,7 +113,7 @@ pub(crate) fn bound<B: Backend>(
         // The socket no longer has the address.
         key.local = request.words();
     }
-    told::<B>(sk, key, error, 0);
+    told::<B>(sk, key, error, emit::now(), 0);
 }
 
 /// inet_autobind() has returned (net/ipv4/af_inet.c), which UDP sockets get a port by that are not bound.
@@ -133,7 +135,7 @@ pub(crate) fn autobound<B: Backend>(sk: Ptr, returned: Returned) {
     }
     let mut key = key::<B>(sk, kind.family, how::AUTOBIND);
     key.transport = kind.protocol as u8;
-    told::<B>(sk, key, error, 0);
+    told::<B>(sk, key, error, emit::now(), 0);
 }
 
 /// What is known of a socket whatever it does.
@@ -147,7 +149,8 @@ fn key<B: Backend>(sk: Ptr, family: u16, how: u8) -> Key {
             offset!(skc_rcv_saddr),
             offset!(skc_v6_rcv_saddr),
         ),
-        peer: [0; 2],
+        // Not that of others: several zeros in a row become a call of memset(), see `unknown`.
+        peer: [unknown(0); 2],
         netns: sock::netns::<B::Memory>(sk),
         range: sock::own_range::<Far<B>>(sk),
         peer_port: 0,
@@ -167,10 +170,10 @@ fn words<B: Backend>(sk: Ptr, family: u16, v4: u32, v6: u32) -> [u64; 2] {
     }
 }
 
-/// Counts a port taken, or that there was none. `search`: how long connect() searched, 0 where that is
+/// Counts a port taken `now`, or that there was none. `search`: how long connect() searched, 0 where that is
 /// not known.
 #[inline(always)]
-fn told<B: Backend>(sk: Ptr, mut key: Key, error: u32, search: u64) {
+fn told<B: Backend>(sk: Ptr, mut key: Key, error: u32, now: u64, search: u64) {
     if !filter::caller() {
         return;
     }
@@ -178,14 +181,13 @@ fn told<B: Backend>(sk: Ptr, mut key: Key, error: u32, search: u64) {
         return;
     };
     key.process = caller.key;
-    let slot = places::of(key.netns);
-    let row = rows::of(&key, slot, |row| caller.name(row));
+    let (row, slot) = rows::of(&key, |row| caller.name(row));
     let port = sock::port::<B::Memory>(sk);
     let mut forgotten = false;
     // Where it is not seen that ports are given back, nothing is remembered of them.
     if error == 0 && config!(connect_returns_by_syscall) == 0 {
         let hold = Hold {
-            since: emit::now(),
+            since: now,
             row,
             look: holds::look(),
             port,
@@ -194,9 +196,9 @@ fn told<B: Backend>(sk: Ptr, mut key: Key, error: u32, search: u64) {
             waits: 0,
             reserved: 0,
         };
-        match holds::keep(sk as u64, &hold) {
+        match holds::keep(Holder::of_port(sk, port), &hold) {
             Kept::New => {}
-            // bind() has given it the port.
+            // bind() has given it the port, or the look at older sockets was faster.
             Kept::Known => return,
             Kept::Full => forgotten = true,
         }

@@ -97,7 +97,10 @@ pub(crate) fn poke<const N: usize>(words: &mut [u64; N], at: usize, value: u64) 
     };
 }
 
-/// A number of which the compiler forgets what it knows.
+/// A number of which the compiler forgets what it knows. Of a check that it thinks needless it leaves one that the
+/// verifier needs; and of several zeros in a row it does not make a call of memset(), which is a function of the
+/// program: before 6.4 verifiers do not follow through such a call which numbers an address was computed from, take
+/// all numbers for ones that matter, and walk each path to its end.
 #[inline(always)]
 pub(crate) fn unknown(mut number: u64) -> u64 {
     // SAFETY: a move from a register to itself.

@@ -1,7 +1,9 @@
 //! The programs of `churn`, and the tables they count in.
 
 mod iterator;
+mod mapped;
 mod rows;
+mod slots;
 mod sums;
 
 use std::collections::BTreeMap;
@@ -11,7 +13,7 @@ use aya::{
     maps::{Array, HashMap, MapData, MapError, PerCpuArray},
     programs::Iter,
 };
-use portwatch_ebpf::abi::churn::{Hold, Key, PLACES, Place, TAILS};
+use portwatch_ebpf::abi::churn::{HOLD_BUCKETS, Hold, Key, PLACES, Place, TAILS, WAYS};
 
 use super::{
     LoadError, NOT_OF_ITERATOR, attach_program, detach_program, failed, find, map, planned, read,
@@ -24,6 +26,7 @@ use crate::{
 pub use iterator::Link;
 use iterator::link_iterator;
 pub use rows::Rows;
+use slots::Slots;
 use sums::{NOTHING, plus};
 
 /// How much the tables hold.
@@ -31,8 +34,17 @@ use sums::{NOTHING, plus};
 pub struct Sizes {
     /// Tuples and processes that are told apart.
     pub tuples: u32,
-    /// Ports that are remembered while they are held.
+    /// Ports that are remembered while they are held, beside those that have a place of their own.
     pub holds: u32,
+}
+
+impl Sizes {
+    /// Buckets of places: for half of as many ports, as far as there can be.
+    fn buckets(self) -> u32 {
+        (self.holds / (2 * WAYS as u32))
+            .next_power_of_two()
+            .min(HOLD_BUCKETS)
+    }
 }
 
 /// Nothing goes through the ring: as small as a ring can be on any machine.
@@ -47,6 +59,8 @@ pub struct Counting {
     place_claims: Array<MapData, u64>,
     place_counts: PerCpuArray<MapData, [u8; size_of::<Place>()]>,
     holds: HashMap<MapData, u64, [u8; size_of::<Hold>()]>,
+    slots: Slots,
+    last_row: PerCpuArray<MapData, u64>,
     look: Array<MapData, u32>,
     descendants: HashMap<MapData, u32, u8>,
     ids: BTreeMap<&'static str, u32>,
@@ -69,6 +83,7 @@ pub fn load(
     let rows = sizes.tuples + TAILS;
     let mut config = plan.config;
     config.rows = rows;
+    config.hold_buckets = sizes.buckets();
     // What follows calls from entry to return, and a command, is in use here too.
     let unneeded: Vec<&str> = NOT_OF_ITERATOR
         .iter()
@@ -85,6 +100,7 @@ pub fn load(
             ("ROWS", rows),
             ("TUPLE_ROWS", sizes.tuples),
             ("HOLDS", sizes.holds),
+            ("HOLD_SLOTS", config.hold_buckets),
         ],
     )?;
     verify::all(&mut ebpf, &plan.attachments, &btf)?;
@@ -95,6 +111,8 @@ pub fn load(
         place_claims: map(&mut ebpf, "PLACE_CLAIMS")?,
         place_counts: map(&mut ebpf, "PLACE_COUNTS")?,
         holds: map(&mut ebpf, "HOLDS")?,
+        slots: Slots::map(&mut ebpf, config.hold_buckets)?,
+        last_row: map(&mut ebpf, "LAST_ROW")?,
         look: map(&mut ebpf, "LOOK")?,
         descendants: map(&mut ebpf, "DESCENDANTS")?,
         ids: ids.clone(),
@@ -193,10 +211,17 @@ impl Counting {
             .collect();
         let mut count = 0;
         for (sk, hold) in gone {
-            // It may have been given back meanwhile, which the programs have counted.
-            if self.holds.remove(&sk).is_err() {
+            // It may have been given back meanwhile, which the programs have counted, and be another's.
+            let same = self.holds.get(&sk, 0);
+            let is_same = same.is_ok_and(|bytes| plain::<Hold>(&bytes) == hold);
+            if !is_same || self.holds.remove(&sk).is_err() {
                 continue;
             }
+            self.slots.unspill(hold.port);
+            count += 1;
+            self.rows.gone(hold);
+        }
+        for hold in self.slots.gone(number) {
             count += 1;
             self.rows.gone(hold);
         }
@@ -221,8 +246,20 @@ impl Counting {
                 bytes.len(),
             );
         }
-        // Not there: it was abandoned before.
-        let _ = self.tuple_rows.remove(&bytes);
+        if let Ok(row) = self.tuple_rows.get(&bytes, 0) {
+            self.rows.leave(row);
+            // Not there: it was abandoned before.
+            let _ = self.tuple_rows.remove(&bytes);
+        }
+    }
+
+    /// Has the programs look up their next row, and the slot of its network namespace.
+    fn forget_last(&mut self) -> Result<(), LoadError> {
+        let failed = |source| failed("LAST_ROW", source);
+        let none = vec![0; aya::util::nr_cpus().unwrap_or(1)];
+        let none = aya::maps::PerCpuValues::try_from(none)
+            .map_err(|error| failed(MapError::IoError(error)))?;
+        self.last_row.set(0, none, 0).map_err(failed)
     }
 
     /// What happened in each network namespace, over all CPUs; 0 is all that there was no room for.
@@ -256,6 +293,7 @@ impl Counting {
         self.place_slots
             .remove(&netns)
             .map_err(|source| failed("PLACE_SLOTS", source))?;
+        self.forget_last()?;
         let cpus = aya::util::nr_cpus().unwrap_or(1);
         let zeros = vec![[0; size_of::<Place>()]; cpus];
         let zeros = aya::maps::PerCpuValues::try_from(zeros)
@@ -278,4 +316,18 @@ fn plain<T: Plain>(bytes: &[u8]) -> T {
     assert_eq!(bytes.len(), size_of::<T>());
     // SAFETY: as many bytes as it has, and any bytes are one.
     unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_for_a_part_of_what_can_be_held() {
+        let buckets = |holds| Sizes { tuples: 0, holds }.buckets();
+        assert_eq!(
+            [16, 1000, 133_332, 1_333_332].map(buckets),
+            [1, 64, 8192, 8192]
+        );
+    }
 }

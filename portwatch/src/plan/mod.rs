@@ -415,6 +415,7 @@ fn config(facts: &Facts, selection: &Selection, attachments: &[Attachment]) -> C
         mptcp_connects: u32::from(facts.mptcp_connects),
         details: details(selection),
         rows: 0,
+        hold_buckets: 0,
         diagnostics: 0,
     }
 }

@@ -48,9 +48,9 @@ pub(crate) fn autobound<G: Generation>(ctx: &RetProbeContext) {
 
 /// Entry of inet_put_port or udp_lib_unhash.
 #[inline(always)]
-pub(crate) fn given(ctx: &ProbeContext) {
+pub(crate) fn given<G: Generation>(ctx: &ProbeContext) {
     if let Some(sk) = ctx.arg::<Ptr>(0) {
-        churn::given(sk);
+        churn::given::<G::Far>(sk);
     }
 }
 

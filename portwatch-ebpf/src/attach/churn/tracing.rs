@@ -10,7 +10,11 @@ use crate::{
     },
     emit,
     hook::{Returned, churn},
-    kernel::{generation::Generation, memory::Ptr, task},
+    kernel::{
+        generation::Generation,
+        memory::{Ptr, Typed},
+        task,
+    },
     state::calls::{start, take_start},
 };
 
@@ -65,7 +69,7 @@ pub(crate) fn autobound<G: Generation>(ctx: &FExitContext) {
 /// fentry of inet_put_port or udp_lib_unhash.
 #[inline(always)]
 pub(crate) fn given(ctx: &FEntryContext) {
-    churn::given(ctx.arg(0));
+    churn::given::<Typed>(ctx.arg(0));
 }
 
 /// fentry of inet_twsk_hashdance or inet_twsk_hashdance_schedule.

@@ -6,11 +6,11 @@ use super::{Backend, histogram};
 use crate::{
     emit,
     kernel::{
-        memory::{Ptr, add},
+        memory::{Memory, Ptr, add},
         sock,
     },
     state::churn::{
-        holds::{self, Kept},
+        holds::{self, Holder, Kept},
         places, rows,
     },
 };
@@ -18,11 +18,20 @@ use crate::{
 /// A socket gives its port back (`inet_put_port`, `udp_lib_unhash`). Most have none of their own, or have
 /// left it to what stays in TIME_WAIT.
 #[inline(always)]
-pub(crate) fn given(sk: Ptr) {
-    if let Some(hold) = holds::of(sk as u64) {
-        // SAFETY: an entry of our map, which goes below.
-        let hold = unsafe { *hold };
-        holds::drop(sk as u64);
+pub(crate) fn given<M: Memory>(sk: Ptr) {
+    let holder = Holder::of_port(sk, sock::port::<M>(sk));
+    if let Some(place) = holds::of(holder) {
+        leaves(holder, place);
+    }
+}
+
+/// Forgets what held a port, and counts that.
+#[inline(always)]
+fn leaves(holder: Holder, place: holds::Place) {
+    // SAFETY: an entry of our map, which goes below.
+    let hold = unsafe { *place.hold };
+    // Otherwise user space, which has not seen the socket any more, has counted it.
+    if holds::drop(holder, place) {
         gone(&hold);
     }
 }
@@ -61,19 +70,18 @@ fn gone(hold: &Hold) {
 /// `inet_twsk_hashdance`).
 #[inline(always)]
 pub(crate) fn waits<B: Backend>(tw: Ptr, sk: Ptr) {
-    let Some(hold) = holds::of(sk as u64) else {
+    let holder = Holder::of_port(sk, sock::port::<B::Memory>(sk));
+    let Some(place) = holds::of(holder) else {
         // The port is that of a listener, or its program has chosen it.
-        count_place::<B>(sk, |place| {
-            // SAFETY: a member of a slot of our map.
-            unsafe { &raw mut (*place).waited }
-        });
+        waits_uncounted::<B>(sk);
         return;
     };
-    // SAFETY: an entry of our map, which goes below.
-    let mut hold = unsafe { *hold };
-    holds::drop(sk as u64);
-    hold.waits = 1;
-    let kept = holds::keep(tw as u64, &hold);
+    // SAFETY: an entry of our map, which may go below.
+    let hold = unsafe { *place.hold };
+    let Some(kept) = holds::pass(holder, place, tw) else {
+        waits_uncounted::<B>(sk);
+        return;
+    };
     let (Some(counts), Some(place)) = (
         rows::counts(hold.row),
         places::counts(u32::from(hold.place)),
@@ -92,14 +100,21 @@ pub(crate) fn waits<B: Backend>(tw: Ptr, sk: Ptr) {
     }
 }
 
+/// A connection waits whose port is nobody's row.
+#[inline(always)]
+fn waits_uncounted<B: Backend>(sk: Ptr) {
+    count_place::<B>(sk, |place| {
+        // SAFETY: a member of a slot of our map.
+        unsafe { &raw mut (*place).waited }
+    });
+}
+
 /// What stays of a connection goes (`inet_twsk_kill`).
 #[inline(always)]
 pub(crate) fn waited<B: Backend>(tw: Ptr) {
-    if let Some(hold) = holds::of(tw as u64) {
-        // SAFETY: an entry of our map, which goes below.
-        let hold = unsafe { *hold };
-        holds::drop(tw as u64);
-        gone(&hold);
+    let holder = Holder::of_port(tw, sock::port::<B::Memory>(tw));
+    if let Some(place) = holds::of(holder) {
+        leaves(holder, place);
     } else {
         count_place::<B>(tw, |place| {
             // SAFETY: a member of a slot of our map.

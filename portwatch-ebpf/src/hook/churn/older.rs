@@ -9,13 +9,13 @@ use portwatch_ebpf::abi::{
 use super::{Backend, Far, key, words};
 use crate::{
     kernel::{
-        memory::{Memory, Ptr, Typed, add, offset},
+        memory::{Memory, Ptr, Typed, add, offset, unknown},
         request::AF_INET6,
         sock::{self, Kind, state as tcp},
         task,
     },
     state::churn::{
-        holds::{self, Kept},
+        holds::{self, Holder, Kept},
         places, rows,
     },
 };
@@ -110,7 +110,7 @@ fn of_remnant<B: Backend>(tw: Ptr) -> Option<Key> {
             offset!(skc_rcv_saddr),
             offset!(skc_v6_rcv_saddr),
         ),
-        peer: [0; 2],
+        peer: [unknown(0); 2],
         netns: sock::netns::<Far<B>>(tw),
         range: 0,
         peer_port: 0,
@@ -150,14 +150,15 @@ pub(super) fn family_of<B: Backend>(sk: Ptr, family: u16) -> u16 {
 #[inline(always)]
 fn found<B: Backend>(sk: Ptr, key: &Key, waits: u8, fill: impl FnOnce(&mut Row)) {
     let look = holds::look();
-    if let Some(hold) = holds::of(sk as u64) {
-        // SAFETY: a word of an entry of our map; should it go at this moment, nobody reads it.
-        unsafe { (&raw mut (*hold).look).write_volatile(look) };
+    let port = sock::port::<Far<B>>(sk);
+    let holder = Holder::of_port(sk, port);
+    if let Some(place) = holds::of(holder) {
+        // SAFETY: a word of an entry of our map; should it become another's at this moment, that one was taken
+        // since this look began.
+        unsafe { (&raw mut (*place.hold).look).write_volatile(look) };
         return;
     }
-    let slot = places::of(key.netns);
-    let row = rows::of(key, slot, fill);
-    let port = sock::port::<Far<B>>(sk);
+    let (row, slot) = rows::of(key, fill);
     let hold = Hold {
         since: 0,
         row,
@@ -168,7 +169,7 @@ fn found<B: Backend>(sk: Ptr, key: &Key, waits: u8, fill: impl FnOnce(&mut Row))
         waits,
         reserved: 0,
     };
-    let kept = holds::keep(sk as u64, &hold);
+    let kept = holds::keep_older(holder, &hold);
     if kept == Kept::Known {
         return;
     }

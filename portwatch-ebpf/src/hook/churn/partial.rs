@@ -16,7 +16,7 @@ use crate::{
     },
     state::{
         calls::{start, take_start},
-        churn::holds,
+        churn::holds::{self, Holder},
     },
 };
 
@@ -51,20 +51,24 @@ fn begins<B: Backend>(sk: Ptr) {
         reserved: 0,
     };
     // Of a socket whose memory was another's; or there is no room, and it is not counted.
-    holds::drop(sk as u64);
-    let _ = holds::keep(sk as u64, &hold);
+    let holder = Holder::without_port(sk);
+    if let Some(place) = holds::of(holder) {
+        holds::drop(holder, place);
+    }
+    let _ = holds::keep(holder, &hold);
 }
 
 /// It ends, however that may be. Closed, the socket no longer has the port, and the last number it had
 /// remains: none, or that of an earlier attempt, where there was no port to take.
 #[inline(always)]
 fn ends<B: Backend>(sk: Ptr, new: u8) {
-    let Some(hold) = holds::of(sk as u64) else {
+    let holder = Holder::without_port(sk);
+    let Some(place) = holds::of(holder) else {
         return;
     };
     // SAFETY: an entry of our map, which goes below.
-    let before = unsafe { (*hold).port };
-    holds::drop(sk as u64);
+    let before = unsafe { (*place.hold).port };
+    holds::drop(holder, place);
     let family = older::family_of::<B>(sk, B::Memory::load::<u16>(sk, offset!(skc_family)));
     let mut key = key::<B>(sk, family, how::CONNECT);
     key.transport = sock::IPPROTO_TCP;
@@ -73,7 +77,8 @@ fn ends<B: Backend>(sk: Ptr, new: u8) {
     let none = new == tcp::CLOSE
         && B::Memory::load::<u32>(sk, offset!(sk_err)) == 0
         && sock::source_port::<Far<B>>(sk) == before;
-    told::<B>(sk, key, if none { EADDRNOTAVAIL } else { 0 }, 0);
+    let error = if none { EADDRNOTAVAIL } else { 0 };
+    told::<B>(sk, key, error, emit::now(), 0);
 }
 
 /// listen() has returned.
@@ -90,5 +95,5 @@ pub(crate) fn listened<B: Backend>(sk: Ptr, error: u32) {
     }
     let mut key = key::<B>(sk, kind.family, how::LISTEN);
     key.transport = sock::IPPROTO_TCP;
-    told::<B>(sk, key, error, 0);
+    told::<B>(sk, key, error, emit::now(), 0);
 }

@@ -1,13 +1,27 @@
 //! Automatic ports that are held, by the address of the socket that has each: its own, then that of what
 //! the kernel keeps of it in TIME_WAIT.
+//!
+//! A connection is told here up to six times, and the kernel's hash tables take some 250 instructions for a look
+//! and 400 for a change. So most are in places of our own, side by side in a bucket, and only what finds those taken
+//! is in a hash table; a bucket says how much of its own is there. The bucket is that of the port, which a socket
+//! and what stays of it have in common: only the address in its place changes then.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     macros::map,
     maps::{Array, HashMap},
 };
-use portwatch_ebpf::abi::churn::Hold;
+use portwatch_ebpf::abi::churn::{self, Bucket, EMPTIED, ENDED, HOLD_BUCKETS, Hold, Slot, WAYS};
 
+use crate::kernel::memory::{Ptr, add, config};
+
+/// BPF_F_MMAPABLE (include/uapi/linux/bpf.h)
+const MAPPED: u32 = 1 << 10;
+
+#[map]
+static HOLD_SLOTS: Array<Bucket> = Array::with_max_entries(HOLD_BUCKETS, MAPPED);
+
+/// What found no place there, and what was held before: see [`keep_older`].
 #[map]
 static HOLDS: HashMap<u64, Hold> = HashMap::with_max_entries(1 << 17, 0);
 
@@ -29,26 +43,280 @@ pub(crate) enum Kept {
     Full,
 }
 
-/// Remembers that a socket has a port.
+/// Whose port it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Holder {
+    /// The address that it goes by.
+    sk: u64,
+    /// What its bucket is found by: the same as long as it has the port.
+    at: u32,
+}
+
+impl Holder {
+    /// A socket, or what stays of one, that has this port.
+    #[inline(always)]
+    pub(crate) fn of_port(sk: Ptr, port: u16) -> Self {
+        Self {
+            sk: sk as u64,
+            at: u32::from(port),
+        }
+    }
+
+    /// A socket that has none yet.
+    #[inline(always)]
+    pub(crate) fn without_port(sk: Ptr) -> Self {
+        // Sockets lie a thousand bytes or two apart.
+        Self {
+            sk: sk as u64,
+            at: (sk as u64 >> 8) as u32,
+        }
+    }
+
+    /// Its bucket.
+    #[inline(always)]
+    fn home(self) -> Option<*mut Bucket> {
+        HOLD_SLOTS.get_ptr_mut(churn::home(self.at, config!(hold_buckets)))
+    }
+}
+
+/// Where a port is remembered.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// What is remembered.
+    pub(crate) hold: *mut Hold,
+    /// Null of one in the hash table.
+    slot: *mut Slot,
+}
+
+/// One of its places.
 #[inline(always)]
-pub(crate) fn keep(sk: u64, hold: &Hold) -> Kept {
-    match HOLDS.insert(sk, hold, u64::from(BPF_NOEXIST)) {
-        Ok(()) => Kept::New,
+fn way(bucket: *mut Bucket, way: usize) -> *mut Slot {
+    // SAFETY: within the bucket.
+    unsafe { (&raw mut (*bucket).slots).cast::<Slot>().add(way) }
+}
+
+/// The one of these places that a socket has.
+#[inline(always)]
+fn among(bucket: *mut Bucket, sk: u64) -> Option<*mut Slot> {
+    for at in 0..WAYS {
+        let slot = way(bucket, at);
+        // SAFETY: a word of our map.
+        if unsafe { (&raw const (*slot).sk).read_volatile() } == sk {
+            return Some(slot);
+        }
+    }
+    None
+}
+
+/// How many of the bucket are in the hash table.
+#[inline(always)]
+fn spilled(bucket: *mut Bucket) -> u64 {
+    // SAFETY: a word of our map.
+    unsafe { (&raw const (*bucket).spilled).read_volatile() }
+}
+
+/// Makes one of these places a socket's.
+#[inline(always)]
+fn claim(bucket: *mut Bucket, sk: u64, hold: &Hold) -> Option<*mut Slot> {
+    for at in 0..WAYS {
+        // SAFETY: a slot of the bucket. Whoever has added the only claim, and nobody else, writes it until it takes
+        // its claim back.
+        unsafe {
+            let slot = way(bucket, at);
+            let claims = &raw mut (*slot).claims;
+            // The lower half.
+            let count = claims.cast::<u32>();
+            if count.read_volatile() != 0 {
+                continue;
+            }
+            add(claims, 1);
+            // A full barrier on x86: of two at least one sees the other (see `state::calls`).
+            if count.read_volatile() == 1 {
+                (&raw mut (*slot).hold).write_volatile(*hold);
+                (&raw mut (*slot).sk).write_volatile(sk);
+                return Some(slot);
+            }
+            add(claims, u64::MAX);
+        }
+    }
+    None
+}
+
+/// Adds a claim on a place that a socket has, so that user space leaves it alone; false where that was faster, and
+/// counts it then.
+#[inline(always)]
+fn reclaim(slot: *mut Slot, sk: u64) -> bool {
+    // SAFETY: words of a slot of our map.
+    unsafe {
+        let claims = &raw mut (*slot).claims;
+        add(claims, 1);
+        // In this order: user space takes the socket out before it says that it is done.
+        let is_ended = claims.read_volatile() & ENDED != 0;
+        if !is_ended && (&raw const (*slot).sk).read_volatile() == sk {
+            return true;
+        }
+        add(claims, u64::MAX);
+    }
+    false
+}
+
+/// Empties a place that a socket has; false where user space was faster.
+#[inline(always)]
+fn empty(slot: *mut Slot, sk: u64) -> bool {
+    if !reclaim(slot, sk) {
+        return false;
+    }
+    // SAFETY: words of a slot of our map, which is ours.
+    unsafe {
+        (&raw mut (*slot).sk).write_volatile(0);
+        // The claim above, and that of who has made it the socket's.
+        add(&raw mut (*slot).claims, EMPTIED - 2);
+    }
+    true
+}
+
+/// Puts it into the hash table.
+#[inline(always)]
+fn spill(bucket: *mut Bucket, sk: u64, hold: &Hold) -> Kept {
+    // SAFETY: a word of our map.
+    unsafe { add(&raw mut (*bucket).spilled, 1) };
+    let kept = match HOLDS.insert(sk, hold, u64::from(BPF_NOEXIST)) {
+        Ok(()) => return Kept::New,
         Err(EXISTS) => Kept::Known,
         Err(_) => Kept::Full,
+    };
+    // SAFETY: as above.
+    unsafe { add(&raw mut (*bucket).spilled, u64::MAX) };
+    kept
+}
+
+/// Takes it out of the hash table; whether it was there.
+#[inline(always)]
+fn unspill(bucket: *mut Bucket, sk: u64) -> bool {
+    if HOLDS.remove(sk).is_err() {
+        return false;
     }
+    // SAFETY: a word of our map.
+    unsafe { add(&raw mut (*bucket).spilled, u64::MAX) };
+    true
+}
+
+/// Remembers that a socket has a port. Who calls has its lock.
+#[inline(always)]
+pub(crate) fn keep(holder: Holder, hold: &Hold) -> Kept {
+    let Some(bucket) = holder.home() else {
+        return Kept::Full;
+    };
+    let sk = holder.sk;
+    if among(bucket, sk).is_some() {
+        return Kept::Known;
+    }
+    let Some(slot) = claim(bucket, sk, hold) else {
+        return spill(bucket, sk, hold);
+    };
+    // SAFETY: a word of our map. It is a barrier between what was written there and what is read here: see
+    // `keep_older`.
+    unsafe { add(&raw mut (*slot).claims, 0) };
+    if spilled(bucket) == 0 {
+        return Kept::New;
+    }
+    let Some(older) = HOLDS.get_ptr(sk) else {
+        return Kept::New;
+    };
+    // SAFETY: an entry of our map. Only one can take it out, and only then is it used.
+    let mut older = unsafe { *older };
+    if !unspill(bucket, sk) {
+        return Kept::New;
+    }
+    // It is counted where the look has found it, so it has to be given back there. Another look may have begun.
+    older.look = older.look.max(hold.look);
+    // SAFETY: a slot of ours.
+    unsafe { (&raw mut (*slot).hold).write_volatile(older) };
+    Kept::Known
+}
+
+/// Remembers a port that a look at all sockets has found. It may be taken at the same moment, and [`keep`] not
+/// have been called yet: so this goes into the hash table and that into its place, each looks at the other's
+/// afterwards, and who has taken the entry out of the hash table leaves it to the other to count it.
+#[inline(always)]
+pub(crate) fn keep_older(holder: Holder, hold: &Hold) -> Kept {
+    let Some(bucket) = holder.home() else {
+        return Kept::Full;
+    };
+    let sk = holder.sk;
+    let kept = spill(bucket, sk, hold);
+    if kept != Kept::New {
+        return kept;
+    }
+    // The bucket was told before, atomically: a barrier.
+    let Some(slot) = among(bucket, sk) else {
+        return kept;
+    };
+    if !unspill(bucket, sk) {
+        return kept;
+    }
+    // What took it may have asked for the number before this look began.
+    // SAFETY: a word of our map; should it become another's at this moment, that one was taken since.
+    unsafe { (&raw mut (*slot).hold.look).write_volatile(hold.look) };
+    Kept::Known
 }
 
 /// What is remembered of a socket. Only who has its lock, or has just found it in TIME_WAIT, takes it out.
 #[inline(always)]
-pub(crate) fn of(sk: u64) -> Option<*mut Hold> {
-    HOLDS.get_ptr_mut(sk)
+pub(crate) fn of(holder: Holder) -> Option<Place> {
+    let bucket = holder.home()?;
+    let sk = holder.sk;
+    if let Some(slot) = among(bucket, sk) {
+        // SAFETY: a member of a slot of our map.
+        let hold = unsafe { &raw mut (*slot).hold };
+        return Some(Place { hold, slot });
+    }
+    if spilled(bucket) == 0 {
+        return None;
+    }
+    HOLDS.get_ptr_mut(sk).map(|hold| Place {
+        hold,
+        slot: core::ptr::null_mut(),
+    })
 }
 
-/// Forgets a socket.
+/// Forgets a socket; false where somebody else did so at the same moment.
 #[inline(always)]
-pub(crate) fn drop(sk: u64) {
-    let _ = HOLDS.remove(sk);
+pub(crate) fn drop(holder: Holder, place: Place) -> bool {
+    if place.slot.is_null() {
+        holder
+            .home()
+            .is_some_and(|bucket| unspill(bucket, holder.sk))
+    } else {
+        empty(place.slot, holder.sk)
+    }
+}
+
+/// Leaves the port of a socket to what stays of it in TIME_WAIT; `None` where somebody else has forgotten it at the
+/// same moment.
+#[inline(always)]
+pub(crate) fn pass(from: Holder, place: Place, tw: Ptr) -> Option<Kept> {
+    let Place { hold, slot } = place;
+    if slot.is_null() {
+        // SAFETY: an entry of our map, which goes below.
+        let mut hold = unsafe { *hold };
+        hold.waits = 1;
+        let to = Holder {
+            sk: tw as u64,
+            ..from
+        };
+        return drop(from, place).then(|| keep(to, &hold));
+    }
+    if !reclaim(slot, from.sk) {
+        return None;
+    }
+    // SAFETY: words of a slot of our map, which is ours.
+    unsafe {
+        (&raw mut (*hold).waits).write_volatile(1);
+        (&raw mut (*slot).sk).write_volatile(tw as u64);
+        add(&raw mut (*slot).claims, u64::MAX);
+    }
+    Some(Kept::New)
 }
 
 /// The number of the last look.

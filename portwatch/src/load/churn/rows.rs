@@ -1,74 +1,34 @@
 //! The rows of the programs' table, mapped into this process.
 
-use std::{
-    num::NonZeroUsize,
-    os::fd::AsFd as _,
-    ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use aya::{
-    Ebpf,
-    maps::{Map, MapData, MapError},
-};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use aya::Ebpf;
 use portwatch_ebpf::abi::churn::{Counts, Hold, Row, state};
 
-use super::super::{LoadError, failed};
+use super::{super::LoadError, mapped::Mapped};
 
 /// The rows, where they lie.
-pub struct Rows {
-    base: NonNull<Row>,
-    count: u32,
-    bytes: NonZeroUsize,
-    /// Programs that are loaded later name the map by its descriptor.
-    _map: MapData,
-}
+pub struct Rows(Mapped<Row>);
 
 impl Rows {
     pub(super) fn map(ebpf: &mut Ebpf, count: u32) -> Result<Self, LoadError> {
-        const NAME: &str = "ROWS";
-        let Some(Map::Array(rows)) = ebpf.take_map(NAME) else {
-            return Err(LoadError::Lacks(NAME));
-        };
-        let bytes =
-            NonZeroUsize::new(size_of::<Row>() * count as usize).ok_or(LoadError::Lacks(NAME))?;
-        // SAFETY: a new mapping of a map that the kernel lets be mapped.
-        let base = unsafe {
-            mmap(
-                None,
-                bytes,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_SHARED,
-                rows.fd().as_fd(),
-                0,
-            )
-        };
-        let base = base.map_err(|errno| failed(NAME, MapError::IoError(errno.into())))?;
-        Ok(Self {
-            base: base.cast(),
-            count,
-            bytes,
-            _map: rows,
-        })
+        Mapped::map(ebpf, "ROWS", count).map(Self)
     }
 
     /// How many there are, the tails too.
     #[must_use]
     pub const fn len(&self) -> u32 {
-        self.count
+        self.0.len()
     }
 
     /// Whether there are none, which is never so.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.count == 0
+        self.len() == 0
     }
 
     fn at(&self, index: u32) -> *mut Row {
-        assert!(index < self.count);
-        // SAFETY: within the mapping.
-        unsafe { self.base.as_ptr().add(index as usize) }
+        self.0.at(index)
     }
 
     /// The counters of a row, each read by itself.
@@ -105,9 +65,16 @@ impl Rows {
         let state = self.word(index, std::mem::offset_of!(Row, state));
         // SAFETY: a word of the row. What was written before it is ready does not change while it is.
         unsafe {
-            ((*state.cast::<AtomicU64>()).load(Ordering::Acquire) == state::READY)
-                .then(|| self.at(index).read_volatile())
+            let state = (*state.cast::<AtomicU64>()).load(Ordering::Acquire);
+            (state == state::READY || state == state::LEFT).then(|| self.at(index).read_volatile())
         }
+    }
+
+    /// Gives a row up: no program takes it for its tuple's any more because it was so the last time.
+    pub(super) fn leave(&self, index: u32) {
+        let state = self.word(index, std::mem::offset_of!(Row, state));
+        // SAFETY: a word of the row, which programs read.
+        unsafe { (*state.cast::<AtomicU64>()).store(state::LEFT, Ordering::Release) };
     }
 
     /// Lets others have a row. Nobody may count there any more.
@@ -158,10 +125,3 @@ const _: () = {
     assert!(offset_of!(Counts, searched) == 11 * 8);
     assert!(offset_of!(Row, claims) == 0);
 };
-
-impl Drop for Rows {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and nobody refers to it any more.
-        let _ = unsafe { munmap(self.base.cast(), self.bytes.get()) };
-    }
-}

@@ -25,6 +25,7 @@ pub(super) const ALL: &[Session] = sessions![
     churn_finds_what_is_held_already,
     churn_names_who_left_a_time_wait,
     churn_tells_the_tail_in_sum,
+    churn_remembers_one_port_of_many,
 ];
 
 pub(super) const LO: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -290,6 +291,62 @@ fn churn_tells_the_tail_in_sum(bench: &Bench) -> Result<()> {
         churn.until("all sockets are looked at again", |line| {
             number(line, "churn.lost.looks").is_ok_and(|looks| looks > 0)
         })?;
+        Ok(())
+    })
+}
+
+/// Sockets with one port, each to another peer, more than there are places for a port: those beyond them enter
+/// TIME_WAIT and are given back as the others are.
+fn churn_remembers_one_port_of_many(bench: &Bench) -> Result<()> {
+    const PEERS: u16 = 20;
+    needs_releases(bench)?;
+    in_new_namespace(|netns| {
+        sysctl("ipv4/tcp_tw_reuse", "0")?;
+        sysctl("ipv4/ip_local_port_range", "40000 40001")?;
+        let servers: Vec<Sock> = (8000..8000 + PEERS)
+            .map(|port| listener(LO, port))
+            .collect::<Result<_>>()?;
+        let mut churn = Churn::start(bench, &[])?;
+        for server in &servers {
+            parked(server, 1)?;
+        }
+        // The other of the two.
+        let open: Vec<_> = servers.iter().map(connected).collect::<Result<_>>()?;
+        let line = churn.settled()?;
+        let told = namespace(&line, netns).context("nothing of the namespace")?;
+        numbers(
+            told,
+            &[
+                ("total.taken.connect", 40),
+                ("total.given", 0),
+                ("total.time_wait.entered", 20),
+                ("held.count", 40),
+                ("held.waiting", 20),
+                ("held.odd", 20),
+            ],
+        )?;
+        // The far ends first, so that they stay in TIME_WAIT, and the ports of these are given back.
+        for (near, far) in open {
+            closed(far, &near)?;
+        }
+        let line = churn.settled()?;
+        let told = namespace(&line, netns).context("nothing of the namespace")?;
+        numbers(
+            told,
+            &[
+                ("total.given", 20),
+                ("held.count", 20),
+                ("held.waiting", 20),
+                ("held.odd", 0),
+            ],
+        )?;
+        ensure!(
+            lookup(&line, "churn.lost.forgotten")
+                .and_then(Value::as_u64)
+                .unwrap_or_default()
+                == 0,
+            "some are forgotten: {line}"
+        );
         Ok(())
     })
 }

@@ -1,0 +1,129 @@
+//! The places for ports that are held, mapped into this process.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use aya::Ebpf;
+use portwatch_ebpf::abi::churn::{Bucket, EMPTIED, ENDED, Hold, Slot, WAYS, home};
+
+use super::{super::LoadError, mapped::Mapped};
+
+/// The buckets of places, where they lie.
+pub(super) struct Slots(Mapped<Bucket>);
+
+impl Slots {
+    pub(super) fn map(ebpf: &mut Ebpf, buckets: u32) -> Result<Self, LoadError> {
+        Mapped::map(ebpf, "HOLD_SLOTS", buckets).map(Self)
+    }
+
+    /// Takes out what the look of this number has not seen.
+    pub(super) fn gone(&self, number: u32) -> Vec<Hold> {
+        (0..self.0.len())
+            .flat_map(|index| (0..WAYS).map(move |way| (index, way)))
+            // SAFETY: a slot of the map, which the programs write word by word.
+            .filter_map(|(index, way)| unsafe {
+                let slots = &raw mut (*self.0.at(index)).slots;
+                end(slots.cast::<Slot>().add(way), number)
+            })
+            .collect()
+    }
+
+    /// A port has been taken out of the hash table.
+    pub(super) fn unspill(&self, port: u16) {
+        let bucket = self.0.at(home(port.into(), self.0.len()));
+        // SAFETY: a word of the map.
+        unsafe { AtomicU64::from_ptr(&raw mut (*bucket).spilled) }.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Takes out what one place holds, if the look of this number has not seen it.
+///
+/// # Safety
+/// It is a slot, of which others write nothing but whole words.
+unsafe fn end(slot: *mut Slot, number: u32) -> Option<Hold> {
+    // SAFETY: words of the slot.
+    let (claims, sk, look) = unsafe {
+        (
+            AtomicU64::from_ptr(&raw mut (*slot).claims),
+            AtomicU64::from_ptr(&raw mut (*slot).sk),
+            AtomicU32::from_ptr(&raw mut (*slot).hold.look),
+        )
+    };
+    let before = claims.load(Ordering::Acquire);
+    // With another claim a program is about to take it, or to take it out.
+    if before & u64::from(u32::MAX) != 1
+        || sk.load(Ordering::Acquire) == 0
+        || look.load(Ordering::Acquire) == number
+        // Emptied meanwhile, and another's perhaps, the word would not be the same.
+        || claims
+            .compare_exchange(before, before + ENDED, Ordering::AcqRel, Ordering::Relaxed)
+            .is_err()
+    {
+        return None;
+    }
+    // From here on programs leave it alone.
+    // SAFETY: plain integers.
+    let hold = unsafe { (&raw const (*slot).hold).read_volatile() };
+    sk.store(0, Ordering::Release);
+    claims.fetch_add(EMPTIED - ENDED - 1, Ordering::AcqRel);
+    Some(hold)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(claims: u64, look: u32) -> Slot {
+        Slot {
+            claims,
+            sk: 7,
+            hold: Hold {
+                since: 1,
+                row: 2,
+                look,
+                port: 40_000,
+                place: 1,
+                how: 1,
+                waits: 0,
+                reserved: 0,
+            },
+        }
+    }
+
+    fn ended(slot: &mut Slot, number: u32) -> Option<Hold> {
+        // SAFETY: nobody else knows it.
+        unsafe { end(slot, number) }
+    }
+
+    #[test]
+    fn what_no_look_has_seen_is_taken_out() {
+        let mut one = slot(1, 3);
+        assert_eq!(ended(&mut one, 4), Some(slot(1, 3).hold));
+        assert_eq!((one.claims, one.sk), (EMPTIED, 0));
+        assert_eq!(ended(&mut one, 5), None);
+    }
+
+    #[test]
+    fn what_has_been_emptied_often_is_taken_out_too() {
+        let mut one = slot(1 + 9 * EMPTIED, 3);
+        assert!(ended(&mut one, 4).is_some());
+        assert_eq!((one.claims, one.sk), (10 * EMPTIED, 0));
+    }
+
+    #[test]
+    fn what_was_seen_or_is_being_written_stays() {
+        let being_filled = Slot {
+            sk: 0,
+            ..slot(1, 3)
+        };
+        let emptied = Slot {
+            claims: 7 * EMPTIED,
+            sk: 0,
+            ..slot(0, 3)
+        };
+        for before in [slot(1, 4), slot(0, 3), slot(2, 3), being_filled, emptied] {
+            let mut one = before;
+            assert_eq!(ended(&mut one, 4), None);
+            assert_eq!(one, before);
+        }
+    }
+}
