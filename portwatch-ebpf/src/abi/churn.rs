@@ -184,8 +184,8 @@ pub struct Hold {
     pub how: u8,
     /// 1: in TIME_WAIT.
     pub waits: u8,
-    /// Must be 0.
-    pub reserved: u16,
+    /// The bucket that it belongs to, see [`home`].
+    pub home: u16,
 }
 
 const _: () = assert!(size_of::<Hold>() == 24);
@@ -227,13 +227,34 @@ pub struct Bucket {
 
 const _: () = assert!(size_of::<Bucket>() == 328);
 
-/// Buckets at most, a power of two: 2.6 MiB.
+/// Buckets at most: 2.6 MiB.
 pub const HOLD_BUCKETS: u32 = 1 << 13;
 
-/// The bucket of a port, of so many, which are a power of two.
+const _: () = assert!(HOLD_BUCKETS <= 1 << 16);
+
+/// The bucket of a port, of so many.
 #[must_use]
 #[inline(always)]
 pub const fn home(port: u32, buckets: u32) -> u32 {
-    // Fibonacci hashing, which spreads numbers that follow each other evenly. connect() takes every other one.
-    (port.wrapping_mul(0x9e37_79b9) >> 16) & buckets.wrapping_sub(1)
+    // Fibonacci hashing: the upper bits of the product spread numbers that follow each other evenly, and every
+    // other one too, which connect() takes.
+    ((port.wrapping_mul(0x9e37_79b9) as u64 * buckets as u64) >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::indexing_slicing, reason = "tests panic")]
+    use super::*;
+
+    /// So many ports as there are places find most of them.
+    #[test]
+    fn ports_of_one_parity_spread() {
+        let mut held = [0_u8; HOLD_BUCKETS as usize];
+        for port in (32_768..61_000).step_by(2) {
+            held[home(port, HOLD_BUCKETS) as usize] += 1;
+        }
+        let used = held.iter().filter(|&&count| count != 0).count();
+        assert!(used > 7_000, "{used} buckets of 14,116 ports");
+        assert!(held.iter().all(|&count| count <= 3));
+    }
 }

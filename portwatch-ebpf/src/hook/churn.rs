@@ -33,6 +33,13 @@ const EAGAIN: u32 = 11;
 const EADDRINUSE: u32 = 98;
 const EADDRNOTAVAIL: u32 = 99;
 
+/// Whether the socket is locked while it is told of. bind() and inet_autobind() have let go of it when they return.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lock {
+    Held,
+    Released,
+}
+
 /// inet_hash_connect() or inet6_hash_connect() has returned (net/ipv4/inet_hashtables.c): a TCP socket that
 /// connects has a port, or finds none. One that had a port before keeps it. `family` is that of the
 /// addresses: an IPv6 socket connects to a v4-mapped peer as an IPv4 one.
@@ -57,7 +64,7 @@ pub(crate) fn connected<B: Backend>(sk: Ptr, family: u16, returned: Returned) {
     key.transport = sock::IPPROTO_TCP;
     key.peer = words::<B>(sk, family, offset!(skc_daddr), offset!(skc_v6_daddr));
     key.peer_port = sock::peer_port::<B::Memory>(sk);
-    told::<B>(sk, key, error, now, search);
+    told::<B>(sk, key, error, now, search, Lock::Held);
 }
 
 /// inet_csk_get_port() has returned (net/ipv4/inet_connection_sock.c), which bind() and listen() ask for a
@@ -72,7 +79,7 @@ pub(crate) fn listens<B: Backend>(sk: Ptr, asked: u16, code: i32) {
     key.transport = sock::IPPROTO_TCP;
     // 5.10 returns 1.
     let error = if code == 0 { 0 } else { EADDRINUSE };
-    told::<B>(sk, key, error, emit::now(), 0);
+    told::<B>(sk, key, error, emit::now(), 0, Lock::Held);
 }
 
 /// A bind() has returned.
@@ -113,7 +120,7 @@ pub(crate) fn bound<B: Backend>(
         // The socket no longer has the address.
         key.local = request.words();
     }
-    told::<B>(sk, key, error, emit::now(), 0);
+    told::<B>(sk, key, error, emit::now(), 0, Lock::Released);
 }
 
 /// inet_autobind() has returned (net/ipv4/af_inet.c), which UDP sockets get a port by that are not bound.
@@ -135,7 +142,7 @@ pub(crate) fn autobound<B: Backend>(sk: Ptr, returned: Returned) {
     }
     let mut key = key::<B>(sk, kind.family, how::AUTOBIND);
     key.transport = kind.protocol as u8;
-    told::<B>(sk, key, error, emit::now(), 0);
+    told::<B>(sk, key, error, emit::now(), 0, Lock::Released);
 }
 
 /// What is known of a socket whatever it does.
@@ -173,7 +180,7 @@ fn words<B: Backend>(sk: Ptr, family: u16, v4: u32, v6: u32) -> [u64; 2] {
 /// Counts a port taken `now`, or that there was none. `search`: how long connect() searched, 0 where that is
 /// not known.
 #[inline(always)]
-fn told<B: Backend>(sk: Ptr, mut key: Key, error: u32, now: u64, search: u64) {
+fn told<B: Backend>(sk: Ptr, mut key: Key, error: u32, now: u64, search: u64, lock: Lock) {
     if !filter::caller() {
         return;
     }
@@ -194,9 +201,14 @@ fn told<B: Backend>(sk: Ptr, mut key: Key, error: u32, now: u64, search: u64) {
             place: slot as u16,
             how: key.how,
             waits: 0,
-            reserved: 0,
+            home: 0,
         };
-        match holds::keep(Holder::of_port(sk, port), &hold) {
+        let holder = Holder::of_port(sk, port);
+        let kept = match lock {
+            Lock::Held => holds::keep(holder, hold, given::gone),
+            Lock::Released => holds::keep_unlocked(holder, hold, given::gone),
+        };
+        match kept {
             Kept::New => {}
             // bind() has given it the port, or the look at older sockets was faster.
             Kept::Known => return,

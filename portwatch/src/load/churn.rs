@@ -217,7 +217,7 @@ impl Counting {
             if !is_same || self.holds.remove(&sk).is_err() {
                 continue;
             }
-            self.slots.unspill(hold.port);
+            self.slots.unspill(hold.home);
             count += 1;
             self.rows.gone(hold);
         }
@@ -303,7 +303,9 @@ impl Counting {
             .map_err(|source| failed("PLACE_COUNTS", source))?;
         self.place_claims
             .set(slot, 0, 0)
-            .map_err(|source| failed("PLACE_CLAIMS", source))
+            .map_err(|source| failed("PLACE_CLAIMS", source))?;
+        // A program may have looked it up in between.
+        self.forget_last()
     }
 }
 

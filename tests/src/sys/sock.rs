@@ -128,6 +128,13 @@ impl Sock {
         Self::from_raw(fd, kind, Origin::Caller)
     }
 
+    /// Another descriptor of the same socket.
+    pub(crate) fn copy(&self) -> Result<Self, Errno> {
+        // SAFETY: takes a descriptor, which is open.
+        let fd = check(unsafe { libc::dup(self.fd()) })?;
+        Ok(Self::from_raw(fd, self.kind, self.origin.get()))
+    }
+
     /// One that came from another process, which had its port in that way.
     pub(crate) fn of_received(fd: OwnedFd, kind: Kind, origin: Origin) -> Self {
         Self {

@@ -31,14 +31,14 @@ fn leaves(holder: Holder, place: holds::Place) {
     // SAFETY: an entry of our map, which goes below.
     let hold = unsafe { *place.hold };
     // Otherwise user space, which has not seen the socket any more, has counted it.
-    if holds::drop(holder, place) {
+    if holds::forget(holder, place, &hold) {
         gone(&hold);
     }
 }
 
 /// Counts a port that is given back.
 #[inline(always)]
-fn gone(hold: &Hold) {
+pub(super) fn gone(hold: &Hold) {
     let (Some(counts), Some(place)) = (
         rows::counts(hold.row),
         places::counts(u32::from(hold.place)),
@@ -78,7 +78,7 @@ pub(crate) fn waits<B: Backend>(tw: Ptr, sk: Ptr) {
     };
     // SAFETY: an entry of our map, which may go below.
     let hold = unsafe { *place.hold };
-    let Some(kept) = holds::pass(holder, place, tw) else {
+    let Some(kept) = holds::pass(holder, place, tw, gone) else {
         waits_uncounted::<B>(sk);
         return;
     };

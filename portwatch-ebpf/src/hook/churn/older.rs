@@ -6,7 +6,7 @@ use portwatch_ebpf::abi::{
     layout::ABSENT,
 };
 
-use super::{Backend, Far, key, words};
+use super::{Backend, Far, given::gone, key, words};
 use crate::{
     kernel::{
         memory::{Memory, Ptr, Typed, add, offset, unknown},
@@ -31,6 +31,9 @@ pub(crate) fn descriptor<B: Backend>(task: Ptr, file: Ptr) {
         return;
     }
     let sk = sock::acting::<Far<B>>(sk);
+    if is_known::<B>(sk) {
+        return;
+    }
     let Some(mut key) = of_socket::<B>(sk) else {
         return;
     };
@@ -52,6 +55,9 @@ pub(crate) fn descriptor<B: Backend>(task: Ptr, file: Ptr) {
 pub(crate) fn connection<B: Backend>(sk: Ptr) {
     let state = <Far<B>>::load::<u8>(sk, offset!(skc_state));
     if state == tcp::NEW_SYN_RECV {
+        return;
+    }
+    if is_known::<B>(sk) {
         return;
     }
     let waits = state == tcp::TIME_WAIT;
@@ -146,18 +152,29 @@ pub(super) fn family_of<B: Backend>(sk: Ptr, family: u16) -> u16 {
     family
 }
 
-/// Remembers a port that is held, or that this look has seen it.
+/// Whether its port is remembered; then this look has seen it. What a socket has come to be meanwhile does not matter:
+/// that its port is an automatic one was found when it was taken.
+#[inline(always)]
+fn is_known<B: Backend>(sk: Ptr) -> bool {
+    let Some(place) = holds::of(Holder::of_port(sk, sock::port::<Far<B>>(sk))) else {
+        return false;
+    };
+    // SAFETY: a word of an entry of our map; should it become another's at this moment, that one was taken
+    // since this look began.
+    unsafe { (&raw mut (*place.hold).look).write_volatile(holds::look()) };
+    true
+}
+
+/// Remembers a port that is held.
 #[inline(always)]
 fn found<B: Backend>(sk: Ptr, key: &Key, waits: u8, fill: impl FnOnce(&mut Row)) {
     let look = holds::look();
     let port = sock::port::<Far<B>>(sk);
-    let holder = Holder::of_port(sk, port);
-    if let Some(place) = holds::of(holder) {
-        // SAFETY: a word of an entry of our map; should it become another's at this moment, that one was taken
-        // since this look began.
-        unsafe { (&raw mut (*place.hold).look).write_volatile(look) };
+    if port == 0 {
+        // Given back at this moment.
         return;
     }
+    let holder = Holder::of_port(sk, port);
     let (row, slot) = rows::of(key, fill);
     let hold = Hold {
         since: 0,
@@ -167,9 +184,9 @@ fn found<B: Backend>(sk: Ptr, key: &Key, waits: u8, fill: impl FnOnce(&mut Row))
         place: slot as u16,
         how: key.how,
         waits,
-        reserved: 0,
+        home: 0,
     };
-    let kept = holds::keep_older(holder, &hold);
+    let kept = holds::keep_unlocked(holder, hold, gone);
     if kept == Kept::Known {
         return;
     }

@@ -6,7 +6,7 @@ use portwatch_ebpf::abi::{
     churn::{Hold, how},
 };
 
-use super::{Backend, EADDRINUSE, EADDRNOTAVAIL, Far, Kind, key, older, told, words};
+use super::{Backend, EADDRINUSE, EADDRNOTAVAIL, Far, Kind, Lock, key, older, told, words};
 use crate::{
     emit,
     kernel::{
@@ -48,14 +48,18 @@ fn begins<B: Backend>(sk: Ptr) {
         place: 0,
         how: how::CONNECT,
         waits: 0,
-        reserved: 0,
+        home: 0,
     };
     // Of a socket whose memory was another's; or there is no room, and it is not counted.
     let holder = Holder::without_port(sk);
-    if let Some(place) = holds::of(holder) {
-        holds::drop(holder, place);
+    let old = holds::of(holder).map(|place| {
+        // SAFETY: an entry of our map, which goes below.
+        (place, unsafe { *place.hold })
+    });
+    if let Some((place, old)) = old {
+        holds::forget(holder, place, &old);
     }
-    let _ = holds::keep(holder, &hold);
+    let _ = holds::keep(holder, hold, |_| {});
 }
 
 /// It ends, however that may be. Closed, the socket no longer has the port, and the last number it had
@@ -67,8 +71,8 @@ fn ends<B: Backend>(sk: Ptr, new: u8) {
         return;
     };
     // SAFETY: an entry of our map, which goes below.
-    let before = unsafe { (*place.hold).port };
-    holds::drop(holder, place);
+    let before = unsafe { *place.hold };
+    holds::forget(holder, place, &before);
     let family = older::family_of::<B>(sk, B::Memory::load::<u16>(sk, offset!(skc_family)));
     let mut key = key::<B>(sk, family, how::CONNECT);
     key.transport = sock::IPPROTO_TCP;
@@ -76,9 +80,9 @@ fn ends<B: Backend>(sk: Ptr, new: u8) {
     key.peer_port = sock::peer_port::<B::Memory>(sk);
     let none = new == tcp::CLOSE
         && B::Memory::load::<u32>(sk, offset!(sk_err)) == 0
-        && sock::source_port::<Far<B>>(sk) == before;
+        && sock::source_port::<Far<B>>(sk) == before.port;
     let error = if none { EADDRNOTAVAIL } else { 0 };
-    told::<B>(sk, key, error, emit::now(), 0);
+    told::<B>(sk, key, error, emit::now(), 0, Lock::Released);
 }
 
 /// listen() has returned.
@@ -95,5 +99,5 @@ pub(crate) fn listened<B: Backend>(sk: Ptr, error: u32) {
     }
     let mut key = key::<B>(sk, kind.family, how::LISTEN);
     key.transport = sock::IPPROTO_TCP;
-    told::<B>(sk, key, error, emit::now(), 0);
+    told::<B>(sk, key, error, emit::now(), 0, Lock::Released);
 }

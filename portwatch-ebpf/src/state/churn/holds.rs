@@ -21,7 +21,7 @@ const MAPPED: u32 = 1 << 10;
 #[map]
 static HOLD_SLOTS: Array<Bucket> = Array::with_max_entries(HOLD_BUCKETS, MAPPED);
 
-/// What found no place there, and what was held before: see [`keep_older`].
+/// What found no place there, and what was held before: see [`keep_unlocked`].
 #[map]
 static HOLDS: HashMap<u64, Hold> = HashMap::with_max_entries(1 << 17, 0);
 
@@ -50,6 +50,8 @@ pub(crate) struct Holder {
     sk: u64,
     /// What its bucket is found by: the same as long as it has the port.
     at: u32,
+    /// 0 where it has none yet.
+    port: u16,
 }
 
 impl Holder {
@@ -59,6 +61,7 @@ impl Holder {
         Self {
             sk: sk as u64,
             at: u32::from(port),
+            port,
         }
     }
 
@@ -69,14 +72,33 @@ impl Holder {
         Self {
             sk: sk as u64,
             at: (sk as u64 >> 8) as u32,
+            port: 0,
         }
     }
 
-    /// Its bucket.
+    /// The number of its bucket.
     #[inline(always)]
-    fn home(self) -> Option<*mut Bucket> {
-        HOLD_SLOTS.get_ptr_mut(churn::home(self.at, config!(hold_buckets)))
+    fn home(self) -> u32 {
+        churn::home(self.at, config!(hold_buckets))
     }
+
+    /// Whether this is its own, and not that of a socket that had the same address: the end of that one was missed.
+    #[inline(always)]
+    fn has(self, hold: *const Hold) -> bool {
+        // SAFETY: words of an entry of our map.
+        let (port, home) = unsafe {
+            (
+                (&raw const (*hold).port).read_volatile(),
+                (&raw const (*hold).home).read_volatile(),
+            )
+        };
+        u32::from(home) == self.home() && (self.port == 0 || port == self.port)
+    }
+}
+
+#[inline(always)]
+fn bucket(home: u32) -> Option<*mut Bucket> {
+    HOLD_SLOTS.get_ptr_mut(home)
 }
 
 /// Where a port is remembered.
@@ -175,12 +197,30 @@ fn empty(slot: *mut Slot, sk: u64) -> bool {
     true
 }
 
-/// Puts it into the hash table.
+/// Puts it into the hash table. What a socket of the same address has left there goes to `gone`.
 #[inline(always)]
-fn spill(bucket: *mut Bucket, sk: u64, hold: &Hold) -> Kept {
+fn spill(holder: Holder, bucket: *mut Bucket, hold: &Hold, gone: impl FnOnce(&Hold)) -> Kept {
+    let sk = holder.sk;
     // SAFETY: a word of our map.
     unsafe { add(&raw mut (*bucket).spilled, 1) };
-    let kept = match HOLDS.insert(sk, hold, u64::from(BPF_NOEXIST)) {
+    let mut inserted = HOLDS.insert(sk, hold, u64::from(BPF_NOEXIST));
+    if inserted == Err(EXISTS)
+        && let Some(other) = HOLDS.get_ptr_mut(sk)
+    {
+        if holder.has(other) {
+            // Who finds it is alive.
+            // SAFETY: a word of an entry of our map.
+            unsafe { (&raw mut (*other).look).write_volatile(hold.look) };
+        } else {
+            // SAFETY: an entry of our map, which goes below.
+            let other = unsafe { *other };
+            if unspill(sk, other.home) {
+                gone(&other);
+            }
+            inserted = HOLDS.insert(sk, hold, u64::from(BPF_NOEXIST));
+        }
+    }
+    let kept = match inserted {
         Ok(()) => return Kept::New,
         Err(EXISTS) => Kept::Known,
         Err(_) => Kept::Full,
@@ -190,69 +230,111 @@ fn spill(bucket: *mut Bucket, sk: u64, hold: &Hold) -> Kept {
     kept
 }
 
-/// Takes it out of the hash table; whether it was there.
+/// Takes it out of the hash table, where it counts for that bucket; whether it was there.
 #[inline(always)]
-fn unspill(bucket: *mut Bucket, sk: u64) -> bool {
+fn unspill(sk: u64, home: u16) -> bool {
     if HOLDS.remove(sk).is_err() {
         return false;
     }
-    // SAFETY: a word of our map.
-    unsafe { add(&raw mut (*bucket).spilled, u64::MAX) };
+    if let Some(bucket) = bucket(home.into()) {
+        // SAFETY: a word of our map.
+        unsafe { add(&raw mut (*bucket).spilled, u64::MAX) };
+    }
     true
 }
 
-/// Remembers that a socket has a port. Who calls has its lock.
+/// Remembers that a socket has a port. Who calls has its lock. What a socket of the same address has left goes to
+/// `gone`.
 #[inline(always)]
-pub(crate) fn keep(holder: Holder, hold: &Hold) -> Kept {
-    let Some(bucket) = holder.home() else {
+pub(crate) fn keep(holder: Holder, hold: Hold, gone: impl FnOnce(&Hold)) -> Kept {
+    let home = holder.home();
+    let Some(bucket) = bucket(home) else {
         return Kept::Full;
     };
+    let mut hold = Hold {
+        home: home as u16,
+        ..hold
+    };
     let sk = holder.sk;
-    if among(bucket, sk).is_some() {
-        return Kept::Known;
+    if let Some(slot) = among(bucket, sk) {
+        // SAFETY: a member of a slot of our map.
+        let other = unsafe { &raw mut (*slot).hold };
+        if holder.has(other) {
+            return Kept::Known;
+        }
+        // SAFETY: an entry of our map, which goes below.
+        let other = unsafe { *other };
+        return if empty(slot, sk) {
+            gone(&other);
+            // Who is a stranger here is none in the hash table.
+            spill(holder, bucket, &hold, |_| {})
+        } else {
+            spill(holder, bucket, &hold, gone)
+        };
     }
-    let Some(slot) = claim(bucket, sk, hold) else {
-        return spill(bucket, sk, hold);
+    let Some(slot) = claim(bucket, sk, &hold) else {
+        return spill(holder, bucket, &hold, gone);
     };
     // SAFETY: a word of our map. It is a barrier between what was written there and what is read here: see
-    // `keep_older`.
+    // `keep_unlocked`.
     unsafe { add(&raw mut (*slot).claims, 0) };
     if spilled(bucket) == 0 {
         return Kept::New;
     }
-    let Some(older) = HOLDS.get_ptr(sk) else {
+    let Some(other) = HOLDS.get_ptr(sk) else {
         return Kept::New;
     };
     // SAFETY: an entry of our map. Only one can take it out, and only then is it used.
-    let mut older = unsafe { *older };
-    if !unspill(bucket, sk) {
+    let other = unsafe { *other };
+    if !unspill(sk, other.home) {
+        return Kept::New;
+    }
+    if !holder.has(&raw const other) {
+        gone(&other);
         return Kept::New;
     }
     // It is counted where the look has found it, so it has to be given back there. Another look may have begun.
-    older.look = older.look.max(hold.look);
-    // SAFETY: a slot of ours.
-    unsafe { (&raw mut (*slot).hold).write_volatile(older) };
+    hold = Hold {
+        look: other.look.max(hold.look),
+        ..other
+    };
+    // User space may have taken it out, if this took longer than a look.
+    if reclaim(slot, sk) {
+        // SAFETY: a slot of ours.
+        unsafe {
+            (&raw mut (*slot).hold).write_volatile(hold);
+            add(&raw mut (*slot).claims, u64::MAX);
+        }
+    }
     Kept::Known
 }
 
-/// Remembers a port that a look at all sockets has found. It may be taken at the same moment, and [`keep`] not
-/// have been called yet: so this goes into the hash table and that into its place, each looks at the other's
-/// afterwards, and who has taken the entry out of the hash table leaves it to the other to count it.
+/// The same for who has not its lock: two programs may tell of one socket at the same moment, [`keep`] may have been
+/// called for it, or not have been called yet. So this goes into the hash table, which takes one of two, and that into
+/// its place; each looks at the other's afterwards, and who has taken the entry out of the hash table leaves it to
+/// the other to count it.
 #[inline(always)]
-pub(crate) fn keep_older(holder: Holder, hold: &Hold) -> Kept {
-    let Some(bucket) = holder.home() else {
+pub(crate) fn keep_unlocked(holder: Holder, hold: Hold, gone: impl FnOnce(&Hold)) -> Kept {
+    let home = holder.home();
+    let Some(bucket) = bucket(home) else {
         return Kept::Full;
     };
+    let hold = Hold {
+        home: home as u16,
+        ..hold
+    };
     let sk = holder.sk;
-    let kept = spill(bucket, sk, hold);
+    let kept = spill(holder, bucket, &hold, gone);
     if kept != Kept::New {
         return kept;
     }
-    // The bucket was told before, atomically: a barrier.
+    // SAFETY: a word of our map. A barrier between what was inserted and what is read.
+    unsafe { add(&raw mut (*bucket).spilled, 0) };
     let Some(slot) = among(bucket, sk) else {
         return kept;
     };
-    if !unspill(bucket, sk) {
+    // SAFETY: a member of a slot of our map.
+    if !holder.has(unsafe { &raw const (*slot).hold }) || !unspill(sk, hold.home) {
         return kept;
     }
     // What took it may have asked for the number before this look began.
@@ -264,7 +346,7 @@ pub(crate) fn keep_older(holder: Holder, hold: &Hold) -> Kept {
 /// What is remembered of a socket. Only who has its lock, or has just found it in TIME_WAIT, takes it out.
 #[inline(always)]
 pub(crate) fn of(holder: Holder) -> Option<Place> {
-    let bucket = holder.home()?;
+    let bucket = bucket(holder.home())?;
     let sk = holder.sk;
     if let Some(slot) = among(bucket, sk) {
         // SAFETY: a member of a slot of our map.
@@ -274,19 +356,18 @@ pub(crate) fn of(holder: Holder) -> Option<Place> {
     if spilled(bucket) == 0 {
         return None;
     }
-    HOLDS.get_ptr_mut(sk).map(|hold| Place {
+    let hold = HOLDS.get_ptr_mut(sk)?;
+    holder.has(hold).then_some(Place {
         hold,
         slot: core::ptr::null_mut(),
     })
 }
 
-/// Forgets a socket; false where somebody else did so at the same moment.
+/// Forgets a socket, of which that is remembered; false where somebody else did so at the same moment.
 #[inline(always)]
-pub(crate) fn drop(holder: Holder, place: Place) -> bool {
+pub(crate) fn forget(holder: Holder, place: Place, hold: &Hold) -> bool {
     if place.slot.is_null() {
-        holder
-            .home()
-            .is_some_and(|bucket| unspill(bucket, holder.sk))
+        unspill(holder.sk, hold.home)
     } else {
         empty(place.slot, holder.sk)
     }
@@ -295,17 +376,20 @@ pub(crate) fn drop(holder: Holder, place: Place) -> bool {
 /// Leaves the port of a socket to what stays of it in TIME_WAIT; `None` where somebody else has forgotten it at the
 /// same moment.
 #[inline(always)]
-pub(crate) fn pass(from: Holder, place: Place, tw: Ptr) -> Option<Kept> {
+pub(crate) fn pass(from: Holder, place: Place, tw: Ptr, gone: impl FnOnce(&Hold)) -> Option<Kept> {
     let Place { hold, slot } = place;
+    // A look may come between the two, and it is alive.
+    let look = look();
     if slot.is_null() {
         // SAFETY: an entry of our map, which goes below.
         let mut hold = unsafe { *hold };
         hold.waits = 1;
+        hold.look = look;
         let to = Holder {
             sk: tw as u64,
             ..from
         };
-        return drop(from, place).then(|| keep(to, &hold));
+        return forget(from, place, &hold).then(|| keep(to, hold, gone));
     }
     if !reclaim(slot, from.sk) {
         return None;
@@ -313,6 +397,7 @@ pub(crate) fn pass(from: Holder, place: Place, tw: Ptr) -> Option<Kept> {
     // SAFETY: words of a slot of our map, which is ours.
     unsafe {
         (&raw mut (*hold).waits).write_volatile(1);
+        (&raw mut (*hold).look).write_volatile(look);
         (&raw mut (*slot).sk).write_volatile(tw as u64);
         add(&raw mut (*slot).claims, u64::MAX);
     }

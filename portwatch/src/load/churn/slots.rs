@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use aya::Ebpf;
-use portwatch_ebpf::abi::churn::{Bucket, EMPTIED, ENDED, Hold, Slot, WAYS, home};
+use portwatch_ebpf::abi::churn::{Bucket, EMPTIED, ENDED, Hold, Slot, WAYS};
 
 use super::{super::LoadError, mapped::Mapped};
 
@@ -27,9 +27,12 @@ impl Slots {
             .collect()
     }
 
-    /// A port has been taken out of the hash table.
-    pub(super) fn unspill(&self, port: u16) {
-        let bucket = self.0.at(home(port.into(), self.0.len()));
+    /// A port of this bucket has been taken out of the hash table.
+    pub(super) fn unspill(&self, home: u16) {
+        if u32::from(home) >= self.0.len() {
+            return;
+        }
+        let bucket = self.0.at(home.into());
         // SAFETY: a word of the map.
         unsafe { AtomicU64::from_ptr(&raw mut (*bucket).spilled) }.fetch_sub(1, Ordering::AcqRel);
     }
@@ -84,7 +87,7 @@ mod tests {
                 place: 1,
                 how: 1,
                 waits: 0,
-                reserved: 0,
+                home: 0,
             },
         }
     }

@@ -1,8 +1,11 @@
 //! Numbers that are known: taken, held, parked, given back.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{
@@ -15,6 +18,7 @@ use crate::{
     bench::Bench,
     expect::lookup,
     sys::{
+        addr::Address,
         netns::sysctl,
         sock::{Kind, Sock},
     },
@@ -26,6 +30,7 @@ pub(super) const ALL: &[Session] = sessions![
     churn_names_who_left_a_time_wait,
     churn_tells_the_tail_in_sum,
     churn_remembers_one_port_of_many,
+    churn_counts_once_what_two_threads_take,
 ];
 
 pub(super) const LO: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -349,4 +354,62 @@ fn churn_remembers_one_port_of_many(bench: &Bench) -> Result<()> {
         );
         Ok(())
     })
+}
+
+/// Two threads send through one socket that is not bound: both get it a port, and one of them is told that it has one
+/// already. The socket is not locked any more when either returns.
+fn churn_counts_once_what_two_threads_take(bench: &Bench) -> Result<()> {
+    const SOCKETS: usize = 2000;
+    needs_releases(bench)?;
+    in_new_namespace(|netns| {
+        let mut churn = Churn::start(bench, &[])?;
+        let peer = Sock::new(Kind::Udp4)?;
+        peer.bind(&(LO, 7).into())?;
+        let peer = Address::from(peer.local().context("no address")?);
+        for _ in 0..SOCKETS / 100 {
+            let sockets = (0..100)
+                .map(|_| Sock::new(Kind::Udp4))
+                .collect::<Result<Vec<_>, _>>()?;
+            let copies = sockets
+                .iter()
+                .map(Sock::copy)
+                .collect::<Result<Vec<_>, _>>()?;
+            let here = AtomicUsize::new(0);
+            std::thread::scope(|scope| {
+                let other = scope.spawn(|| all_send(copies, &peer, &here));
+                let own = all_send(sockets, &peer, &here);
+                match other.join() {
+                    Ok(sent) => sent.and(own),
+                    Err(_) => bail!("a thread panicked"),
+                }
+            })?;
+        }
+        let line = churn.settled()?;
+        let told = namespace(&line, netns).context("nothing of the namespace")?;
+        let count = SOCKETS as u64;
+        numbers(
+            told,
+            &[
+                ("total.taken.udp", count),
+                ("total.given", count),
+                ("held.count", 0),
+            ],
+        )
+    })
+}
+
+/// Sends through each of them when another thread does so too.
+fn all_send(sockets: Vec<Sock>, peer: &Address, here: &AtomicUsize) -> Result<()> {
+    for (index, sock) in sockets.iter().enumerate() {
+        here.fetch_add(1, Ordering::AcqRel);
+        while here.load(Ordering::Acquire) < 2 * (index + 1) {
+            std::hint::spin_loop();
+        }
+        if let Err(errno) = sock.send_to(peer, 0) {
+            // Nobody is to wait for this one.
+            here.store(2 * sockets.len(), Ordering::Release);
+            bail!("send: {errno}");
+        }
+    }
+    Ok(())
 }
