@@ -8,6 +8,7 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -72,15 +73,29 @@ pub(super) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Longer than TIME_WAIT is (include/net/tcp.h, TCP_TIMEWAIT_LEN).
+const TIME_WAIT: Duration = Duration::from_secs(65);
+
 /// What each program runs for an operation: name, how often, how long each time. The kernel's clock costs something
 /// itself, so this is work of its own.
 fn itemised(churn: u32, mode: Mode, count: u64) -> Result<Vec<String>> {
     const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+    let wait = || {
+        if mode == Mode::ConnectWait {
+            std::thread::sleep(TIME_WAIT);
+        }
+    };
+    // What the work before has left there.
+    wait();
     fs::write(SWITCH, "1")?;
-    let before = bpf::runs(churn)?;
-    work(mode, count)?;
-    let after = bpf::runs(churn)?;
+    let ran = bpf::runs(churn).and_then(|before| {
+        work(mode, count)?;
+        // Its end runs a program too.
+        wait();
+        Ok((before, bpf::runs(churn)?))
+    });
     fs::write(SWITCH, "0")?;
+    let (before, after) = ran?;
     // `work` begins with a tenth that it does not measure.
     let operations = (count + count / 10) as f64;
     let ran = |(before, after): (Runs, Runs)| {

@@ -12,7 +12,7 @@ use crate::say::say;
 const LIMIT: f64 = 2500.0;
 
 /// What is measured.
-pub(super) const WHAT: &str = "`churn` beside TCP connections over loopback, both ends on this machine, that are reset and that end in TIME_WAIT. The end of TIME_WAIT, a minute later, is not in it.";
+pub(super) const WHAT: &str = "`churn` beside TCP connections over loopback, both ends on this machine, that are reset and that end in TIME_WAIT. The end of TIME_WAIT, a minute later, is not in the sum; what its program runs stands below.";
 
 /// In the guest: a table, and what is above the limit.
 ///
