@@ -88,11 +88,11 @@ fn itemised(churn: u32, mode: Mode, count: u64) -> Result<Vec<String>> {
     // What the work before has left there.
     wait();
     fs::write(SWITCH, "1")?;
-    let ran = bpf::runs(churn).and_then(|before| {
+    let ran = counted(churn, || {
         work(mode, count)?;
         // Its end runs a program too.
         wait();
-        Ok((before, bpf::runs(churn)?))
+        Ok(())
     });
     fs::write(SWITCH, "0")?;
     let (before, after) = ran?;
@@ -111,6 +111,13 @@ fn itemised(churn: u32, mode: Mode, count: u64) -> Result<Vec<String>> {
         })
     };
     Ok(before.into_iter().zip(after).filter_map(ran).collect())
+}
+
+/// What its programs have run before and after that.
+fn counted(churn: u32, work: impl FnOnce() -> Result<()>) -> Result<(Vec<Runs>, Vec<Runs>)> {
+    let before = bpf::runs(churn)?;
+    work()?;
+    Ok((before, bpf::runs(churn)?))
 }
 
 /// The same until it takes the same: after boot a connection costs more, for thousands of them (measured on 6.12).
