@@ -246,7 +246,7 @@ mod tests {
     #![expect(clippy::indexing_slicing, reason = "tests panic")]
     use super::*;
 
-    /// So many ports as there are places find most of them.
+    /// They find most of the buckets, and few of them the same one.
     #[test]
     fn ports_of_one_parity_spread() {
         let mut held = [0_u8; HOLD_BUCKETS as usize];

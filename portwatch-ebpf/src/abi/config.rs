@@ -117,7 +117,7 @@ config! {
     details,
     /// Rows of the map `ROWS`.
     rows,
-    /// Elements of the map `HOLD_SLOTS`, a power of two.
+    /// Elements of the map `HOLD_SLOTS`.
     hold_buckets,
     /// 1: diagnostics through aya-log.
     diagnostics,

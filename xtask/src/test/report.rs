@@ -57,28 +57,18 @@ pub(crate) fn render(tiers: &[Tier], comparison: &Comparison, strict: bool) -> S
     }
     for (label, tier, failure) in bad(tiers) {
         let why: Vec<String> = failure.why.lines().map(printable).collect();
-        line(
-            &mut text,
-            format_args!(
-                "{label} {} {}: {}",
-                tier.name,
-                failure.name,
-                why.join("\n    ")
-            ),
-        );
+        tell(&mut text, label, tier, &failure.name, &why.join("\n    "));
     }
     // Whoever has only the end of a long output sees each of them.
     if bad(tiers).any(|(_, _, failure)| is_long(&failure.why)) {
         line(&mut text, format_args!("\nThese again, in a line each:"));
         for (label, tier, failure) in bad(tiers) {
-            line(
+            tell(
                 &mut text,
-                format_args!(
-                    "{label} {} {}: {}",
-                    tier.name,
-                    failure.name,
-                    shortened(&failure.why)
-                ),
+                label,
+                tier,
+                &failure.name,
+                &shortened(&failure.why),
             );
         }
     }
@@ -100,6 +90,10 @@ pub(crate) fn render(tiers: &[Tier], comparison: &Comparison, strict: bool) -> S
         format_args!("{passed} passed, {failed} failed, {skipped} skipped"),
     );
     text
+}
+
+fn tell(text: &mut String, label: &str, tier: &Tier, name: &str, why: &str) {
+    line(text, format_args!("{label} {} {name}: {why}", tier.name));
 }
 
 /// What a check is called that failed, and passed when it ran once more.

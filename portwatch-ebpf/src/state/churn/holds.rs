@@ -2,8 +2,9 @@
 //! the kernel keeps of it in TIME_WAIT.
 //!
 //! A connection is told here up to six times, and the kernel's hash tables take some 250 instructions for a look
-//! and 400 for a change. So most are in places of our own, side by side in a bucket, and only what finds those taken
-//! is in a hash table; a bucket says how much of its own is there. The bucket is that of the port, which a socket
+//! and 400 for a change. So those of connections are in places of our own, side by side in a bucket. What finds those
+//! taken, or is told of without the socket's lock, is in a hash table; a bucket says how much of its own is there. The
+//! bucket is that of the port, which a socket
 //! and what stays of it have in common: only the address in its place changes then.
 
 use aya_ebpf::{
@@ -21,7 +22,7 @@ const MAPPED: u32 = 1 << 10;
 #[map]
 static HOLD_SLOTS: Array<Bucket> = Array::with_max_entries(HOLD_BUCKETS, MAPPED);
 
-/// What found no place there, and what was held before: see [`keep_unlocked`].
+/// What found no place there, and what [`keep_unlocked`] was called for.
 #[map]
 static HOLDS: HashMap<u64, Hold> = HashMap::with_max_entries(1 << 17, 0);
 
