@@ -1,6 +1,7 @@
 //! Carries a plan out: loads the programs it names, fills their maps, attaches them.
 
 pub mod churn;
+mod fold;
 mod ids;
 mod lines;
 mod object;
@@ -38,7 +39,7 @@ use crate::{
     plan::{self, Attachment, Facts, Plan, generation::Generation, hooks::Way},
     selection::Selection,
 };
-use object::{Lines, Object};
+use object::{Lines, Object, Unreadable};
 
 /// The programs, built by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portwatch-ebpf"));
@@ -48,7 +49,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/po
 pub enum LoadError {
     /// The object, before aya sees it: a defect of portwatch.
     #[error("cannot read the kernel programs that portwatch carries")]
-    Carried(#[from] ::object::read::Error),
+    Carried(#[from] Unreadable),
     /// The object or its maps.
     #[error("cannot set up the kernel programs")]
     Object(#[from] EbpfError),
@@ -140,20 +141,14 @@ pub fn load(
     buffer: u32,
 ) -> Result<Loaded, LoadError> {
     let btf = ids::types(plan.attachments.iter().copied(), &gathered.ids)?;
-    let object = planned(&gathered.facts, plan.programs(), plan.config.diagnostics)?;
+    let globals = Globals::of(&gathered.facts, &plan.config);
+    let object = planned(&gathered.facts, plan.programs(), &globals)?;
     let unneeded = if selection.events.contains(&Op::Release) {
         OF_CHURN.to_vec()
     } else {
         [OF_CHURN, OF_RELEASES].concat()
     };
-    let mut ebpf = read(
-        &object,
-        &gathered.facts,
-        &plan.config,
-        buffer,
-        &unneeded,
-        &[],
-    )?;
+    let mut ebpf = read(&object, &globals, buffer, &unneeded, &[])?;
     fill_filters(&mut ebpf, selection, values)?;
     verify::all(&mut ebpf, &plan.attachments, &btf)?;
     Ok(Loaded {
@@ -175,11 +170,11 @@ pub fn iterate(gathered: &Gathered, iterator: Attachment) -> Result<File, LoadEr
     /// Nothing goes through the ring: as small as a ring can be on any machine (a page, a power of two).
     const RING: u32 = 64 << 10;
     let Gathered { facts, ids } = gathered;
-    let object = planned(facts, [iterator], 0)?;
+    let globals = Globals::of(facts, &plan::lone_config(facts));
+    let object = planned(facts, [iterator], &globals)?;
     let mut ebpf = read(
         &object,
-        facts,
-        &plan::lone_config(facts),
+        &globals,
         RING,
         &[NOT_OF_ITERATOR, OF_CHURN].concat(),
         &[],
@@ -244,14 +239,11 @@ const OF_RELEASES: &[&str] = &["HELD", "LEAVING"];
 /// Has aya read an object and make its maps; those that are not needed with one entry, others with so many.
 fn read(
     object: &[u8],
-    facts: &Facts,
-    config: &Config,
+    globals: &Globals,
     buffer: u32,
     unneeded: &[&'static str],
     sizes: &[(&'static str, u32)],
 ) -> Result<Ebpf, LoadError> {
-    // Of the programs' diagnostics, all are wanted or none.
-    let log_level = if config.diagnostics == 0 { 0 } else { u8::MAX };
     let mut loader = loader();
     for map in unneeded {
         loader.map_max_entries(map, 1);
@@ -259,21 +251,57 @@ fn read(
     for (map, size) in sizes {
         loader.map_max_entries(map, *size);
     }
+    // What was put in is there too, for what could not be.
+    for (name, value) in globals.all() {
+        loader.override_global(name, value, true);
+    }
     Ok(loader
         .btf(None)
-        .override_global("LAYOUT", &facts.fields.words[..], true)
-        .override_global("CONFIG", &config.words()[..], true)
-        .override_global(aya_log::LEVEL, &log_level, true)
         .map_max_entries("EVENTS", buffer)
         .load(object)?)
+}
+
+/// Words as they lie in memory.
+fn bytes(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+/// Constants of the programs.
+struct Globals {
+    layout: Vec<u8>,
+    config: Vec<u8>,
+    log_level: [u8; 1],
+    diagnostics: bool,
+}
+
+impl Globals {
+    fn of(facts: &Facts, config: &Config) -> Self {
+        let diagnostics = config.diagnostics != 0;
+        Self {
+            layout: bytes(&facts.fields.words),
+            config: bytes(&config.words()),
+            // Of the programs' diagnostics, all are wanted or none.
+            log_level: [if diagnostics { u8::MAX } else { 0 }],
+            diagnostics,
+        }
+    }
+
+    /// By name.
+    fn all(&self) -> [(&'static str, &[u8]); 3] {
+        [
+            ("LAYOUT", &self.layout),
+            ("CONFIG", &self.config),
+            (aya_log::LEVEL, &self.log_level),
+        ]
+    }
 }
 
 /// The object with these programs alone.
 fn planned(
     facts: &Facts,
     programs: impl IntoIterator<Item = Attachment>,
-    diagnostics: u32,
-) -> Result<Vec<u8>, ::object::read::Error> {
+    globals: &Globals,
+) -> Result<Vec<u8>, Unreadable> {
     let object = Object::read(OBJECT)?;
     let names: Vec<_> = programs
         .into_iter()
@@ -285,12 +313,17 @@ fn planned(
         .collect();
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     // Only those who see all that the verifier says see the lines it quotes; a release has none (build.rs).
-    let lines = if diagnostics == 0 {
-        Lines::Dropped
-    } else {
+    let lines = if globals.diagnostics {
         Lines::Kept
+    } else {
+        Lines::Dropped
     };
-    object.only(&names, lines, facts.cast.map(|cast| cast.function))
+    object.only(
+        &names,
+        lines,
+        facts.cast.map(|cast| cast.function),
+        Some(&globals.all()),
+    )
 }
 
 /// aya's loader. Its only constructor reads and parses all of the kernel's type information, more

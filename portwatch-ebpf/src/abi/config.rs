@@ -67,7 +67,8 @@ pub mod family {
 
 macro_rules! config {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
-        /// Read-only data of the programs; the verifier sees constants and drops unused branches.
+        /// Read-only data of the programs. Who loads them puts it in as constants and leaves out the branches that
+        /// are not taken; what stays of it the verifier sees as constants.
         #[repr(C)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub struct Config {

@@ -16,8 +16,8 @@ use aya::{
 use portwatch_ebpf::abi::churn::{HOLD_BUCKETS, Hold, Key, PLACES, Place, TAILS, WAYS};
 
 use super::{
-    LoadError, NOT_OF_ITERATOR, attach_program, detach_program, failed, find, map, planned, read,
-    verify,
+    Globals, LoadError, NOT_OF_ITERATOR, attach_program, detach_program, failed, find, map,
+    planned, read, verify,
 };
 use crate::{
     facts::Gathered,
@@ -79,11 +79,12 @@ pub fn load(
     let Gathered { facts, ids } = gathered;
     let btf = super::ids::types(plan.attachments.iter().copied(), ids)?;
     let programs = plan.programs().chain(iterators.iter().copied());
-    let object = planned(facts, programs, plan.config.diagnostics)?;
     let rows = sizes.tuples + TAILS;
     let mut config = plan.config;
     config.rows = rows;
     config.hold_buckets = sizes.buckets();
+    let globals = Globals::of(facts, &config);
+    let object = planned(facts, programs, &globals)?;
     // What follows calls from entry to return, and a command, is in use here too.
     let unneeded: Vec<&str> = NOT_OF_ITERATOR
         .iter()
@@ -92,8 +93,7 @@ pub fn load(
         .collect();
     let mut ebpf = read(
         &object,
-        facts,
-        &config,
+        &globals,
         RING,
         &unneeded,
         &[

@@ -4,6 +4,7 @@
 //! two and twenty of a hundred. So it is given one in which the sections of all others are void: their
 //! headers stay in their places, since symbols and relocations refer to sections by number.
 
+mod functions;
 #[cfg(test)]
 mod tests;
 
@@ -60,32 +61,52 @@ impl<'a> Object<'a> {
             .any(|section| self.program(section) == Some(program))
     }
 
-    /// The object without the programs that are not among these. `cast` is the BTF id of
-    /// `bpf_rdonly_cast()`, if there is one to call.
+    /// The object without the programs that are not among these. `cast` is the BTF id of `bpf_rdonly_cast()`, if there
+    /// is one to call. `globals`: values that are put in for constants, by their names; `None`: programs stay as they
+    /// are, as they do where there are lines of source for their instructions.
     pub(super) fn only(
         &self,
         programs: &[&str],
         lines: Lines,
         cast: Option<u32>,
-    ) -> Result<Vec<u8>, Error> {
-        let mut out = bytes_of(self.header).to_vec();
-        let mut headers = Vec::with_capacity(self.sections.len());
+        globals: Option<&[(&str, &[u8])]>,
+    ) -> Result<Vec<u8>, Unreadable> {
+        let mut parts = Vec::with_capacity(self.sections.len());
         for section in self.sections.iter() {
-            let wanted = self
+            let is_wanted = self
                 .program(section)
                 .is_none_or(|program| programs.contains(&program));
-            headers.push(if wanted {
-                let header = self.copy(section, lines, &mut out)?;
-                if let Some(function) = cast
-                    && section.sh_flags(NativeEndian) & u64::from(SHF_EXECINSTR) != 0
-                    && let Some(code) = out.get_mut(header.sh_offset.get(NativeEndian) as usize..)
-                {
-                    call(code, function);
-                }
-                header
-            } else {
-                void(section)
-            });
+            let mut part = self.part(section, lines, is_wanted)?;
+            if let Some(function) = cast
+                && part.is_code()
+            {
+                call(&mut part.data, function);
+            }
+            parts.push(part);
+        }
+        if let Some(globals) = globals
+            && !parts.iter().any(Part::is_about_instructions)
+        {
+            functions::specialise(&mut parts, globals).ok_or(Unreadable::Functions)?;
+        }
+        Ok(self.assembled(parts))
+    }
+
+    /// The object made of these sections.
+    fn assembled(&self, parts: Vec<Part>) -> Vec<u8> {
+        let mut out = bytes_of(self.header).to_vec();
+        let mut headers = Vec::with_capacity(parts.len());
+        for Part {
+            mut header, data, ..
+        } in parts
+        {
+            if !matches!(header.sh_type.get(NativeEndian), SHT_NOBITS | SHT_NULL) {
+                pad(&mut out, 8);
+                header.sh_offset = word(out.len());
+                header.sh_size = word(data.len());
+                out.extend_from_slice(&data);
+            }
+            headers.push(header);
         }
         pad(&mut out, align_of::<SectionHeader>());
         let mut header = *self.header;
@@ -94,7 +115,7 @@ impl<'a> Object<'a> {
         for header in &headers {
             out.extend_from_slice(bytes_of(header));
         }
-        Ok(out)
+        out
     }
 
     /// The program that a section belongs to: `kind/program` has its instructions, `.relkind/program`
@@ -104,31 +125,62 @@ impl<'a> Object<'a> {
         Some(str::from_utf8(name).ok()?.split_once('/')?.1)
     }
 
-    /// Appends the content of a section; the value is its new header.
-    fn copy(
-        &self,
-        section: &SectionHeader,
-        lines: Lines,
-        out: &mut Vec<u8>,
-    ) -> Result<SectionHeader, Error> {
-        let mut header = *section;
-        if section.sh_type(NativeEndian) == SHT_NOBITS {
-            return Ok(header);
+    /// A section, or what is left of it where nobody wants it.
+    fn part(&self, section: &SectionHeader, lines: Lines, is_wanted: bool) -> Result<Part, Error> {
+        let name = self.sections.section_name(NativeEndian, section)?;
+        let mut part = Part {
+            name: String::from_utf8_lossy(name).into_owned(),
+            header: if is_wanted { *section } else { void(section) },
+            data: Vec::new(),
+        };
+        if is_wanted && part.kind() != SHT_NOBITS {
+            let data = section.data(NativeEndian, self.data)?;
+            let without_lines = (lines == Lines::Dropped && name == b".BTF.ext")
+                .then(|| super::lines::without_lines(data))
+                .flatten();
+            part.data = without_lines.unwrap_or_else(|| data.to_vec());
         }
-        let data = section.data(NativeEndian, self.data)?;
-        pad(out, 8);
-        header.sh_offset = word(out.len());
-        if lines == Lines::Dropped
-            && self.sections.section_name(NativeEndian, section)? == b".BTF.ext"
-            && let Some(data) = super::lines::without_lines(data)
-        {
-            header.sh_size = word(data.len());
-            out.extend_from_slice(&data);
-        } else {
-            out.extend_from_slice(data);
-        }
-        Ok(header)
+        Ok(part)
     }
+}
+
+/// A section.
+struct Part {
+    name: String,
+    header: SectionHeader,
+    /// Empty of one that has none in the file.
+    data: Vec<u8>,
+}
+
+impl Part {
+    /// SHT_*
+    fn kind(&self) -> u32 {
+        self.header.sh_type.get(NativeEndian)
+    }
+
+    /// Whether it says of single instructions which line of source they are from, or what CO-RE would change in them
+    /// (`line_info_len` and `core_relo_len` of `struct btf_ext_header`).
+    fn is_about_instructions(&self) -> bool {
+        let is_there = |at: usize| self.data.get(at..at + 4).is_some_and(|len| len != [0; 4]);
+        self.name == ".BTF.ext" && (is_there(20) || is_there(28))
+    }
+
+    /// Whether it has instructions.
+    fn is_code(&self) -> bool {
+        self.kind() != SHT_NULL
+            && self.header.sh_flags.get(NativeEndian) & u64::from(SHF_EXECINSTR) != 0
+    }
+}
+
+/// Why an object cannot be cut.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// It is no object.
+    #[error(transparent)]
+    Elf(#[from] Error),
+    /// Its functions cannot be told apart, or call what is none.
+    #[error("its functions cannot be told apart")]
+    Functions,
 }
 
 /// Turns calls of the helper that stands for it into calls of a function of the kernel: `src_reg` is
