@@ -144,7 +144,13 @@ impl Session {
     /// Finds the ports that are held already.
     fn first_look(&mut self, say: &Notes) {
         match self.looks.take(&mut self.counting) {
-            Ok(_) => {}
+            Ok(looked) => {
+                if let Some(reason) = looked.unseen {
+                    say.note(&format!(
+                        "connections without a process are not all counted that were there before: {reason}"
+                    ));
+                }
+            }
             Err(reason) => say.note(&format!(
                 "ports that are held already are not counted: {reason}"
             )),
@@ -160,7 +166,14 @@ impl Session {
         }
         self.seen_lost = lost;
         match self.looks.take(&mut self.counting) {
-            Ok(corrected) => self.model.looked(corrected),
+            Ok(looked) => {
+                self.model.looked(looked.gone);
+                if let Some(reason) = looked.unseen {
+                    say.note(&format!(
+                        "something was missed, and cannot be made good everywhere: {reason}"
+                    ));
+                }
+            }
             Err(reason) => say.note(&format!(
                 "something was missed, and cannot be made good: {reason}"
             )),

@@ -6,7 +6,7 @@ mod rows;
 mod slots;
 mod sums;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::{
     Ebpf,
@@ -197,17 +197,29 @@ impl Counting {
             .map_err(|source| failed("LOOK", source))
     }
 
-    /// Forgets what a look has not seen, as given back; how many that was.
+    /// Forgets what a look has not seen in these network namespaces, or `everywhere`, as given back; how many that
+    /// was. What there was no room to tell apart by namespace goes only if the look was everywhere.
     ///
     /// # Errors
     /// When the map cannot be read.
-    pub fn end_look(&mut self, number: u32) -> Result<u64, LoadError> {
+    pub fn end_look(
+        &mut self,
+        number: u32,
+        netns: &BTreeSet<u32>,
+        everywhere: bool,
+    ) -> Result<u64, LoadError> {
+        let slots = self.place_slots.iter().filter_map(Result::ok);
+        let seen = Seen::of(
+            number,
+            everywhere,
+            slots.filter(|(inode, _)| netns.contains(inode)),
+        );
         let gone: Vec<(u64, Hold)> = self
             .holds
             .iter()
             .filter_map(Result::ok)
             .map(|(sk, bytes)| (sk, plain::<Hold>(&bytes)))
-            .filter(|(_, hold)| hold.look != number)
+            .filter(|(_, hold)| seen.is_gone(hold))
             .collect();
         let mut count = 0;
         for (sk, hold) in gone {
@@ -221,7 +233,7 @@ impl Counting {
             count += 1;
             self.rows.gone(hold);
         }
-        for hold in self.slots.gone(number) {
+        for hold in self.slots.gone(&|hold| seen.is_gone(hold)) {
             count += 1;
             self.rows.gone(hold);
         }
@@ -309,6 +321,37 @@ impl Counting {
     }
 }
 
+/// What a look has seen: its number, and the slots of network namespaces that it was in.
+struct Seen {
+    number: u32,
+    slots: [bool; PLACES as usize],
+}
+
+impl Seen {
+    /// `slots`: those of namespaces that it was in, by inode.
+    fn of(number: u32, everywhere: bool, slots: impl Iterator<Item = (u32, u32)>) -> Self {
+        let mut seen = [everywhere; PLACES as usize];
+        for (_, slot) in slots {
+            if let Some(seen) = seen.get_mut(slot as usize) {
+                *seen = true;
+            }
+        }
+        Self {
+            number,
+            slots: seen,
+        }
+    }
+
+    /// Whether it would have seen that, if it were there still.
+    fn is_gone(&self, hold: &Hold) -> bool {
+        let was_there = self
+            .slots
+            .get(usize::from(hold.place))
+            .is_some_and(|&seen| seen);
+        was_there && hold.look != self.number
+    }
+}
+
 /// Types of the ABI that a map's bytes are: plain integers, for which any bytes are a value.
 trait Plain: Copy {}
 impl Plain for Place {}
@@ -323,6 +366,33 @@ fn plain<T: Plain>(bytes: &[u8]) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_a_look_could_have_seen_is_gone() {
+        let hold = |place, look| Hold {
+            since: 1,
+            row: 2,
+            look,
+            port: 40_000,
+            place,
+            how: 1,
+            waits: 1,
+            home: 0,
+        };
+        let everywhere = Seen::of(7, true, std::iter::empty());
+        let there = Seen::of(7, false, [(4_026_531_840, 3)].into_iter());
+        for (place, look, gone_of_all, gone_of_one) in [
+            (3, 6, true, true),
+            (3, 7, false, false),
+            (4, 6, true, false),
+            (0, 6, true, false),
+            (u16::MAX, 6, false, false),
+        ] {
+            let hold = hold(place, look);
+            assert_eq!(everywhere.is_gone(&hold), gone_of_all, "{place} {look}");
+            assert_eq!(there.is_gone(&hold), gone_of_one, "{place} {look}");
+        }
+    }
 
     #[test]
     fn places_are_for_a_part_of_what_can_be_held() {

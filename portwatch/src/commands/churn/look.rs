@@ -1,5 +1,7 @@
 //! A look at all sockets: at the start, and whenever something was missed.
 
+use std::collections::BTreeSet;
+
 use crate::{
     errno,
     event::Backend,
@@ -9,7 +11,7 @@ use crate::{
         churn::{Counting, Link},
     },
     plan::{self, Attachment, Plan},
-    sockets::namespaces,
+    sockets::namespaces::{self, Visited},
 };
 
 /// The iterators, and how often they ran.
@@ -61,15 +63,15 @@ impl Looks {
         }
     }
 
-    /// Takes one; the value is how many ports turned out to be given back.
+    /// Takes one.
     ///
     /// # Errors
     /// Why it cannot be taken, in words.
-    pub(super) fn take(&mut self, counting: &mut Counting) -> Result<u64, String> {
+    pub(super) fn take(&mut self, counting: &mut Counting) -> Result<Looked, String> {
         let Some([descriptors, connections]) = &self.loaded else {
             return match &self.planned {
                 // Nothing is older than a command, and raw tracepoints say so themselves.
-                Err(reason) if reason == COMMAND => Ok(0),
+                Err(reason) if reason == COMMAND => Ok(Looked::default()),
                 Err(reason) => Err(reason.clone()),
                 Ok(_) => Err("the iterators are not loaded".to_owned()),
             };
@@ -79,21 +81,78 @@ impl Looks {
         counting.begin_look(self.number).map_err(words)?;
         let mut outcome = descriptors.run();
         let connections = connections.clone();
-        namespaces::each(
+        let mut seen = BTreeSet::new();
+        let visited = namespaces::each(
             &[],
-            move |_| connections.run(),
-            |result| {
+            move |netns| (netns, connections.run()),
+            |(netns, result)| {
+                seen.insert(netns);
                 if let Err(error) = result {
                     outcome = Err(error);
                 }
             },
         );
         outcome.map_err(|error| errno::words(&error))?;
+        let unseen = unseen(&visited);
         if self.number == 1 {
-            return Ok(0);
+            return Ok(Looked { gone: 0, unseen });
         }
-        counting.end_look(self.number).map_err(words)
+        let gone = counting
+            .end_look(self.number, &seen, unseen.is_none())
+            .map_err(words)?;
+        Ok(Looked { gone, unseen })
+    }
+}
+
+/// What a look has found.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// So many ports turned out to be given back.
+    pub(super) gone: u64,
+    /// Where it did not get to, in words: what is held there stays as it is.
+    pub(super) unseen: Option<String>,
+}
+
+/// Whether there was no way into a network namespace.
+fn unseen(visited: &Visited) -> Option<String> {
+    match visited {
+        Visited {
+            closed: 0,
+            hidden: false,
+            ..
+        } => None,
+        Visited { closed: 0, .. } => {
+            Some("processes hide their network namespaces (hidepid in proc(5))".to_owned())
+        }
+        Visited { closed: 1, .. } => Some("one network namespace cannot be entered".to_owned()),
+        Visited { closed, .. } => Some(format!("{closed} network namespaces cannot be entered")),
     }
 }
 
 const COMMAND: &str = "a command has no ports yet";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_did_not_get_everywhere_says_so() {
+        for (closed, hidden, words) in [
+            (0, false, None),
+            (1, false, Some("one network namespace cannot be entered")),
+            (3, true, Some("3 network namespaces cannot be entered")),
+            (
+                0,
+                true,
+                Some("processes hide their network namespaces (hidepid in proc(5))"),
+            ),
+        ] {
+            let visited = Visited {
+                closed,
+                hidden,
+                absent: Vec::new(),
+            };
+            assert_eq!(unseen(&visited).as_deref(), words);
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The places for ports that are held, mapped into this process.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::Ebpf;
 use portwatch_ebpf::abi::churn::{Bucket, EMPTIED, ENDED, Hold, Slot, WAYS};
@@ -15,14 +15,14 @@ impl Slots {
         Mapped::map(ebpf, "HOLD_SLOTS", buckets).map(Self)
     }
 
-    /// Takes out what the look of this number has not seen.
-    pub(super) fn gone(&self, number: u32) -> Vec<Hold> {
+    /// Takes out what is gone.
+    pub(super) fn gone(&self, is_gone: &impl Fn(&Hold) -> bool) -> Vec<Hold> {
         (0..self.0.len())
             .flat_map(|index| (0..WAYS).map(move |way| (index, way)))
             // SAFETY: a slot of the map, which the programs write word by word.
             .filter_map(|(index, way)| unsafe {
                 let slots = &raw mut (*self.0.at(index)).slots;
-                end(slots.cast::<Slot>().add(way), number)
+                end(slots.cast::<Slot>().add(way), is_gone)
             })
             .collect()
     }
@@ -38,24 +38,25 @@ impl Slots {
     }
 }
 
-/// Takes out what one place holds, if the look of this number has not seen it.
+/// Takes out what one place holds, if that is gone.
 ///
 /// # Safety
 /// It is a slot, of which others write nothing but whole words.
-unsafe fn end(slot: *mut Slot, number: u32) -> Option<Hold> {
+unsafe fn end(slot: *mut Slot, is_gone: impl Fn(&Hold) -> bool) -> Option<Hold> {
     // SAFETY: words of the slot.
-    let (claims, sk, look) = unsafe {
+    let (claims, sk) = unsafe {
         (
             AtomicU64::from_ptr(&raw mut (*slot).claims),
             AtomicU64::from_ptr(&raw mut (*slot).sk),
-            AtomicU32::from_ptr(&raw mut (*slot).hold.look),
         )
     };
+    // SAFETY: plain integers.
+    let hold = || unsafe { (&raw const (*slot).hold).read_volatile() };
     let before = claims.load(Ordering::Acquire);
     // With another claim a program is about to take it, or to take it out.
     if before & u64::from(u32::MAX) != 1
         || sk.load(Ordering::Acquire) == 0
-        || look.load(Ordering::Acquire) == number
+        || !is_gone(&hold())
         // Emptied meanwhile, and another's perhaps, the word would not be the same.
         || claims
             .compare_exchange(before, before + ENDED, Ordering::AcqRel, Ordering::Relaxed)
@@ -64,8 +65,7 @@ unsafe fn end(slot: *mut Slot, number: u32) -> Option<Hold> {
         return None;
     }
     // From here on programs leave it alone.
-    // SAFETY: plain integers.
-    let hold = unsafe { (&raw const (*slot).hold).read_volatile() };
+    let hold = hold();
     sk.store(0, Ordering::Release);
     claims.fetch_add(EMPTIED - ENDED - 1, Ordering::AcqRel);
     Some(hold)
@@ -94,7 +94,7 @@ mod tests {
 
     fn ended(slot: &mut Slot, number: u32) -> Option<Hold> {
         // SAFETY: nobody else knows it.
-        unsafe { end(slot, number) }
+        unsafe { end(slot, |hold| hold.look != number) }
     }
 
     #[test]
