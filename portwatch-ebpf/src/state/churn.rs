@@ -4,3 +4,4 @@
 pub(crate) mod holds;
 pub(crate) mod places;
 pub(crate) mod rows;
+mod slots;

@@ -10,7 +10,7 @@ use crate::{
         sock,
     },
     state::churn::{
-        holds::{self, Holder, Kept},
+        holds::{self, Found, Holder, Kept},
         places, rows,
     },
 };
@@ -20,18 +20,18 @@ use crate::{
 #[inline(always)]
 pub(crate) fn given<M: Memory>(sk: Ptr) {
     let holder = Holder::of_port(sk, sock::port::<M>(sk));
-    if let Some(place) = holds::of(holder) {
-        leaves(holder, place);
+    if let Some(found) = holds::of(holder) {
+        leaves(holder, found);
     }
 }
 
 /// Forgets what held a port, and counts that.
 #[inline(always)]
-fn leaves(holder: Holder, place: holds::Place) {
+fn leaves(holder: Holder, found: Found) {
     // SAFETY: an entry of our map, which goes below.
-    let hold = unsafe { *place.hold };
+    let hold = unsafe { *found.hold };
     // Otherwise user space, which has not seen the socket any more, has counted it.
-    if holds::forget(holder, place, &hold) {
+    if holds::forget(holder, found, &hold) {
         gone(&hold);
     }
 }
@@ -71,14 +71,14 @@ pub(super) fn gone(hold: &Hold) {
 #[inline(always)]
 pub(crate) fn waits<B: Backend>(tw: Ptr, sk: Ptr) {
     let holder = Holder::of_port(sk, sock::port::<B::Memory>(sk));
-    let Some(place) = holds::of(holder) else {
+    let Some(found) = holds::of(holder) else {
         // The port is that of a listener, or its program has chosen it.
         waits_uncounted::<B>(sk);
         return;
     };
     // SAFETY: an entry of our map, which may go below.
-    let hold = unsafe { *place.hold };
-    let Some(kept) = holds::pass(holder, place, tw, gone) else {
+    let hold = unsafe { *found.hold };
+    let Some(kept) = holds::pass(holder, found, tw, gone) else {
         waits_uncounted::<B>(sk);
         return;
     };
@@ -113,8 +113,8 @@ fn waits_uncounted<B: Backend>(sk: Ptr) {
 #[inline(always)]
 pub(crate) fn waited<B: Backend>(tw: Ptr) {
     let holder = Holder::of_port(tw, sock::port::<B::Memory>(tw));
-    if let Some(place) = holds::of(holder) {
-        leaves(holder, place);
+    if let Some(found) = holds::of(holder) {
+        leaves(holder, found);
     } else {
         count_place::<B>(tw, |place| {
             // SAFETY: a member of a slot of our map.

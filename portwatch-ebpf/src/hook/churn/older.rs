@@ -156,12 +156,12 @@ pub(super) fn family_of<B: Backend>(sk: Ptr, family: u16) -> u16 {
 /// that its port is an automatic one was found when it was taken.
 #[inline(always)]
 fn is_known<B: Backend>(sk: Ptr) -> bool {
-    let Some(place) = holds::of(Holder::of_port(sk, sock::port::<Far<B>>(sk))) else {
+    let Some(found) = holds::of(Holder::of_port(sk, sock::port::<Far<B>>(sk))) else {
         return false;
     };
     // SAFETY: a word of an entry of our map; should it become another's at this moment, that one was taken
     // since this look began.
-    unsafe { (&raw mut (*place.hold).look).write_volatile(holds::look()) };
+    unsafe { (&raw mut (*found.hold).look).write_volatile(holds::look()) };
     true
 }
 

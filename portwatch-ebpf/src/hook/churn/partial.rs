@@ -52,12 +52,12 @@ fn begins<B: Backend>(sk: Ptr) {
     };
     // Of a socket whose memory was another's; or there is no room, and it is not counted.
     let holder = Holder::without_port(sk);
-    let old = holds::of(holder).map(|place| {
+    let old = holds::of(holder).map(|found| {
         // SAFETY: an entry of our map, which goes below.
-        (place, unsafe { *place.hold })
+        (found, unsafe { *found.hold })
     });
-    if let Some((place, old)) = old {
-        holds::forget(holder, place, &old);
+    if let Some((found, old)) = old {
+        holds::forget(holder, found, &old);
     }
     let _ = holds::keep(holder, hold, |_| {});
 }
@@ -67,12 +67,12 @@ fn begins<B: Backend>(sk: Ptr) {
 #[inline(always)]
 fn ends<B: Backend>(sk: Ptr, new: u8) {
     let holder = Holder::without_port(sk);
-    let Some(place) = holds::of(holder) else {
+    let Some(found) = holds::of(holder) else {
         return;
     };
     // SAFETY: an entry of our map, which goes below.
-    let before = unsafe { *place.hold };
-    holds::forget(holder, place, &before);
+    let before = unsafe { *found.hold };
+    holds::forget(holder, found, &before);
     let family = older::family_of::<B>(sk, B::Memory::load::<u16>(sk, offset!(skc_family)));
     let mut key = key::<B>(sk, family, how::CONNECT);
     key.transport = sock::IPPROTO_TCP;

@@ -4,23 +4,18 @@
 //! A connection is told here up to six times, and the kernel's hash tables take some 250 instructions for a look
 //! and 400 for a change. So those of connections are in places of our own, side by side in a bucket. What finds those
 //! taken, or is told of without the socket's lock, is in a hash table; a bucket says how much of its own is there. The
-//! bucket is that of the port, which a socket
-//! and what stays of it have in common: only the address in its place changes then.
+//! bucket is that of the port, which a socket and what stays of it have in common: only the address in its place
+//! changes then.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     macros::map,
     maps::{Array, HashMap},
 };
-use portwatch_ebpf::abi::churn::{self, Bucket, EMPTIED, ENDED, HOLD_BUCKETS, Hold, Slot, WAYS};
+use portwatch_ebpf::abi::churn::{self, Bucket, Hold, Slot};
 
+use super::slots::{among, bucket, claim, empty, reclaim, spilled};
 use crate::kernel::memory::{Ptr, add, config};
-
-/// BPF_F_MMAPABLE (include/uapi/linux/bpf.h)
-const MAPPED: u32 = 1 << 10;
-
-#[map]
-static HOLD_SLOTS: Array<Bucket> = Array::with_max_entries(HOLD_BUCKETS, MAPPED);
 
 /// What found no place there, and what [`keep_unlocked`] was called for.
 #[map]
@@ -97,105 +92,13 @@ impl Holder {
     }
 }
 
-#[inline(always)]
-fn bucket(home: u32) -> Option<*mut Bucket> {
-    HOLD_SLOTS.get_ptr_mut(home)
-}
-
 /// Where a port is remembered.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct Found {
     /// What is remembered.
     pub(crate) hold: *mut Hold,
     /// Null of one in the hash table.
     slot: *mut Slot,
-}
-
-/// One of its places.
-#[inline(always)]
-fn way(bucket: *mut Bucket, way: usize) -> *mut Slot {
-    // SAFETY: within the bucket.
-    unsafe { (&raw mut (*bucket).slots).cast::<Slot>().add(way) }
-}
-
-/// The one of these places that a socket has.
-#[inline(always)]
-fn among(bucket: *mut Bucket, sk: u64) -> Option<*mut Slot> {
-    for at in 0..WAYS {
-        let slot = way(bucket, at);
-        // SAFETY: a word of our map.
-        if unsafe { (&raw const (*slot).sk).read_volatile() } == sk {
-            return Some(slot);
-        }
-    }
-    None
-}
-
-/// How many of the bucket are in the hash table.
-#[inline(always)]
-fn spilled(bucket: *mut Bucket) -> u64 {
-    // SAFETY: a word of our map.
-    unsafe { (&raw const (*bucket).spilled).read_volatile() }
-}
-
-/// Makes one of these places a socket's.
-#[inline(always)]
-fn claim(bucket: *mut Bucket, sk: u64, hold: &Hold) -> Option<*mut Slot> {
-    for at in 0..WAYS {
-        // SAFETY: a slot of the bucket. Whoever has added the only claim, and nobody else, writes it until it takes
-        // its claim back.
-        unsafe {
-            let slot = way(bucket, at);
-            let claims = &raw mut (*slot).claims;
-            // The lower half.
-            let count = claims.cast::<u32>();
-            if count.read_volatile() != 0 {
-                continue;
-            }
-            add(claims, 1);
-            // A full barrier on x86: of two at least one sees the other (see `state::calls`).
-            if count.read_volatile() == 1 {
-                (&raw mut (*slot).hold).write_volatile(*hold);
-                (&raw mut (*slot).sk).write_volatile(sk);
-                return Some(slot);
-            }
-            add(claims, u64::MAX);
-        }
-    }
-    None
-}
-
-/// Adds a claim on a place that a socket has, so that user space leaves it alone; false where that was faster, and
-/// counts it then.
-#[inline(always)]
-fn reclaim(slot: *mut Slot, sk: u64) -> bool {
-    // SAFETY: words of a slot of our map.
-    unsafe {
-        let claims = &raw mut (*slot).claims;
-        add(claims, 1);
-        // In this order: user space takes the socket out before it says that it is done.
-        let is_ended = claims.read_volatile() & ENDED != 0;
-        if !is_ended && (&raw const (*slot).sk).read_volatile() == sk {
-            return true;
-        }
-        add(claims, u64::MAX);
-    }
-    false
-}
-
-/// Empties a place that a socket has; false where user space was faster.
-#[inline(always)]
-fn empty(slot: *mut Slot, sk: u64) -> bool {
-    if !reclaim(slot, sk) {
-        return false;
-    }
-    // SAFETY: words of a slot of our map, which is ours.
-    unsafe {
-        (&raw mut (*slot).sk).write_volatile(0);
-        // The claim above, and that of who has made it the socket's.
-        add(&raw mut (*slot).claims, EMPTIED - 2);
-    }
-    true
 }
 
 /// Puts it into the hash table. What a socket of the same address has left there goes to `gone`.
@@ -346,19 +249,19 @@ pub(crate) fn keep_unlocked(holder: Holder, hold: Hold, gone: impl FnOnce(&Hold)
 
 /// What is remembered of a socket. Only who has its lock, or has just found it in TIME_WAIT, takes it out.
 #[inline(always)]
-pub(crate) fn of(holder: Holder) -> Option<Place> {
+pub(crate) fn of(holder: Holder) -> Option<Found> {
     let bucket = bucket(holder.home())?;
     let sk = holder.sk;
     if let Some(slot) = among(bucket, sk) {
         // SAFETY: a member of a slot of our map.
         let hold = unsafe { &raw mut (*slot).hold };
-        return Some(Place { hold, slot });
+        return Some(Found { hold, slot });
     }
     if spilled(bucket) == 0 {
         return None;
     }
     let hold = HOLDS.get_ptr_mut(sk)?;
-    holder.has(hold).then_some(Place {
+    holder.has(hold).then_some(Found {
         hold,
         slot: core::ptr::null_mut(),
     })
@@ -366,19 +269,19 @@ pub(crate) fn of(holder: Holder) -> Option<Place> {
 
 /// Forgets a socket, of which that is remembered; false where somebody else did so at the same moment.
 #[inline(always)]
-pub(crate) fn forget(holder: Holder, place: Place, hold: &Hold) -> bool {
-    if place.slot.is_null() {
+pub(crate) fn forget(holder: Holder, found: Found, hold: &Hold) -> bool {
+    if found.slot.is_null() {
         unspill(holder.sk, hold.home)
     } else {
-        empty(place.slot, holder.sk)
+        empty(found.slot, holder.sk)
     }
 }
 
 /// Leaves the port of a socket to what stays of it in TIME_WAIT; `None` where somebody else has forgotten it at the
 /// same moment.
 #[inline(always)]
-pub(crate) fn pass(from: Holder, place: Place, tw: Ptr, gone: impl FnOnce(&Hold)) -> Option<Kept> {
-    let Place { hold, slot } = place;
+pub(crate) fn pass(from: Holder, found: Found, tw: Ptr, gone: impl FnOnce(&Hold)) -> Option<Kept> {
+    let Found { hold, slot } = found;
     // A look may come between the two, and it is alive.
     let look = look();
     if slot.is_null() {
@@ -390,7 +293,7 @@ pub(crate) fn pass(from: Holder, place: Place, tw: Ptr, gone: impl FnOnce(&Hold)
             sk: tw as u64,
             ..from
         };
-        return forget(from, place, &hold).then(|| keep(to, hold, gone));
+        return forget(from, found, &hold).then(|| keep(to, hold, gone));
     }
     if !reclaim(slot, from.sk) {
         return None;
