@@ -20,8 +20,9 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 #[map]
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(loss::SLOTS, 0);
 
-/// Counts a lost event.
-#[inline(always)]
+/// Counts a lost event. A function of its own: each look at a map is a place where the kernel copies a program anew
+/// while it loads it (kernel/bpf/verifier.c, `do_misc_fixups`), and this is called from many.
+#[inline(never)]
 pub(crate) fn lost(reason: u32) {
     add(reason);
     add(loss::ALL);
