@@ -12,7 +12,7 @@ use crate::say::say;
 const LIMIT: f64 = 2500.0;
 
 /// What is measured.
-pub(super) const WHAT: &str = "`churn` beside TCP connections over loopback, both ends on this machine, that are reset and that end in TIME_WAIT. The end of TIME_WAIT, a minute later, is not in the sum; what its program runs stands below.";
+pub(super) const WHAT: &str = "`churn` beside TCP connections over loopback, both ends on this machine, that are reset and that end in TIME_WAIT. What the program runs that hooks the end of TIME_WAIT, a minute after close(), has a column of its own, by the kernel's own account (its clock is in it, the call is not), and counts too.";
 
 /// In the guest: a table, and what is above the limit.
 ///
@@ -27,7 +27,7 @@ pub(super) fn measure(guest: &Guest<'_>, backends: &[String]) -> Result<(String,
         args.extend(["--attach".to_string(), backend.clone()]);
     }
     let mut figures = Figures::default();
-    let mut items = Vec::new();
+    let mut items: Vec<[String; 5]> = Vec::new();
     guest.run(Clock::Instructions, args, |line| {
         say(format_args!("  {}", line.replace('\t', " ")));
         if let Some(item) = item(line) {
@@ -37,7 +37,7 @@ pub(super) fn measure(guest: &Guest<'_>, backends: &[String]) -> Result<(String,
         }
     })?;
     let seeing: Vec<&str> = seeing.map(String::as_str).collect();
-    let (text, above) = table(&figures, &seeing);
+    let (text, above) = table(&figures, &items, &seeing);
     Ok((text + &itemised(&items), above))
 }
 
@@ -62,10 +62,29 @@ fn itemised(items: &[[String; 5]]) -> String {
     text
 }
 
-fn table(figures: &Figures, backends: &[&str]) -> (String, Vec<String>) {
-    let mut text = "| backend | operation | without | budget | measured | noise | verdict |\n|---|---|---:|---:|---:|---:|---|\n".to_string();
+/// The operation that leaves a TIME_WAIT.
+const WAITING: &str = "connect-wait";
+
+/// The program at the end of TIME_WAIT, as the kernel shortens its name.
+const END_OF_WAITING: &str = "churn_waited_";
+
+/// What it runs for an operation: nothing where nothing waits, `None` where it should have run and has not.
+fn end_of_waiting(items: &[[String; 5]], backend: &str, mode: &str) -> Option<f64> {
+    if mode != WAITING {
+        return Some(0.0);
+    }
+    items
+        .iter()
+        .filter(|[of, during, program, ..]| {
+            of == backend && during == mode && program.starts_with(END_OF_WAITING)
+        })
+        .find_map(|[.., runs, each]| Some(runs.parse::<f64>().ok()? * each.parse::<f64>().ok()?))
+}
+
+fn table(figures: &Figures, items: &[[String; 5]], backends: &[&str]) -> (String, Vec<String>) {
+    let mut text = "| backend | operation | without | budget | measured | end of TIME_WAIT | noise | verdict |\n|---|---|---:|---:|---:|---:|---:|---|\n".to_string();
     let mut above = Vec::new();
-    for mode in ["connect", "connect-wait"] {
+    for mode in ["connect", WAITING] {
         let value = |who: &str, what: &str| figures.number(who, &format!("{mode}-{what}"));
         let (Some(without), Some(noise)) = (value("nothing", "per-op"), value("nothing", "noise"))
         else {
@@ -75,20 +94,25 @@ fn table(figures: &Figures, backends: &[&str]) -> (String, Vec<String>) {
             let Some(added) = value(&format!("churn {backend}"), "added-per-op") else {
                 continue;
             };
+            let Some(end) = end_of_waiting(items, backend, mode) else {
+                above.push(format!(
+                    "{mode}: {backend}: the end of TIME_WAIT was not seen"
+                ));
+                continue;
+            };
+            let all = added + end;
             let is_limited = *backend == "tracing";
-            let (budget, verdict) = match (is_limited, added > LIMIT) {
+            let (budget, verdict) = match (is_limited, all > LIMIT) {
                 (false, _) => ("–".to_string(), ""),
                 (true, false) => (format!("{LIMIT:.0}"), "met"),
                 (true, true) => {
-                    above.push(format!(
-                        "{mode}: {added:.0} instructions, at most {LIMIT:.0}"
-                    ));
+                    above.push(format!("{mode}: {all:.0} instructions, at most {LIMIT:.0}"));
                     (format!("{LIMIT:.0}"), "**exceeded**")
                 }
             };
             let _ = writeln!(
                 text,
-                "| {backend} | {mode} | {without:.0} | {budget} | +{added:.0} | ±{noise:.0} | {verdict} |"
+                "| {backend} | {mode} | {without:.0} | {budget} | +{added:.0} | +{end:.0} | ±{noise:.0} | {verdict} |"
             );
         }
     }
@@ -126,18 +150,48 @@ mod tests {
             for line in [
                 "value\tnothing\tconnect-per-op\t66000".to_string(),
                 "value\tnothing\tconnect-noise\t10".to_string(),
-                format!("value\tchurn tracing\tconnect-added-per-op\t{added}"),
+                "value\tchurn tracing\tconnect-added-per-op\t1500".to_string(),
+                "value\tnothing\tconnect-wait-per-op\t86000".to_string(),
+                "value\tnothing\tconnect-wait-noise\t10".to_string(),
+                format!("value\tchurn tracing\tconnect-wait-added-per-op\t{added}"),
             ] {
                 assert!(figures.line(&line));
             }
-            table(&figures, &["tracing"])
+            let items: Vec<_> = [
+                "item\ttracing\tconnect\tchurn_put_traci\t2.00\t200",
+                "item\ttracing\tconnect-wait\tchurn_waited_tr\t1.00\t300",
+                "item\ttracing\tconnect-wait\tchurn_wait_trac\t1.00\t200",
+                "item\tkprobe\tconnect-wait\tchurn_waited_kp\t1.00\t400",
+            ]
+            .into_iter()
+            .filter_map(item)
+            .collect();
+            (
+                table(&figures, &items, &["tracing"]),
+                table(&figures, &[], &["tracing"]),
+            )
         };
-        let (text, above) = of(2_500);
+        let of = |added| {
+            let (with, without) = of(added);
+            assert_eq!(
+                without.1,
+                ["connect-wait: tracing: the end of TIME_WAIT was not seen"]
+            );
+            with
+        };
+        let (text, above) = of(2_200);
         assert!(
-            text.contains("| tracing | connect | 66000 | 2500 | +2500 | ±10 | met |"),
+            text.contains("| tracing | connect-wait | 86000 | 2500 | +2200 | +300 | ±10 | met |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("| tracing | connect | 66000 | 2500 | +1500 | +0 | ±10 | met |"),
             "{text}"
         );
         assert!(above.is_empty());
-        assert_eq!(of(2_501).1.len(), 1);
+        assert_eq!(
+            of(2_201).1,
+            ["connect-wait: 2501 instructions, at most 2500"]
+        );
     }
 }
