@@ -190,10 +190,8 @@ pub(crate) fn listen_early_entered(ctx: &ProbeContext) {
 /// Return of inet_listen for such a socket.
 #[inline(always)]
 pub(crate) fn listen_early<G: Generation>(ctx: &RetProbeContext) {
-    if let Some(call) = returned(ctx, Function::ListenEarly)
-        && call.returned.code != 0
-    {
-        listen::returned::<Raw<G>>(
+    if let Some(call) = returned(ctx, Function::ListenEarly) {
+        listen::in_use::<Raw<G>>(
             call.sk::<G>(First::Socket),
             call.entry.second as u32,
             call.returned,
@@ -252,7 +250,7 @@ pub(crate) fn connect_gate<G: Generation>(ctx: &RetProbeContext) {
 #[inline(always)]
 pub(crate) fn bind_refused<G: Generation>(ctx: &RetProbeContext) {
     if let Some(call) = refused(ctx, Function::RefuseBind) {
-        bind::returned::<Raw<G>>(call.sk::<G>(First::Socket), call.returned, || {
+        bind::refused::<Raw<G>>(call.sk::<G>(First::Socket), call.returned, || {
             request::<G>(&call.entry)
         });
     }

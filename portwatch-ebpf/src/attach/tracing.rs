@@ -128,12 +128,10 @@ pub(crate) fn listen<G: Generation>(ctx: &FExitContext) {
 /// fexit of inet_listen where __inet_listen_sk tells the rest: it refuses sockets in use by itself.
 #[inline(always)]
 pub(crate) fn listen_early<G: Generation>(ctx: &FExitContext) {
-    let code = ctx.arg::<i32>(2);
     let socket: Ptr = ctx.arg(0);
-    if code == 0 || Typed::load::<u32>(socket, offset!(socket_state)) == UNCONNECTED {
-        return;
+    if Typed::load::<u32>(socket, offset!(socket_state)) != UNCONNECTED {
+        listen::in_use::<Tracing<G>>(sk_of(socket), ctx.arg(1), untimed(ctx.arg(2)));
     }
-    listen::returned::<Tracing<G>>(sk_of(socket), ctx.arg(1), untimed(code));
 }
 
 /// fexit of inet_autobind.
@@ -256,7 +254,7 @@ pub(crate) fn bind_refused<G: Generation>(ctx: &FExitContext) {
     let sk = sk_of(ctx.arg(0));
     let address: Ptr = ctx.arg(1);
     let len = ctx.arg::<u32>(2);
-    bind::returned::<Tracing<G>>(sk, policy(code), || request::<G>(address, len));
+    bind::refused::<Tracing<G>>(sk, policy(code), || request::<G>(address, len));
 }
 
 /// fexit of security_socket_listen.

@@ -40,7 +40,32 @@ pub(crate) fn returned<B: Backend>(
     };
     if error == 0 {
         worked::<B>(sk, kind, returned, request);
-    } else if is_wanted::<B>(sk, kind, error)
+    } else {
+        refused_kind::<B>(sk, kind, returned, request);
+    }
+}
+
+/// A bind() has failed.
+#[inline(always)]
+pub(crate) fn refused<B: Backend>(
+    sk: Ptr,
+    returned: Returned,
+    request: impl FnOnce() -> Option<&'static Request>,
+) {
+    if let Some(kind) = Kind::of::<B::Memory>(sk) {
+        refused_kind::<B>(sk, kind, returned, request);
+    }
+}
+
+/// The same, of a socket of that kind.
+#[inline(always)]
+fn refused_kind<B: Backend>(
+    sk: Ptr,
+    kind: Kind,
+    returned: Returned,
+    request: impl FnOnce() -> Option<&'static Request>,
+) {
+    if is_wanted::<B>(sk, kind, returned.error())
         && let Some(request) = request()
     {
         failed::<B>(sk, kind, returned, request);
@@ -132,7 +157,7 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
     };
     image::announce::<B::Generation>(&caller);
     let address = request.words();
-    explain::<B>(sk, kind, returned.error(), port, address);
+    explain::<B>(sk, kind, returned, port, address);
     let Some(mut entry) = Entry::reserve() else {
         return;
     };
@@ -163,10 +188,17 @@ fn failed<B: Backend>(sk: Ptr, kind: Kind, returned: Returned, request: &Request
 }
 
 /// Sends the owners of the port when it is in use. `address`: the one asked for, as its two words in
-/// memory, IPv4 in the first half of the first.
+/// memory, IPv4 in the first half of the first. Who refuses by policy may say so too (bpf_set_retval()), and has not
+/// looked who has the port.
 #[inline(always)]
-pub(crate) fn explain<B: Backend>(sk: Ptr, kind: Kind, error: u32, port: u16, address: [u64; 2]) {
-    if error == EADDRINUSE {
+pub(crate) fn explain<B: Backend>(
+    sk: Ptr,
+    kind: Kind,
+    returned: Returned,
+    port: u16,
+    address: [u64; 2],
+) {
+    if returned.error() == EADDRINUSE && !returned.refused_by_policy {
         send_owners::<B>(sk, kind, port, address, asked::REFUSED);
     }
 }

@@ -17,6 +17,19 @@ use crate::{
     },
 };
 
+const EINVAL: i32 = 22;
+
+/// inet_listen() has returned for a socket that is connected or connects. It refuses that by itself
+/// (net/ipv4/af_inet.c); of all others __inet_listen_sk() tells.
+#[inline(always)]
+pub(crate) fn in_use<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
+    if returned.code == -EINVAL {
+        // With a number that the compiler knows: it leaves out what is about others.
+        let code = -EINVAL;
+        self::returned::<B>(sk, backlog, Returned { code, ..returned });
+    }
+}
+
 /// A listen() has returned. The socket keeps its address also when it was refused.
 #[inline(always)]
 pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
@@ -41,7 +54,7 @@ pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
     };
     image::announce::<B::Generation>(&caller);
     let address = sock::local_words::<B::Memory>(sk, kind.family);
-    explain::<B>(sk, kind, error, port, address);
+    explain::<B>(sk, kind, returned, port, address);
     let Some(mut entry) = Entry::reserve() else {
         return;
     };
