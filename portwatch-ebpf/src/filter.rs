@@ -1,6 +1,6 @@
 //! What the configuration lets pass, decided before anything is reserved.
 
-use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
+use aya_ebpf::{helpers::generated::bpf_get_current_ancestor_cgroup_id, maps::HashMap};
 use portwatch_ebpf::abi::{
     config::{MAX_CGROUPS, filter, helper},
     record::op,
@@ -43,7 +43,7 @@ pub(crate) fn outcome(error: u32) -> bool {
 #[inline(always)]
 pub(crate) fn caller() -> bool {
     let filters = config!(filters);
-    if filters & filter::PID != 0 && PIDS.get_ptr(task::ids().tgid).is_none() {
+    if filters & filter::PID != 0 && !is_among(config!(only_pid), &PIDS, task::ids().tgid) {
         return false;
     }
     if filters & filter::DESCENDANTS != 0 && DESCENDANTS.get_ptr(task::ids().tgid).is_none() {
@@ -79,7 +79,18 @@ fn cgroup() -> bool {
 /// Whether the socket's network namespace is wanted.
 #[inline(always)]
 pub(crate) fn netns<M: Memory>(sk: Ptr) -> bool {
-    config!(filters) & filter::NETNS == 0 || NETNS.get_ptr(sock::netns::<M>(sk)).is_some()
+    config!(filters) & filter::NETNS == 0
+        || is_among(config!(only_netns), &NETNS, sock::netns::<M>(sk))
+}
+
+/// Whether a value is the only one that is wanted or, where `only` is 0, one of those.
+#[inline(always)]
+fn is_among(only: u32, wanted: &HashMap<u32, u8>, value: u32) -> bool {
+    if only == 0 {
+        wanted.get_ptr(value).is_some()
+    } else {
+        value == only
+    }
 }
 
 /// Whether a local port is wanted; 0 where none was given or asked for.

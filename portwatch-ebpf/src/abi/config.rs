@@ -98,6 +98,10 @@ config! {
     families,
     /// Bits of [`filter`].
     filters,
+    /// The process id that is wanted where it is only one; else 0.
+    only_pid,
+    /// The network namespace that is wanted, by its inode, where it is only one; else 0.
+    only_netns,
     /// 1: failures only.
     failed_only,
     /// Bits of [`helper`].

@@ -405,6 +405,8 @@ fn config(facts: &Facts, selection: &Selection, attachments: &[Attachment]) -> C
         protocols: protocols(&selection.transports),
         families: families(&selection.families),
         filters: filters(selection),
+        only_pid: only(&selection.pids),
+        only_netns: only(&selection.netns),
         failed_only: u32::from(selection.failed || selection.conflicts),
         helpers: facts.helpers,
         word_type: facts.cast.map_or(0, |cast| cast.word),
@@ -417,6 +419,14 @@ fn config(facts: &Facts, selection: &Selection, attachments: &[Attachment]) -> C
         rows: 0,
         hold_buckets: 0,
         diagnostics: 0,
+    }
+}
+
+/// The one that is wanted, without a look at a table; 0 where they are none or several.
+fn only(wanted: &[u32]) -> u32 {
+    match wanted {
+        [only] => *only,
+        _ => 0,
     }
 }
 

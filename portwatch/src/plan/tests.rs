@@ -487,6 +487,15 @@ fn what_the_kernel_can_decide_is_handed_to_it() {
             | filter::CGROUP
             | filter::DESCENDANTS
     );
+    assert_eq!((narrow.only_pid, narrow.only_netns), (1, 7));
+    let several = config(Selection {
+        pids: vec![1, 2],
+        netns: vec![7, 8],
+        ..default_selection()
+    });
+    // These stand in the maps.
+    assert_eq!((several.only_pid, several.only_netns), (0, 0));
+    assert_eq!(several.filters, filter::PID | filter::NETNS);
     // Names and containers are for user space; conflicts are failures first of all.
     let named = config(Selection {
         comms: vec!["nginx".to_owned()],

@@ -220,12 +220,16 @@ fn filter_peer_port(bench: &Bench) -> Result<()> {
     )
 }
 
+/// One is compared, several are looked up: both ways, with one that does nothing.
 fn filter_pid(bench: &Bench) -> Result<()> {
-    filtered(
-        bench,
-        |targets| vec!["--pid".into(), targets.pid.to_string()],
-        |line, targets| line.number("process.pid") == Some(targets.pid.into()),
-    )
+    let keep: fn(&Expect, &Targets) -> bool =
+        |line, targets| line.number("process.pid") == Some(targets.pid.into());
+    let keep = Some(keep);
+    let one: fn(&Targets) -> Vec<String> = |targets| words(&format!("--pid {}", targets.pid));
+    let several: fn(&Targets) -> Vec<String> =
+        |targets| words(&format!("--pid 1 --pid {}", targets.pid));
+    let cases = [one, several].map(|args| Case { args, keep });
+    all_filtered(bench, "filter_mix", &cases)
 }
 
 fn filter_comm(bench: &Bench) -> Result<()> {
@@ -245,11 +249,18 @@ fn filter_uid(bench: &Bench) -> Result<()> {
 }
 
 fn filter_netns(bench: &Bench) -> Result<()> {
-    filtered(
-        bench,
-        |targets| vec!["--netns".into(), targets.netns.to_string()],
-        |line, targets| line.number("socket.netns") == Some(targets.netns),
-    )
+    let keep: fn(&Expect, &Targets) -> bool =
+        |line, targets| line.number("socket.netns") == Some(targets.netns);
+    let keep = Some(keep);
+    let one: fn(&Targets) -> Vec<String> = |targets| words(&format!("--netns {}", targets.netns));
+    let several: fn(&Targets) -> Vec<String> = |targets| {
+        words(&format!(
+            "--netns /proc/self/ns/net --netns {}",
+            targets.netns
+        ))
+    };
+    let cases = [one, several].map(|args| Case { args, keep });
+    all_filtered(bench, "filter_mix", &cases)
 }
 
 fn filter_cgroup(bench: &Bench) -> Result<()> {
