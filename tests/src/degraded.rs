@@ -235,7 +235,7 @@ pub(crate) fn preempts(backend: Backend) -> bool {
 pub(crate) fn may_lose(backend: Backend) -> bool {
     let few_returns =
         backend == Backend::Kprobe && kernel().is_some_and(|version| version < (6, 1));
-    few_returns || preempts(backend) || preempts(Backend::RawTp)
+    few_returns || preempts(Backend::RawTp)
 }
 
 /// The running kernel's version.

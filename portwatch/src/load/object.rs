@@ -2,7 +2,8 @@
 //!
 //! aya copies, links and keeps every program of the object it is given, where a plan needs between
 //! two and twenty of a hundred. So it is given one in which the sections of all others are void: their
-//! headers stay in their places, since symbols and relocations refer to sections by number.
+//! headers stay in their places, since symbols and relocations refer to sections by number. What is left
+//! has put in what the plan knows (`functions`, by `load::fold`).
 
 mod functions;
 #[cfg(test)]
