@@ -134,7 +134,7 @@ impl<'a> Escape<'a> {
 /// A string for a line of its own, however long.
 #[must_use]
 pub fn harmless(text: &str) -> String {
-    if !text.chars().any(is_harmful) {
+    if is_plain(text) || !text.chars().any(is_harmful) {
         return text.to_owned();
     }
     let mut out = Vec::with_capacity(text.len() + 16);
@@ -142,11 +142,25 @@ pub fn harmless(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Whether a string is printable ASCII: as many columns as bytes, none of them harmful.
+#[must_use]
+pub fn is_plain(text: &str) -> bool {
+    plain(text) == text.len()
+}
+
 /// How many bytes at the start are printable ASCII.
 fn plain(text: &str) -> usize {
-    text.bytes()
-        .position(|byte| byte.wrapping_sub(b' ') > b'~' - b' ')
-        .unwrap_or(text.len())
+    let is_plain = |byte: u8| byte.wrapping_sub(b' ') <= b'~' - b' ';
+    // Looked at without a branch, so that the compiler takes a block at once.
+    let (blocks, _) = text.as_bytes().as_chunks::<16>();
+    let whole = blocks
+        .iter()
+        .take_while(|block| block.iter().fold(true, |all, &byte| all & is_plain(byte)))
+        .count();
+    let start = whole * 16;
+    let rest = &text.as_bytes()[start..];
+    let more = rest.iter().position(|&byte| !is_plain(byte));
+    start + more.unwrap_or(rest.len())
 }
 
 /// Whether a character does something to a terminal or to the reader beyond being seen: controls
@@ -251,6 +265,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn plain_text_ends_at_the_first_other_byte(start in "[ -~]{0,40}", other in "[^ -~]", rest in ".{0,20}") {
+            prop_assert_eq!(plain(&start), start.len());
+            prop_assert!(is_plain(&start));
+            let text = format!("{start}{other}{rest}");
+            prop_assert_eq!(plain(&text), start.len());
+            prop_assert!(!is_plain(&text));
+        }
+
         #[test]
         fn nothing_harmful_passes_and_nothing_is_too_wide(
             texts in prop::collection::vec("\\PC{0,8}|[ -~]{0,12}|.{0,8}|[\\x00-\\xa0\u{2000}-\u{2070}]{0,8}", 0..5),

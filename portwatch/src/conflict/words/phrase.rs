@@ -5,18 +5,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    event::{Endpoint, Event},
-    sink::escape::Escape,
-};
+/// Names of processes are what their authors like.
+pub(crate) use crate::sink::escape::harmless;
 
-/// One line without anything that acts on a terminal: names of processes are what their authors
-/// like.
-pub(crate) fn harmless(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    Escape::new(&mut out, usize::MAX).push(text);
-    String::from_utf8_lossy(&out).into_owned()
-}
+use crate::event::{Endpoint, Event};
 
 /// `127.0.0.1:80`, `[::1]:80`, `127.0.0.53%lo:53` as ss prints them.
 pub(super) fn endpoint(end: &Endpoint, device: Option<&str>) -> String {

@@ -63,6 +63,11 @@ struct Paint {
 }
 
 impl Paint {
+    /// Nothing is painted.
+    fn is_none(&self) -> bool {
+        self.end.is_empty()
+    }
+
     fn new(color: bool) -> Self {
         if !color {
             return Self::default();

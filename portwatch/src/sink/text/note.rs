@@ -1,11 +1,13 @@
 //! The line under an event that says what did not fit into it, and why a call was refused.
 
+use std::borrow::Cow;
+
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::{Paint, layout::EVENT};
 use crate::{
     event::{Explanation, Warning},
-    sink::escape::Escape,
+    sink::escape::{Escape, is_plain},
 };
 
 /// Appends a separator, unless it would be the first thing.
@@ -78,6 +80,14 @@ pub(super) fn print(
 ) {
     out.resize(out.len() + EVENT, b' ');
     out.extend_from_slice("↳".as_bytes());
+    // Bytes that are no text would be a mistake of ours, and to look for them one by one takes long.
+    let note = str::from_utf8(note).map_or_else(|_| String::from_utf8_lossy(note), Cow::Borrowed);
+    if width.is_none() && paint.is_none() {
+        out.push(b' ');
+        out.extend_from_slice(note.as_bytes());
+        out.push(b'\n');
+        return;
+    }
     let mut lines = Lines {
         out,
         column: INDENT - 1,
@@ -85,24 +95,34 @@ pub(super) fn print(
         width: width.map_or(usize::MAX, |width| width.max(2 * INDENT)),
     };
     let mut accent = accent;
-    for word in String::from_utf8_lossy(note).split(' ') {
+    for word in note.split(' ') {
         let rest = accent.and_then(|accent| match word.strip_prefix(accent.word)? {
             rest @ ("" | "'s") => Some((accent, rest)),
             _ => None,
         });
-        lines.before(word.width());
+        let columns = columns(word);
+        lines.before(columns);
         match rest {
-            None => lines.word(word),
+            None => lines.word(word, columns),
             Some((found, rest)) => {
                 accent = None;
                 lines.out.extend_from_slice(found.paint.as_bytes());
-                lines.word(found.word);
+                lines.word(found.word, columns.saturating_sub(rest.len()));
                 lines.out.extend_from_slice(paint.end.as_bytes());
-                lines.word(rest);
+                lines.word(rest, rest.len());
             }
         }
     }
     out.push(b'\n');
+}
+
+/// Columns that a word takes.
+fn columns(word: &str) -> usize {
+    if is_plain(word) {
+        word.len()
+    } else {
+        word.width()
+    }
 }
 
 const INDENT: usize = EVENT + 2;
@@ -125,8 +145,8 @@ impl Lines<'_> {
         }
     }
 
-    fn word(&mut self, word: &str) {
-        let columns = word.width();
+    /// Appends a word of so many columns.
+    fn word(&mut self, word: &str, columns: usize) {
         if self.column + columns <= self.width {
             self.out.extend_from_slice(word.as_bytes());
             self.column += columns;
