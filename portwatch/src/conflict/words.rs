@@ -28,6 +28,7 @@ pub use exposed::exposed;
 pub use hint::hint;
 pub use message::message;
 pub use shared::shared;
+pub use supervisor::is_supervisor;
 
 use crate::event::{
     Conflict, Culprit, Event, Exhausted, Explanation, Findings, Kind, Owner, Process, Verdict,

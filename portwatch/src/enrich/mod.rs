@@ -17,6 +17,7 @@ pub mod image;
 pub mod listeners;
 pub mod live;
 pub mod local;
+pub mod met;
 pub mod missing;
 mod netlink;
 pub mod netns;

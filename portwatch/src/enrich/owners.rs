@@ -5,16 +5,20 @@
 //! other reference, that is the answer, and it holds though the process may end a microsecond later.
 //! Otherwise the descriptors of all processes are looked through, now.
 
+use std::time::Instant;
+
 use super::{
     clock::Clock,
     copied::Lender,
     descriptors::{Descriptors, Entry, Found, Wanted},
     live::Live,
+    met::{Acquaintances, Present},
     process::Processes,
     task,
     usage::Count,
 };
 use crate::{
+    conflict::words::is_supervisor,
     event::{Consumer, Creator, Culprit, Holder, Kind, Occupant, Taker, Task},
     host::namespaces::{Kind as Namespace, is_initial},
 };
@@ -32,7 +36,7 @@ pub struct Possession {
     pub processes: Vec<Occupant>,
     /// Not all processes could be looked at.
     pub incomplete: bool,
-    /// The parent of the first of them, which may start it again.
+    /// The parent of the first of them, where that is a supervisor. Of the caller's sockets it is not looked for.
     pub parent: Option<Box<Occupant>>,
     /// Who got the port for it.
     pub creator: Option<Box<Creator>>,
@@ -42,6 +46,8 @@ pub struct Possession {
 #[derive(Debug)]
 pub struct Owners {
     descriptors: Descriptors,
+    /// Who was found to have some.
+    met: Acquaintances,
     /// The pids of the kernel's programs are those of this `/proc`.
     same_pids: bool,
 }
@@ -50,6 +56,7 @@ impl Default for Owners {
     fn default() -> Self {
         Self {
             descriptors: Descriptors::new(),
+            met: Acquaintances::default(),
             same_pids: is_initial(Namespace::Pid) != Some(false),
         }
     }
@@ -75,6 +82,7 @@ impl Owners {
         processes: &mut Processes,
         clock: &Clock,
     ) -> Vec<Possession> {
+        let began = Instant::now();
         let search = |culprit| search_for(culprit, caller.pid);
         let wanted: Vec<Wanted> = culprits.iter().map(search).collect();
         let found = self.descriptors.of(&wanted);
@@ -88,10 +96,11 @@ impl Owners {
             .map(|(culprit, Found { pids, complete })| {
                 let taker = culprit.holder.taker.as_deref();
                 let taker = taker.filter(|_| culprit.kind != Kind::Kernel);
-                let processes = self.present(culprit, taker, caller, &pids, &mut name);
+                let processes = self.present(began, culprit, taker, (caller, &pids), &mut name);
+                let parent = self.parent(began, &processes, caller, &mut name);
                 Possession {
-                    parent: self.parent(processes.first(), &mut name).map(Box::new),
                     processes,
+                    parent: parent.map(Box::new),
                     incomplete: !complete,
                     creator: taker.map(|taker| Box::new(self.creator(taker, &mut name))),
                 }
@@ -144,22 +153,35 @@ impl Owners {
         Some((top.take(TOP).collect(), whole))
     }
 
-    /// The parent of a process, if that is there still and not the first one of all.
+    /// The parent of the first of a socket's processes, if it is a supervisor, and there still. `began`: when
+    /// they were looked for.
     fn parent(
-        &self,
-        of: Option<&Occupant>,
+        &mut self,
+        began: Instant,
+        processes: &[Occupant],
+        caller: &Task,
         name: &mut impl FnMut(Task, u64) -> Occupant,
     ) -> Option<Occupant> {
-        let child = &of?.task;
+        let child = &processes.first()?.task;
+        // Nobody is told how to stop the caller.
+        if processes.iter().any(|one| one.task.pid == caller.pid) {
+            return None;
+        }
         let pid = child
             .parent_pid
             .filter(|&pid| self.same_pids && pid > INIT)?;
-        let parent = task::of(pid)?;
+        // Of most it is not even to be known whether they are there still.
+        if let Some(parent) = self.met.latest(began, pid)
+            && !is_supervisor(parent)
+        {
+            return None;
+        }
+        let named = |task| name(task, u64::MAX);
+        let parent = self.met.of(began, pid, named)?.occupant;
         // Else the pid has become another's.
-        let starts = parent.start_boot.zip(child.start_boot);
-        starts
-            .is_some_and(|(parent, child)| parent <= child)
-            .then(|| name(parent, u64::MAX))
+        let starts = parent.task.start_boot.zip(child.start_boot);
+        (is_supervisor(&parent.task) && starts.is_some_and(|(parent, child)| parent <= child))
+            .then_some(parent)
     }
 
     fn creator(&self, taker: &Taker, name: &mut impl FnMut(Task, u64) -> Occupant) -> Creator {
@@ -177,14 +199,14 @@ impl Owners {
         self.same_pids && !Live::new(task, seen).is_there()
     }
 
-    /// The processes with a descriptor, in order. `name` finds the names of a process that was there at
-    /// a time.
+    /// The processes with a descriptor, in order. `pids`: those found by a search that began at a time. `name`
+    /// finds the names of a process that was there at a time.
     fn present(
-        &self,
+        &mut self,
+        began: Instant,
         culprit: &Culprit,
         taker: Option<&Taker>,
-        caller: &Task,
-        pids: &[u32],
+        (caller, pids): (&Task, &[u32]),
         name: &mut impl FnMut(Task, u64) -> Occupant,
     ) -> Vec<Occupant> {
         let has_it = taker.and_then(|taker| taker.has_it.as_ref());
@@ -203,12 +225,13 @@ impl Owners {
             if self.same_pids && seen.contains(&pid) {
                 continue;
             }
-            let Some(task) = task::of(pid) else {
+            let named = |task| name(task, u64::MAX);
+            let Some(Present { occupant, again }) = self.met.of(began, pid, named) else {
                 continue;
             };
-            let occupant = name(task, u64::MAX);
-            // The pid may have become another's, or exec closed the descriptor.
-            if self.descriptors.still(pid, inode) != Some(false) {
+            // The pid may have become another's, or exec closed the descriptor. One that was met before the
+            // search is the one in which it found the descriptor.
+            if again || self.descriptors.still(pid, inode) != Some(false) {
                 present.push(occupant);
             }
         }
@@ -243,5 +266,128 @@ fn search_for(culprit: &Culprit, caller: u32) -> Wanted {
         references: *references,
         // Descriptors are inherited.
         likely: [taker.as_ref().map(|taker| taker.task.pid), Some(caller)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+
+    use std::{
+        io::{BufRead as _, BufReader},
+        process::{Child, Command, Stdio},
+    };
+
+    use super::*;
+
+    /// A process with this name, and a child of it.
+    struct Family {
+        parent: Child,
+        child: Occupant,
+    }
+
+    impl Family {
+        fn of(name: &str) -> Self {
+            let script = format!("printf {name} >/proc/$$/comm; sleep 60 & echo $!; wait");
+            let mut parent = Command::new("sh")
+                .args(["-c", &script])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut line = String::new();
+            BufReader::new(parent.stdout.take().unwrap())
+                .read_line(&mut line)
+                .unwrap();
+            let child = named(task::of(line.trim().parse().unwrap()).unwrap(), 0);
+            assert_eq!(child.task.parent_pid, Some(parent.id()));
+            Self { parent, child }
+        }
+
+        fn bereave(&mut self) {
+            self.parent.kill().unwrap();
+            self.parent.wait().unwrap();
+        }
+    }
+
+    impl Drop for Family {
+        fn drop(&mut self) {
+            let pid = nix::unistd::Pid::from_raw(self.child.task.pid.cast_signed());
+            nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+            self.bereave();
+        }
+    }
+
+    fn named(task: Task, _: u64) -> Occupant {
+        Occupant {
+            task,
+            process: std::sync::Arc::default(),
+        }
+    }
+
+    fn owners() -> Owners {
+        Owners {
+            same_pids: true,
+            ..Owners::default()
+        }
+    }
+
+    /// The name of the parent that is found for a child.
+    fn found(owners: &mut Owners, of: &Occupant) -> Option<String> {
+        let began = Instant::now();
+        let parent = owners.parent(
+            began,
+            std::slice::from_ref(of),
+            &Task::default(),
+            &mut named,
+        );
+        parent?.task.comm
+    }
+
+    #[test]
+    fn a_supervisor_is_found_as_long_as_it_is_there() {
+        let mut owners = owners();
+        let mut family = Family::of("supervisord");
+        for _ in 0..2 {
+            let found = found(&mut owners, &family.child);
+            assert_eq!(found.as_deref(), Some("supervisord"));
+        }
+        family.bereave();
+        assert_eq!(found(&mut owners, &family.child), None);
+    }
+
+    #[test]
+    fn what_took_over_the_pid_of_a_parent_is_not_the_parent() {
+        let mut owners = owners();
+        let family = Family::of("supervisord");
+        let mut older = family.child.clone();
+        *older.task.start_boot.as_mut().unwrap() -= 60_000_000_000;
+        assert_eq!(found(&mut owners, &older), None);
+    }
+
+    #[test]
+    fn other_parents_are_read_once_a_second() {
+        let mut owners = owners();
+        let family = Family::of("bash");
+        let mut reads = 0;
+        for _ in 0..3 {
+            let mut count = |task, seen| {
+                reads += 1;
+                named(task, seen)
+            };
+            let of = [family.child.clone()];
+            let parent = owners.parent(Instant::now(), &of, &Task::default(), &mut count);
+            assert_eq!(parent, None);
+        }
+        assert_eq!(reads, 1);
+    }
+
+    #[test]
+    fn the_callers_own_parent_is_not_looked_for() {
+        let family = Family::of("supervisord");
+        let of = [family.child.clone()];
+        let mut unread = |_, _| panic!("nobody asks");
+        let caller = &family.child.task;
+        let parent = owners().parent(Instant::now(), &of, caller, &mut unread);
+        assert_eq!(parent, None);
     }
 }

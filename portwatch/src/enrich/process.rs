@@ -120,29 +120,33 @@ struct Known {
     cgroup: Option<u64>,
 }
 
+fn strings(path: Option<&String>, args: Option<&Vec<String>>) -> usize {
+    path.map_or(0, String::len)
+        + args.map_or(0, |args| {
+            args.iter()
+                .map(|arg| arg.len() + size_of::<String>() + 8)
+                .sum()
+        })
+}
+
+impl Weigh for Process {
+    fn weight(&self) -> usize {
+        size_of::<Self>()
+            + strings(self.executable_path.as_ref(), self.args.as_ref())
+            + self.cgroup.as_ref().map_or(0, String::len)
+            + self.systemd_unit.as_ref().map_or(0, String::len)
+            + self.container.as_ref().map_or(0, |c| c.id.len())
+    }
+}
+
 impl Weigh for Slot {
     fn weight(&self) -> usize {
-        let strings = |path: Option<&String>, args: Option<&Vec<String>>| {
-            path.map_or(0, String::len)
-                + args.map_or(0, |args| {
-                    args.iter()
-                        .map(|arg| arg.len() + size_of::<String>() + 8)
-                        .sum()
-                })
-        };
         // Slot, list links and hash table.
         128 + match self {
             Self::Announced(identity) => {
                 strings(identity.executable_path.as_ref(), identity.args.as_ref())
             }
-            Self::Known(known) => {
-                let process = &*known.process;
-                size_of::<Process>()
-                    + strings(process.executable_path.as_ref(), process.args.as_ref())
-                    + process.cgroup.as_ref().map_or(0, String::len)
-                    + process.systemd_unit.as_ref().map_or(0, String::len)
-                    + process.container.as_ref().map_or(0, |c| c.id.len())
-            }
+            Self::Known(known) => known.process.weight(),
         }
     }
 }
@@ -194,7 +198,8 @@ impl Processes {
     /// The process of a task that was there at `seen` (CLOCK_BOOTTIME, ns).
     ///
     /// One without key and cgroup id was found in `/proc` (see [`super::task`]) and is read from there
-    /// each time: nothing in it would tell that it has executed something else or moved.
+    /// each time: nothing in it would tell that it has executed something else or moved. Whoever asks often
+    /// remembers it (see [`super::met`]).
     pub fn of(&mut self, task: &Task, seen: u64, clock: &Clock) -> Arc<Process> {
         if task.key.is_none() && task.cgroup.is_none() {
             return Arc::new(self.build(task, seen, clock, Identity::default()));

@@ -3,6 +3,10 @@
 use std::io::Read as _;
 
 use procfs::process::Process;
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    io::read,
+};
 
 use super::clock;
 use crate::event::Task;
@@ -26,6 +30,7 @@ pub fn of(pid: u32) -> Option<Task> {
         Some(String::from_utf8_lossy(&text).into_owned())
     };
     let stat = Stat::parse(&read("stat")?)?;
+    let start_boot = stat.start_boot();
     let status = read("status")?;
     Some(Task {
         pid,
@@ -35,13 +40,27 @@ pub fn of(pid: u32) -> Option<Task> {
         uid: real_user(&status)?,
         // A program may take its name away (PR_SET_NAME).
         comm: Some(stat.comm).filter(|name| !name.is_empty()),
-        start_boot: start(
-            stat.start,
-            procfs::ticks_per_second(),
-            clock::own_boottime_offset(),
-        ),
+        start_boot,
         key: None,
         cgroup: None,
+    })
+}
+
+/// A task that [`of`] has found, with the parent that it has now; `None` where another process has its pid by
+/// now, or none, or where it has got another name, as from exec. Reads one file, once.
+#[must_use]
+pub fn again(task: &Task) -> Option<Task> {
+    let path = format!("/proc/{}/stat", task.pid);
+    let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    // The kernel hands over what it has at once, 52 numbers and a name.
+    let mut text = [0; 2048];
+    let length = read(file, &mut text).ok()?;
+    let stat = Stat::parse(&String::from_utf8_lossy(text.get(..length)?))?;
+    let is_it = stat.start_boot() == task.start_boot
+        && stat.comm == task.comm.as_deref().unwrap_or_default();
+    is_it.then(|| Task {
+        parent_pid: Some(stat.parent),
+        ..task.clone()
     })
 }
 
@@ -66,6 +85,14 @@ impl Stat {
             parent: fields.nth(1)?.parse().ok()?,
             start: fields.nth(17)?.parse().ok()?,
         })
+    }
+
+    fn start_boot(&self) -> Option<u64> {
+        start(
+            self.start,
+            procfs::ticks_per_second(),
+            clock::own_boottime_offset(),
+        )
     }
 }
 
@@ -126,6 +153,27 @@ mod tests {
     fn a_process_that_is_not_there() {
         assert_eq!(of(0x7000_0000), None);
         assert_eq!(of(u32::MAX), None);
+        let pid = 0x7000_0000;
+        assert_eq!(
+            again(&Task {
+                pid,
+                ..Task::default()
+            }),
+            None
+        );
+    }
+
+    #[test]
+    fn a_process_is_the_same_by_start_and_name() {
+        let task = of(std::process::id()).unwrap();
+        assert_eq!(again(&task).as_ref(), Some(&task));
+        let older = Task {
+            start_boot: task.start_boot.map(|start| start - 1_000_000_000),
+            ..task.clone()
+        };
+        assert_eq!(again(&older), None);
+        let nameless = Task { comm: None, ..task };
+        assert_eq!(again(&nameless), None);
     }
 
     #[test]

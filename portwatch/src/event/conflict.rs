@@ -429,7 +429,7 @@ pub struct Owner {
     pub processes: Vec<Occupant>,
     /// Not all processes could be looked at: there may be more.
     pub incomplete: bool,
-    /// The parent of the first of them.
+    /// The parent of the first of them, where it is a supervisor, which would start that again.
     pub parent: Option<Box<Occupant>>,
     /// Who got the port for it.
     pub creator: Option<Box<Creator>>,

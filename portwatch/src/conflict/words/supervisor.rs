@@ -1,7 +1,7 @@
 //! Programs that start others again when these end, and how each is told to stop one.
 
 use super::owner::{called, stem, unit};
-use crate::event::{Occupant, Owner};
+use crate::event::{Occupant, Owner, Task};
 
 /// Supervisors: the kernel's name of their processes (at most 15 bytes; pm2's goes on with a version), what people call them, and the command that makes them stop a program.
 const KNOWN: [(&str, &str, &str); 7] = [
@@ -33,10 +33,21 @@ pub(super) fn stop(owner: &Owner) -> Option<String> {
     ))
 }
 
-fn of_parent(parent: &Occupant) -> Option<(&'static str, String)> {
-    let comm = parent.task.comm.as_deref()?;
+/// Whether a process is one of them.
+#[must_use]
+pub fn is_supervisor(task: &Task) -> bool {
+    known(task).is_some()
+}
+
+fn known(task: &Task) -> Option<(&'static str, &'static str)> {
+    let comm = task.comm.as_deref()?;
     let is_one = |known: &str| comm == known || known == "PM2 v" && comm.starts_with(known);
     let (_, name, command) = KNOWN.into_iter().find(|(known, ..)| is_one(known))?;
+    Some((name, command))
+}
+
+fn of_parent(parent: &Occupant) -> Option<(&'static str, String)> {
+    let (name, command) = known(&parent.task)?;
     // runsv(8) and the like have the service directory for an argument.
     let directory = matches!(name, "runsv" | "s6-supervise" | "supervise")
         .then(|| parent.process.args.as_deref()?.get(1).cloned())
