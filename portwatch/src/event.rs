@@ -484,7 +484,7 @@ pub struct Sighting {
     /// Name of the bound device or scope.
     pub interface: Option<String>,
     /// Why it was refused, where something stood in the way.
-    pub explanation: Option<Box<Explanation>>,
+    pub explanation: Option<Arc<Explanation>>,
     /// What is dangerous about it though it worked.
     pub warning: Option<Box<Warning>>,
     /// What should be there and could not be read: contract paths, sorted.

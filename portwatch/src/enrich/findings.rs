@@ -1,15 +1,16 @@
 //! What is looked up about a refusal in which no other socket is in the way.
 
+use std::sync::Arc;
+
 use super::{
     Enricher, addresses,
     answers::Asker,
     policy,
     usage::{self, Question},
 };
-use crate::conflict::departure;
+use crate::conflict::{departure, words};
 use crate::event::{
-    Bearer, Consumer, Event, Exhausted, Findings, Kind, Policy, PolicyProgram, Process, Scope,
-    Verdict,
+    Bearer, Consumer, Event, Exhausted, Explanation, Findings, Kind, Process, Scope, Verdict,
 };
 
 /// Who uses up a range.
@@ -24,13 +25,8 @@ pub(super) struct Usage {
 }
 
 impl Enricher {
-    /// Everything that is to be said of it.
-    pub(super) fn findings(
-        &mut self,
-        event: &Event,
-        process: &Process,
-        verdict: &Verdict,
-    ) -> Findings {
+    /// Everything that is to be said of it, unless it was refused by policy.
+    pub(super) fn findings(&mut self, event: &Event, verdict: &Verdict) -> Findings {
         let mut findings = Findings::default();
         match verdict.kind {
             Kind::Exhausted => findings.exhausted = Some(self.exhausted(event)),
@@ -38,7 +34,6 @@ impl Enricher {
                 findings.interfaces = self.bearers(event);
                 findings.device = self.device(event);
             }
-            Kind::Policy => findings.policy = Some(self.policy(event, process)),
             Kind::Gone => {
                 findings.gone =
                     departure::just_closed_by(event).map(|closer| self.departure(closer));
@@ -46,6 +41,43 @@ impl Enricher {
             _ => {}
         }
         findings
+    }
+
+    /// A refusal by policy, explained. It is kept with its words for a second: these tell of nothing but what
+    /// the question tells apart.
+    pub(super) fn by_policy(
+        &mut self,
+        event: &Event,
+        process: &Process,
+        verdict: &Verdict,
+    ) -> Arc<Explanation> {
+        let explain = |policy| {
+            let findings = Findings {
+                policy: Some(policy),
+                ..Findings::default()
+            };
+            let verdict = verdict.clone();
+            Arc::new(words::explain(
+                event,
+                process,
+                verdict,
+                Vec::new(),
+                findings,
+            ))
+        };
+        let question = policy::Question::of(event, process, self.options.backend);
+        let kept = Self::asker(event)
+            .zip(question)
+            .and_then(|(asker, question)| {
+                // A cgroup is the same in every namespace.
+                self.policies.get(
+                    asker,
+                    question,
+                    |_| true,
+                    |question| explain(question.answer(event, process)),
+                )
+            });
+        kept.unwrap_or_else(|| explain(policy::unasked(event)))
     }
 
     /// Who asks, for an event.
@@ -71,38 +103,6 @@ impl Enricher {
                 let ask = move || addresses::bearers(address).ok();
                 namespaces.inside(asker.netns, &event.task, ask)?
             })
-            .flatten()
-    }
-
-    /// Who may have refused a call by policy.
-    fn policy(&mut self, event: &Event, process: &Process) -> Policy {
-        if event.refused_by_policy {
-            return Policy::Module;
-        }
-        let backend = self.options.backend;
-        self.programs(event, process)
-            .map_or(Policy::Unread, |found| {
-                Policy::Programs(found, policy::is_program(event, backend))
-            })
-    }
-
-    /// The cgroup programs that are asked for such a call; `None` where that could not be read.
-    fn programs(&mut self, event: &Event, process: &Process) -> Option<Vec<PolicyProgram>> {
-        let kinds = policy::asked(event);
-        if kinds.is_empty() {
-            return Some(Vec::new());
-        }
-        let path = process.cgroup.clone()?;
-        let asker = Self::asker(event)?;
-        // A cgroup is the same in every namespace.
-        let programs = &mut self.programs;
-        programs
-            .get(
-                asker,
-                (path, kinds),
-                |_| true,
-                |(path, kinds)| policy::programs(path, kinds).ok(),
-            )
             .flatten()
     }
 

@@ -40,9 +40,8 @@ use crate::{
     conflict::{self, departure, rules::Claim, strangers, verdict, words},
     event::{
         Backend, Bearer, Closer, Culprit, Departure, Event, Explanation, Holder, Kind, Occupant,
-        Owner, PolicyProgram, PortFacts, Process, ProcessImage, Sighting, Time, Transport, Warning,
+        Owner, PortFacts, Process, ProcessImage, Sighting, Time, Transport, Warning,
     },
-    host::cgroup_programs::Attach,
 };
 use answers::Answers;
 use clock::Clock;
@@ -84,7 +83,7 @@ pub struct Enricher {
     refused: RefusedBinds,
     usages: Answers<Question, Option<Usage>>,
     bearers: Answers<IpAddr, Option<Vec<Bearer>>>,
-    programs: Answers<(String, &'static [Attach]), Option<Vec<PolicyProgram>>>,
+    policies: Answers<policy::Question, Arc<Explanation>>,
     /// When connections leave TIME_WAIT, CLOCK_BOOTTIME, ns.
     expiries: Answers<Vec<Option<Ends>>, Option<Vec<Option<u64>>>>,
     suspects: Answers<(Claim, u16), Vec<Holder>>,
@@ -112,7 +111,7 @@ impl Enricher {
             refused: RefusedBinds::default(),
             usages: Answers::default(),
             bearers: Answers::default(),
-            programs: Answers::default(),
+            policies: Answers::default(),
             expiries: Answers::default(),
             suspects: Answers::default(),
         })
@@ -158,7 +157,7 @@ impl Enricher {
         let peer = self
             .services
             .facts(event.transport, event.peer.and_then(|peer| peer.port));
-        let explanation = self.explain(&event, &process).map(Box::new);
+        let explanation = self.explain(&event, &process);
         let refused = self.refused.take(&event);
         let warning = match refused {
             Some(refused) => Some(words::exposed(&event, &process, refused)),
@@ -213,10 +212,13 @@ impl Enricher {
     }
 
     /// Why the call was refused, where the contract explains that.
-    fn explain(&mut self, event: &Event, process: &Process) -> Option<Explanation> {
+    fn explain(&mut self, event: &Event, process: &Process) -> Option<Arc<Explanation>> {
         let verdict = conflict::judge(event, self.options.backend, || {
             self.limits(event).unprivileged_start
         })?;
+        if verdict.kind == Kind::Policy {
+            return Some(self.by_policy(event, process, &verdict));
+        }
         let possessions = self.owners.of(
             &verdict.culprits,
             &event.task,
@@ -231,8 +233,9 @@ impl Enricher {
             .zip(expiries)
             .map(|((culprit, possession), expires)| self.owner(event, culprit, possession, expires))
             .collect();
-        let findings = self.findings(event, process, &verdict);
-        Some(words::explain(event, process, verdict, owners, findings))
+        let findings = self.findings(event, &verdict);
+        let explanation = words::explain(event, process, verdict, owners, findings);
+        Some(Arc::new(explanation))
     }
 
     /// When TIME_WAIT ends for each of the sockets that are in it.

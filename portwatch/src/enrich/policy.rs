@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::{
-    event::{Backend, Errno, Event, Family, Op, Outcome, PolicyProgram},
+    event::{Backend, Errno, Event, Family, Op, Outcome, Policy, PolicyProgram, Process},
     host::cgroup_programs::{self, Attach, Attached},
 };
 
@@ -28,11 +28,79 @@ pub fn is_program(event: &Event, backend: Backend) -> bool {
     backend != Backend::RawTp && event.outcome == refused && !asked(event).is_empty()
 }
 
+/// What decides on who may have refused a call, and on the words for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    op: Op,
+    /// A security module was seen to refuse it.
+    by_module: bool,
+    by_program: bool,
+    kinds: &'static [Attach],
+    cgroup: Cgroup,
+}
+
+/// Whose programs are asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Cgroup {
+    /// Nobody's.
+    Any,
+    /// By its id: a path would have to be copied for each call.
+    Id(u64),
+    /// By its path, where its id is not known.
+    Path(String),
+}
+
+impl Question {
+    /// Of a call that was refused by policy; `None` where the cgroup should be known and is not.
+    #[must_use]
+    pub fn of(event: &Event, process: &Process, backend: Backend) -> Option<Self> {
+        let by_module = event.refused_by_policy;
+        let kinds = if by_module { &[] } else { asked(event) };
+        let cgroup = match (kinds, &process.cgroup, event.task.cgroup) {
+            ([], ..) => Cgroup::Any,
+            (_, None, _) => return None,
+            (_, Some(_), Some(id)) => Cgroup::Id(id),
+            (_, Some(path), None) => Cgroup::Path(path.clone()),
+        };
+        Some(Self {
+            op: event.op,
+            by_module,
+            by_program: is_program(event, backend),
+            kinds,
+            cgroup,
+        })
+    }
+
+    /// The answer, found out now.
+    #[must_use]
+    pub fn answer(&self, event: &Event, process: &Process) -> Policy {
+        let path = process.cgroup.as_deref();
+        match path.filter(|_| !self.kinds.is_empty()) {
+            None => unasked(event),
+            Some(path) => programs(path, self.kinds).map_or(Policy::Unread, |found| {
+                Policy::Programs(found, self.by_program)
+            }),
+        }
+    }
+}
+
+/// What can be told without asking for programs.
+#[must_use]
+pub const fn unasked(event: &Event) -> Policy {
+    if event.refused_by_policy {
+        Policy::Module
+    } else if asked(event).is_empty() {
+        Policy::Programs(Vec::new(), false)
+    } else {
+        Policy::Unread
+    }
+}
+
 /// Those on the cgroup at `path` and above.
 ///
 /// # Errors
 /// See [`cgroup_programs::of`].
-pub fn programs(path: &str, kinds: &[Attach]) -> io::Result<Vec<PolicyProgram>> {
+fn programs(path: &str, kinds: &[Attach]) -> io::Result<Vec<PolicyProgram>> {
     let told = |attached| {
         let Attached {
             id,
@@ -53,8 +121,76 @@ pub fn programs(path: &str, kinds: &[Attach]) -> io::Result<Vec<PolicyProgram>> 
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+
     use super::*;
     use crate::sample::{connect, failed, sighting};
+
+    /// What is asked about a call of a process in /a/b, which has the id 7.
+    fn question(errno: i32, adjust: impl FnOnce(&mut Event, &mut Process)) -> Option<Question> {
+        let mut call = failed(sighting(Op::Bind, "[::]:80"), errno);
+        let mut process = Process {
+            cgroup: Some("/a/b".to_owned()),
+            ..Process::default()
+        };
+        call.event.task.cgroup = Some(7);
+        adjust(&mut call.event, &mut process);
+        Question::of(&call.event, &process, Backend::Tracing)
+    }
+
+    #[test]
+    fn calls_have_one_answer_if_the_same_programs_are_asked_and_the_same_words_said() {
+        let first = question(libc::EPERM, |_, _| {}).unwrap();
+        let same = |adjust: fn(&mut Event, &mut Process)| {
+            question(libc::EPERM, adjust).as_ref() == Some(&first)
+        };
+        assert!(same(|event, _| event.local.port = Some(81)));
+        assert!(same(|event, _| event.task.pid = 1));
+        assert!(!same(|event, _| event.task.cgroup = Some(8)));
+        assert!(!same(|event, _| event.family = Family::Ipv4));
+        assert!(!same(|event, _| event.op = Op::Connect));
+        assert!(!same(|event, _| event.refused_by_policy = true));
+        assert_ne!(question(libc::EACCES, |_, _| {}).unwrap(), first);
+    }
+
+    #[test]
+    fn a_cgroup_without_an_id_is_asked_by_its_path() {
+        let at = |path: &str| {
+            question(libc::EPERM, |event, process| {
+                event.task.cgroup = None;
+                process.cgroup = Some(path.to_owned());
+            })
+        };
+        assert_eq!(at("/a"), at("/a"));
+        assert_ne!(at("/a"), at("/b"));
+    }
+
+    #[test]
+    fn a_cgroup_is_not_needed_where_no_program_is_asked() {
+        let nowhere = |event: &mut Event, process: &mut Process| {
+            event.task.cgroup = None;
+            process.cgroup = None;
+        };
+        assert_eq!(question(libc::EPERM, nowhere), None);
+        let by_module = question(libc::EPERM, |event, process| {
+            nowhere(event, process);
+            event.refused_by_policy = true;
+        });
+        let listen = question(libc::EPERM, |event, process| {
+            nowhere(event, process);
+            event.op = Op::Listen;
+        });
+        let mut call = failed(sighting(Op::Listen, "[::]:80"), libc::EPERM);
+        let told = |question: Option<Question>, event: &Event| {
+            question.unwrap().answer(event, &Process::default())
+        };
+        assert_eq!(
+            told(listen, &call.event),
+            Policy::Programs(Vec::new(), false)
+        );
+        call.event.refused_by_policy = true;
+        assert_eq!(told(by_module, &call.event), Policy::Module);
+    }
 
     #[test]
     fn a_program_is_only_blamed_where_nobody_else_can_be() {

@@ -29,7 +29,7 @@ pub(crate) fn checked() -> Vec<Checked> {
     let in_use = refused_by(sighting(Op::Bind, "0.0.0.0:8080"), vec![nginx()]);
     let held_by = Checked {
         outlook: Outlook::Refused(Errno(libc::EADDRINUSE.unsigned_abs())),
-        explanation: in_use.explanation.map(|explanation| *explanation),
+        explanation: in_use.explanation.map(Arc::unwrap_or_clone),
         ..of("0.0.0.0:8080")
     };
     let Held { culprit, owner, .. } = held(Kind::TimeWait, "127.0.0.1:8080");

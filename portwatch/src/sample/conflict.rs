@@ -232,10 +232,7 @@ pub(crate) fn used_by(
     by: &[(Occupant, u32)],
 ) -> Sighting {
     let mut sighting = sighting;
-    let exhausted = sighting
-        .explanation
-        .as_mut()
-        .unwrap()
+    let exhausted = explanation_of(&mut sighting)
         .findings
         .exhausted
         .as_mut()
@@ -260,7 +257,7 @@ pub(crate) fn borne(
     device: Option<&str>,
 ) -> Sighting {
     let mut sighting = sighting;
-    let findings = &mut sighting.explanation.as_mut().unwrap().findings;
+    let findings = &mut explanation_of(&mut sighting).findings;
     findings.device = device.map(str::to_owned);
     findings.interfaces = Some(
         bearers
@@ -277,7 +274,7 @@ pub(crate) fn borne(
 /// It was looked who may have refused it by policy.
 pub(crate) fn by_policy(sighting: Sighting, policy: Policy) -> Sighting {
     let mut sighting = sighting;
-    let findings = &mut sighting.explanation.as_mut().unwrap().findings;
+    let findings = &mut explanation_of(&mut sighting).findings;
     findings.policy = Some(policy);
     again(sighting)
 }
@@ -308,7 +305,7 @@ pub(crate) fn exhausted(sighting: Sighting, scope: Scope, errno: i32) -> Sightin
         scope: Some(scope),
         ..Exhausted::default()
     });
-    let verdict = sighting.explanation.take().unwrap().verdict;
+    let verdict = explanation_of(&mut sighting).verdict.clone();
     let findings = Findings {
         exhausted,
         ..Findings::default()
@@ -326,8 +323,13 @@ fn explained(
     sighting.time.boot = NOW;
     let Sighting { event, process, .. } = &sighting;
     let explanation = explain(event, process, verdict, owners, findings);
-    sighting.explanation = Some(Box::new(explanation));
+    sighting.explanation = Some(Arc::new(explanation));
     sighting
+}
+
+/// Why it was refused, to be changed.
+pub(crate) fn explanation_of(sighting: &mut Sighting) -> &mut Explanation {
+    Arc::make_mut(sighting.explanation.as_mut().unwrap())
 }
 
 /// The words anew, after something was changed.
@@ -338,7 +340,7 @@ pub(crate) fn again(sighting: Sighting) -> Sighting {
         owners,
         findings,
         ..
-    } = *sighting.explanation.take().unwrap();
+    } = explanation_of(&mut sighting).clone();
     explained(sighting, verdict, owners, findings)
 }
 
@@ -373,7 +375,7 @@ pub(crate) fn conflicts() -> Vec<Sighting> {
         .lasting(12)
         .by(occupant(4616, "curl"));
     let mut truncated = refused_by(bind(), vec![nginx(), waiting.clone(), inherited.clone()]);
-    let explanation = truncated.explanation.as_mut().unwrap();
+    let explanation = explanation_of(&mut truncated);
     explanation.verdict.total = 300;
     explanation.verdict.truncated = true;
     let mut again_bound = refused(bind(), Kind::AlreadyBound, libc::EINVAL);

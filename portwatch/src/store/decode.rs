@@ -139,7 +139,7 @@ pub fn sighting(
         local: local_facts.clone(),
         peer: peer_facts.clone(),
         interface: interface.clone(),
-        explanation: explanation.map(Box::new),
+        explanation: explanation.map(Arc::new),
         warning: warning.map(Box::new),
         missing: missing.clone(),
     })

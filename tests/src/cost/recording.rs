@@ -378,7 +378,7 @@ fn conflict(at: u64) -> Sighting {
     };
     let Sighting { event, process, .. } = &sighting;
     let explanation = words::explain(event, process, verdict, vec![owner], Findings::default());
-    sighting.explanation = Some(Box::new(explanation));
+    sighting.explanation = Some(Arc::new(explanation));
     sighting
 }
 

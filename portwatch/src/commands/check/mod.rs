@@ -8,7 +8,7 @@ mod automatic;
 pub(super) mod place;
 mod typed;
 
-use std::io::Write as _;
+use std::{io::Write as _, sync::Arc};
 
 use anyhow::Context as _;
 use nix::net::if_::if_nametoindex;
@@ -138,7 +138,7 @@ fn told(
     let event = sighting.event;
     let explanation = match outlook {
         Outlook::Free => None,
-        Outlook::Refused(_) => sighting.explanation.map(|explanation| *explanation),
+        Outlook::Refused(_) => sighting.explanation.map(Arc::unwrap_or_clone),
         Outlook::Unknown(why) => {
             let all = of(&rows, &involved);
             let first: Vec<Row> = all.iter().take(NAMED).cloned().collect();

@@ -20,7 +20,7 @@ pub(super) fn without_names(item: &mut Item) {
     of_process(process);
     of_ports([local, peer]);
     if let Some(explanation) = explanation {
-        of_explanation(explanation);
+        of_explanation(Arc::make_mut(explanation));
     }
     if let Some(warning) = warning {
         of_occupants(&mut warning.processes);

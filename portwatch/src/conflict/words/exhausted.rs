@@ -107,7 +107,7 @@ mod tests {
 
     use crate::{
         event::{Op, Scope, Sighting},
-        sample::{again, connect, exhausted, occupant, sighting, used_by},
+        sample::{again, connect, exhausted, explanation_of, occupant, sighting, used_by},
     };
 
     fn said(sighting: &Sighting) -> String {
@@ -129,14 +129,14 @@ mod tests {
             .map(|pid| (occupant(pid, "worker"), 7_000))
             .collect();
         let mut reserving = used_by(bind("0.0.0.0:1"), 28_000, 0, &many);
-        let explanation = reserving.explanation.as_mut().unwrap();
+        let explanation = explanation_of(&mut reserving);
         explanation.findings.exhausted.as_mut().unwrap().reserved = Some(232);
         let mut all_bound = used_by(connect(), 28_232, 0, &[(occupant(77, "perl"), 28_232)]);
-        let findings = &mut all_bound.explanation.as_mut().unwrap().findings;
+        let findings = &mut explanation_of(&mut all_bound).findings;
         findings.exhausted.as_mut().unwrap().bound = Some(28_232);
         let all_bound = again(all_bound);
         let of_socket = |mut sighting: Sighting, range| {
-            let findings = &mut sighting.explanation.as_mut().unwrap().findings;
+            let findings = &mut explanation_of(&mut sighting).findings;
             let exhausted = findings.exhausted.as_mut().unwrap();
             exhausted.range = Some(range);
             exhausted.range_of_socket = true;

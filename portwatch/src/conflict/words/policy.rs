@@ -1,4 +1,5 @@
-//! Refused by policy: by whom, as far as that can be told.
+//! Refused by policy: by whom, as far as that can be told. The words depend on that and on the operation alone
+//! (`enrich` keeps them for other calls).
 
 use super::Case;
 use crate::event::{Op, Policy, PolicyProgram};
@@ -98,7 +99,20 @@ mod tests {
         let call = sighting(op, "0.0.0.0:30539");
         let refused = by_policy(refused(call, Kind::Policy, libc::EPERM), policy);
         let explanation = refused.explanation.unwrap();
-        format!("{}. {}\n", explanation.message, explanation.hint.unwrap())
+        let hint = explanation.hint.as_deref().unwrap();
+        format!("{}. {hint}\n", explanation.message)
+    }
+
+    #[test]
+    fn nothing_else_is_told() {
+        let said = |local: &str| {
+            let mut call = sighting(Op::Bind, local);
+            call.event.task.comm = Some(local.to_owned());
+            call.event.task.pid += 1;
+            let refused = refused(call, Kind::Policy, libc::EPERM);
+            by_policy(refused, Policy::Programs(programs(&[None]), false)).explanation
+        };
+        assert_eq!(said("0.0.0.0:80"), said("[::1]:443"));
     }
 
     #[test]

@@ -71,6 +71,7 @@ fn told(cases: Vec<(&str, Sighting)>) -> String {
         let explanation = sighting.explanation.unwrap();
         let hint = explanation
             .hint
+            .as_ref()
             .map_or_else(String::new, |hint| format!(". {hint}"));
         writeln!(text, "{title}:\n    {}{hint}", explanation.message).unwrap();
     }
@@ -90,8 +91,8 @@ fn names_are_harmless_and_lines_are_lines() {
             refused(*caller.clone(), Kind::Privileged, libc::EACCES),
         ] {
             let explanation = sighting.explanation.unwrap();
-            for words in [Some(explanation.message), explanation.hint]
-                .iter()
+            for words in [Some(&explanation.message), explanation.hint.as_ref()]
+                .into_iter()
                 .flatten()
             {
                 assert!(!words.chars().any(is_harmful), "{words:?}");
@@ -103,7 +104,7 @@ fn names_are_harmless_and_lines_are_lines() {
 #[test]
 fn a_verdict_without_owners_is_survived() {
     let mut sighting = refused_by(bind("0.0.0.0:8080"), vec![nginx()]);
-    sighting.explanation.as_mut().unwrap().owners.clear();
+    sample::explanation_of(&mut sighting).owners.clear();
     assert_eq!(
         again(sighting).explanation.unwrap().message,
         "held by a socket of uid 0 (listening on 127.0.0.1:8080); its process could not be found; \

@@ -172,7 +172,7 @@ fn sighting(line: Part<'_>, time: Time) -> Result<Sighting, Wrong> {
         local: facts(network.at("local"))?,
         peer: facts(peer)?,
         interface: network.at("interface").at("name").string()?,
-        explanation: explanation.map(Box::new),
+        explanation: explanation.map(Arc::new),
         warning: warning.map(Box::new),
         missing,
     })

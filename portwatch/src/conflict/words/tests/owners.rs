@@ -61,7 +61,7 @@ fn owners_of_every_kind() {
     };
     let some_known = |total, truncated| {
         let mut sighting = one(nginx());
-        let verdict = &mut sighting.explanation.as_mut().unwrap().verdict;
+        let verdict = &mut sample::explanation_of(&mut sighting).verdict;
         (verdict.total, verdict.truncated) = (total, truncated);
         let conflict = sighting.event.conflict.as_mut().unwrap();
         (conflict.total, conflict.truncated) = (total, truncated);

@@ -12,7 +12,7 @@ fn every_refusal() {
             Scope::Address,
             libc::EADDRINUSE,
         );
-        let explanation = sighting.explanation.as_mut().unwrap();
+        let explanation = sample::explanation_of(&mut sighting);
         explanation.findings.exhausted.as_mut().unwrap().reserved = reserved;
         again(sighting)
     };
@@ -58,7 +58,7 @@ fn every_refusal() {
             }
         });
         sighting = refused(sighting, Kind::Unknown, libc::EADDRINUSE);
-        sighting.explanation.as_mut().unwrap().verdict =
+        sample::explanation_of(&mut sighting).verdict =
             judge(&sighting.event, Backend::Tracing, || None).unwrap();
         again(sighting)
     };
@@ -184,7 +184,7 @@ fn every_refusal() {
         ("gone", seen(0, 0, false, true)),
         ("gone, and by whom", {
             let mut sighting = seen(0, 0, false, true);
-            let explanation = sighting.explanation.as_mut().unwrap();
+            let explanation = sample::explanation_of(&mut sighting);
             explanation.findings.gone = Some(sample::conflict::departure(
                 occupant(300, "worker"),
                 true,
