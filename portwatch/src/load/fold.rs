@@ -10,6 +10,7 @@
 //! Nothing is assumed of what a program does: what is not understood stays as it is, and the verifier has the last
 //! word as always.
 
+mod addresses;
 mod blocks;
 mod flow;
 pub(crate) mod instruction;
@@ -83,7 +84,10 @@ pub(crate) fn fold(
         .collect();
     // Before, since a branch reads registers; and after, since there may be less left to jump over.
     without_jumps_to_next(&mut code, &mut fates);
+    addresses::without_detours(&mut code, &blocks, &fates);
     live::without_dead(&code, &blocks, &mut fates);
+    // What is left of a detour that was taken without need.
+    addresses::without_additions(&mut code, &blocks, &mut fates);
     without_jumps_to_next(&mut code, &mut fates);
     compacted(&code, &fates)
 }

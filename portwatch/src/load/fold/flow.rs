@@ -12,7 +12,7 @@ use super::{
 type Registers = [Value; REGISTERS];
 
 /// The registers that a call leaves nothing in: r0 to r5.
-const CLOBBERED: usize = 6;
+pub(super) const CLOBBERED: usize = 6;
 
 /// What becomes of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

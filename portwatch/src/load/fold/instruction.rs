@@ -150,6 +150,11 @@ impl Instruction {
         self.is_call() && self.registers >> 4 == TO_FUNCTION
     }
 
+    /// Whether it is one of a helper of the kernel, by its number.
+    pub(crate) const fn is_call_of_helper(self) -> bool {
+        self.is_call() && self.registers >> 4 == 0
+    }
+
     /// Bytes that a load or store moves.
     pub(super) const fn size(self) -> usize {
         match self.code & 0x18 {

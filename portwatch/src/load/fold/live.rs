@@ -2,7 +2,7 @@
 
 use super::{
     blocks::Blocks,
-    flow::Fate,
+    flow::{self, Fate},
     instruction::{Instruction, LOAD_WIDE, Next, alu, class},
 };
 
@@ -11,8 +11,24 @@ type Set = u16;
 
 /// r1 to r5, which calls may read.
 const ARGUMENTS: Set = 0b11_1110;
-/// r0 to r5, which calls leave nothing in.
-const CLOBBERED: Set = 0b11_1111;
+
+/// Helpers of which the programs make most calls, and how many arguments they take (include/uapi/linux/bpf.h).
+const TAKEN: &[(i32, u32)] = &[
+    (1, 2),   // bpf_map_lookup_elem
+    (5, 0),   // bpf_ktime_get_ns
+    (8, 0),   // bpf_get_smp_processor_id
+    (14, 0),  // bpf_get_current_pid_tgid
+    (15, 0),  // bpf_get_current_uid_gid
+    (35, 0),  // bpf_get_current_task
+    (80, 0),  // bpf_get_current_cgroup_id
+    (113, 3), // bpf_probe_read_kernel
+    (125, 0), // bpf_ktime_get_boot_ns
+    (131, 3), // bpf_ringbuf_reserve
+    (132, 2), // bpf_ringbuf_submit
+    (158, 0), // bpf_get_current_task_btf
+];
+/// The registers that calls leave nothing in.
+const CLOBBERED: Set = (1 << flow::CLOBBERED) - 1;
 const RESULT: Set = 1;
 
 /// Has instructions go that only compute what nobody reads. `code`: with the fates applied.
@@ -83,13 +99,21 @@ fn live_before(instruction: Instruction, live: Set) -> Set {
         class::ST => live | dst,
         // Some atomic ones read r0 too.
         class::STX => live | dst | src | RESULT,
-        _ if instruction.is_call() => live & !CLOBBERED | ARGUMENTS,
+        _ if instruction.is_call() => live & !CLOBBERED | arguments(instruction),
         _ => match instruction.next() {
             Next::Ends => RESULT,
             Next::Branches(_) => live | dst | by_register,
             _ => live,
         },
     }
+}
+
+/// What a call reads.
+fn arguments(call: Instruction) -> Set {
+    let known = TAKEN
+        .iter()
+        .find(|(helper, _)| call.is_call_of_helper() && call.immediate == *helper);
+    known.map_or(ARGUMENTS, |(_, count)| ARGUMENTS & ((2 << count) - 1))
 }
 
 const fn bit(register: usize) -> Set {

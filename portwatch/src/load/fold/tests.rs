@@ -4,6 +4,8 @@
     reason = "a test fails by panicking"
 )]
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::{
@@ -176,6 +178,28 @@ fn a_call_leaves_nothing_in_the_registers_it_may_write() {
 }
 
 #[test]
+fn what_a_call_does_not_take_need_not_be_there() {
+    let helper = |number| op(class::JMP | jump::CALL, 0, 0, 0, number);
+    // bpf_map_lookup_elem takes two, bpf_get_current_pid_tgid none, and of another one it is not known.
+    let before = [
+        mov(1, 4),
+        mov(2, 5),
+        mov(3, 6),
+        helper(1),
+        mov(1, 7),
+        helper(14),
+        exit(),
+    ];
+    let after = [mov(1, 4), mov(2, 5), helper(1), helper(14), exit()];
+    assert_eq!(folded(&before, &[], &[]).code, after);
+    let before = [mov(1, 4), mov(5, 5), helper(7), exit()];
+    assert_eq!(folded(&before, &[], &[]).code, before);
+    // A function of the program that has such a number.
+    let before = [mov(1, 4), op(class::JMP | jump::CALL, 0, 1, 0, 14), exit()];
+    assert_eq!(folded(&before, &[], &[]).code, before);
+}
+
+#[test]
 fn what_the_verifier_would_refuse_is_left_to_it() {
     let by_register = |class: u8, operation: u8| op(class | operation | BY_REGISTER, 0, 2, 0, 0);
     for (class, operation, number) in [
@@ -216,26 +240,90 @@ fn what_no_compiler_makes_is_left_alone() {
     }
 }
 
+/// Copies a register.
+fn copy(dst: u8, src: u8) -> Instruction {
+    op(class::ALU64 | alu::MOV | BY_REGISTER, dst, src, 0, 0)
+}
+
+fn add(dst: u8, number: i32) -> Instruction {
+    op(class::ALU64 | alu::ADD, dst, 0, 0, number)
+}
+
+#[test]
+fn an_address_that_is_computed_for_one_load_goes_into_it() {
+    let before = [copy(3, 1), add(3, 8), load(0, 3, 4), exit()];
+    assert_eq!(folded(&before, &[], &[]).code, [load(0, 1, 12), exit()]);
+    // What it is computed from changes in between: by a number, and by more than is known.
+    let before = [copy(3, 1), add(1, 4), load(0, 3, 4), load(1, 1, 0), exit()];
+    assert_eq!(
+        folded(&before, &[], &[]).code,
+        [load(0, 1, 4), load(1, 1, 4), exit()]
+    );
+    // It would lie before the register.
+    let before = [copy(3, 1), add(1, 8), load(0, 3, 4), load(1, 1, 0), exit()];
+    assert_eq!(
+        folded(&before, &[], &[]).code,
+        [copy(3, 1), load(0, 3, 4), load(1, 1, 8), exit()]
+    );
+    let before = [copy(3, 1), load(1, 1, 0), load(0, 3, 4), exit()];
+    assert_eq!(folded(&before, &[], &[]).code, before);
+    // In the register itself, which is then written anew; or read once more, or may be.
+    let before = [add(1, 8), load(1, 1, 4), load(0, 1, 0), exit()];
+    assert_eq!(
+        folded(&before, &[], &[]).code,
+        [load(1, 1, 12), load(0, 1, 0), exit()]
+    );
+    let before = [add(1, 8), load(0, 1, 4), call(), exit()];
+    assert_eq!(folded(&before, &[], &[]).code, before);
+    // A fetch leaves in the source what was there.
+    let fetch = op(0xdb, 10, 1, -8, 1);
+    let before = [copy(3, 1), fetch, load(0, 3, 4), exit()];
+    assert_eq!(folded(&before, &[], &[]).code, before);
+    // Too far.
+    let before = [copy(3, 1), add(3, 32_767), load(0, 3, 1), exit()];
+    assert_eq!(folded(&before, &[], &[]).code, before);
+}
+
 /// What a program comes to, in an interpreter that shares nothing with what is tested; `None` after too many steps.
-fn outcome(code: &[Instruction], constants: &[u32], argument: u64) -> Option<u64> {
+fn outcome(
+    code: &[Instruction],
+    constants: &[u32],
+    argument: u64,
+) -> Option<(u64, BTreeMap<u64, u8>)> {
     // Where constants are; no value comes to it by itself.
     const BASE: u64 = 1 << 40;
+    const STACK: u64 = 1 << 41;
     let constants: Vec<u8> = constants
         .iter()
         .flat_map(|word| word.to_le_bytes())
         .collect();
-    let constant = |address: u64, offset: i16, size: usize| {
-        let start = address.wrapping_add_signed(offset.into()) - BASE;
-        let bytes = &constants[usize::try_from(start).unwrap()..][..size];
-        bytes
-            .iter()
-            .rev()
-            .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+    // What lies elsewhere depends on where, until something else is written there.
+    let mut written: BTreeMap<u64, u8> = BTreeMap::new();
+    let byte = |written: &BTreeMap<u64, u8>, address: u64| {
+        let constant = usize::try_from(address.wrapping_sub(BASE)).ok();
+        let constant = constant.and_then(|at| constants.get(at));
+        let somewhere = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
+        *written.get(&address).or(constant).unwrap_or(&somewhere)
+    };
+    let load = |written: &BTreeMap<u64, u8>, address: u64, offset: i16, size: u64| {
+        let start = address.wrapping_add_signed(offset.into());
+        (0..size).rev().fold(0, |sum, at| {
+            sum << 8 | u64::from(byte(written, start.wrapping_add(at)))
+        })
+    };
+    let store = |written: &mut BTreeMap<u64, u8>, address: u64, offset: i16, value: u64| {
+        let start = address.wrapping_add_signed(offset.into());
+        for (at, byte) in (0..).zip(value.to_le_bytes()) {
+            let address = start.wrapping_add(at);
+            // Constants cannot be written.
+            if address.wrapping_sub(BASE) >= constants.len() as u64 {
+                written.insert(address, byte);
+            }
+        }
     };
     let mut registers = [0_u64; 11];
     registers[1] = argument;
-    let mut stack = [0_u64; 3];
-    let place = |offset: i16| usize::try_from(-i32::from(offset) / 8 - 1).unwrap();
+    registers[10] = STACK;
     let mut at = 0_usize;
     for _ in 0..1_000 {
         let Instruction {
@@ -276,18 +364,21 @@ fn outcome(code: &[Instruction], constants: &[u32], argument: u64) -> Option<u64
                 registers[dst] = BASE;
                 at += 1;
             }
-            0x79 if src == 10 => registers[dst] = stack[place(offset)],
-            0x61 => registers[dst] = constant(registers[src], offset, 4),
-            0x69 => registers[dst] = constant(registers[src], offset, 2),
-            0x71 => registers[dst] = constant(registers[src], offset, 1),
-            0x79 => registers[dst] = constant(registers[src], offset, 8),
-            0x7a => stack[place(offset)] = wide,
-            0x7b => stack[place(offset)] = registers[src],
+            0x61 => registers[dst] = load(&written, registers[src], offset, 4),
+            0x69 => registers[dst] = load(&written, registers[src], offset, 2),
+            0x71 => registers[dst] = load(&written, registers[src], offset, 1),
+            0x79 => registers[dst] = load(&written, registers[src], offset, 8),
+            0x7a => store(&mut written, first, offset, wide),
+            0x7b => store(&mut written, first, offset, registers[src]),
             // BPF_ATOMIC: fetch and add.
             0xdb => {
-                let place = &mut stack[place(offset)];
-                let before = *place;
-                *place = before.wrapping_add(registers[src]);
+                let before = load(&written, first, offset, 8);
+                store(
+                    &mut written,
+                    first,
+                    offset,
+                    before.wrapping_add(registers[src]),
+                );
                 registers[src] = before;
             }
             0x07 | 0x0f => registers[dst] = first.wrapping_add(second),
@@ -309,11 +400,20 @@ fn outcome(code: &[Instruction], constants: &[u32], argument: u64) -> Option<u64
             // To big endian.
             0xdc => registers[dst] = (first as u16).swap_bytes().into(),
             0x05 => go(true),
+            // What a helper takes is read by it, of others all that may be.
             0x85 => {
-                let result = registers[1] ^ registers[4];
+                let result = match immediate {
+                    _ if src != 0 => {
+                        (1..6).fold(7, |all: u64, at| all.rotate_left(1) ^ registers[at])
+                    }
+                    14 => 14,
+                    1 => registers[1] ^ registers[2].rotate_left(1),
+                    113 => registers[1] ^ registers[2].rotate_left(1) ^ registers[3].rotate_left(2),
+                    _ => (1..6).fold(0, |all: u64, at| all.rotate_left(1) ^ registers[at]),
+                };
                 registers[..6].copy_from_slice(&[result, 1, 2, 3, 4, 5]);
             }
-            0x95 => return Some(registers[0]),
+            0x95 => return Some((registers[0], written)),
             _ if what & 7 == 5 => go(is_taken),
             _ if what & 7 == 6 => go(is_taken_low),
             other => panic!("{other:#x}"),
@@ -328,10 +428,11 @@ enum Piece {
     Compute(u8, u8, u8, i32),
     Constant(u8, u8, u8),
     Memory(u8, u8, u8, i32),
+    Far(u8, u8, u8, u8, i32),
     Branch(u8, u8, u8, i32, u8),
     Always(u8),
     Again(u8),
-    Call,
+    Call(u8),
 }
 
 const COMPUTE: [u8; 22] = [
@@ -340,6 +441,7 @@ const COMPUTE: [u8; 22] = [
 ];
 const LOADS: [u8; 4] = [0x61, 0x69, 0x71, 0x79];
 const MEMORY: [u8; 4] = [0x79, 0x7a, 0x7b, 0xdb];
+const FAR: [u8; 6] = [0x61, 0x71, 0x79, 0x7a, 0x7b, 0xdb];
 const BRANCH: [u8; 16] = [
     0x15, 0x1d, 0x25, 0x2d, 0x45, 0x4d, 0x55, 0x5d, 0x65, 0xa5, 0xbd, 0xcd, 0x16, 0x3e, 0x56, 0xde,
 ];
@@ -354,11 +456,13 @@ fn piece() -> impl Strategy<Value = Piece> {
             .prop_map(|(what, dst, which)| Piece::Constant(what, dst, which)),
         3 => (0..MEMORY.len() as u8, register.clone(), 1_u8..4, number.clone())
             .prop_map(|(what, register, place, number)| Piece::Memory(what, register, place, number)),
+        6 => (0..FAR.len() as u8, register.clone(), register.clone(), 0_u8..4, number.clone())
+            .prop_map(|(what, one, other, way, by)| Piece::Far(what, one, other, way, by)),
         4 => (0..BRANCH.len() as u8, register.clone(), register, number, 0_u8..5)
             .prop_map(|(what, dst, src, number, by)| Piece::Branch(what, dst, src, number, by)),
         1 => (0_u8..4).prop_map(Piece::Always),
         1 => (1_u8..6).prop_map(Piece::Again),
-        1 => Just(Piece::Call),
+        2 => (0_u8..8).prop_map(Piece::Call),
     ]
 }
 
@@ -366,6 +470,7 @@ fn piece() -> impl Strategy<Value = Piece> {
 fn assembled(pieces: &[Piece]) -> (Vec<Instruction>, Vec<usize>) {
     let size = |piece: &Piece| match piece {
         Piece::Constant(..) | Piece::Again(_) => 3,
+        Piece::Far(.., way, _) => 1 + usize::from(way & 1) + usize::from(way >> 1),
         _ => 1,
     };
     let first = [0, 2, 3, 4, 5, 6, 7, 8, 9];
@@ -409,6 +514,26 @@ fn assembled(pieces: &[Piece]) -> (Vec<Instruction>, Vec<usize>) {
                     other => op(other, 10, register, offset, 0),
                 });
             }
+            Piece::Far(what, one, other, way, by) => {
+                // Of a copy of the other register, further on, or both.
+                let base = if way & 1 == 0 {
+                    other
+                } else {
+                    (one ^ other) % 9
+                };
+                if way & 1 != 0 {
+                    code.push(op(class::ALU64 | alu::MOV | BY_REGISTER, base, other, 0, 0));
+                }
+                if way & 2 != 0 {
+                    code.push(op(class::ALU64 | alu::ADD, base, 0, 0, by * 8191));
+                }
+                code.push(match FAR[usize::from(what)] {
+                    0x7a => op(0x7a, base, 0, 8, by),
+                    0x7b => op(0x7b, base, one, -8, 0),
+                    0xdb => op(0xdb, base, one, 0, 1),
+                    load => op(load, one, base, 16, 0),
+                });
+            }
             Piece::Branch(what, dst, src, number, by) => {
                 let what = BRANCH[usize::from(what)];
                 code.push(op(what, dst, src, forwards(by), number));
@@ -421,7 +546,13 @@ fn assembled(pieces: &[Piece]) -> (Vec<Instruction>, Vec<usize>) {
                 let by = i16::try_from(slot + 3 - to).unwrap();
                 code.push(jump_if(jump::ALWAYS, 0, 0, -by));
             }
-            Piece::Call => code.push(call()),
+            Piece::Call(which) => code.push(op(
+                class::JMP | jump::CALL,
+                0,
+                which / 4,
+                0,
+                [7, 14, 1, 113][usize::from(which % 4)],
+            )),
         }
     }
     code.push(exit());
@@ -447,7 +578,8 @@ proptest! {
         prop_assert_eq!(kept, (0..shorter.len()).collect::<Vec<_>>());
         for (slot, to) in moved.iter().enumerate() {
             if let Some(to) = *to {
-                let is_of_same_register = shorter[to].registers & 15 == code[slot].registers & 15;
+                let is_store = matches!(code[slot].class(), class::ST | class::STX);
+                let is_of_same_register = is_store || shorter[to].registers & 15 == code[slot].registers & 15;
                 prop_assert!(is_of_same_register || shorter[to].code == 0x05, "{slot} -> {to}");
             }
         }
