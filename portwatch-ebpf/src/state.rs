@@ -8,20 +8,20 @@ use portwatch_ebpf::abi::{config::MAX_CGROUPS, record::SocketRecord};
 
 use crate::kernel::generation::ROOMS;
 
+use table::Table;
+
 pub(crate) mod attempts;
 pub(crate) mod calls;
 pub(crate) mod churn;
 pub(crate) mod closers;
 pub(crate) mod held;
 mod notes;
+mod table;
 pub(crate) mod takers;
 
 /// Processes already announced, by the low bits of their id: see `kernel::image`.
-#[map]
-pub(crate) static ANNOUNCED: Array<u64> = Array::with_max_entries(ANNOUNCED_SLOTS, 0);
-
-/// Slots of [`ANNOUNCED`], a power of two.
-pub(crate) const ANNOUNCED_SLOTS: u32 = 1024;
+#[unsafe(link_section = ".bss.ANNOUNCED")]
+pub(crate) static ANNOUNCED: Table<u64, 1024> = Table::empty();
 
 /// Process ids wanted.
 #[map]

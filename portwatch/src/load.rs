@@ -143,11 +143,13 @@ pub fn load(
     let btf = ids::types(plan.attachments.iter().copied(), &gathered.ids)?;
     let globals = Globals::of(&gathered.facts, &plan.config);
     let object = planned(&gathered.facts, plan.programs(), &globals)?;
-    let unneeded = if selection.events.contains(&Op::Release) {
-        OF_CHURN.to_vec()
-    } else {
-        [OF_CHURN, OF_RELEASES].concat()
-    };
+    let mut unneeded = OF_CHURN.to_vec();
+    if !selection.events.contains(&Op::Release) {
+        unneeded.extend(OF_RELEASES);
+    }
+    if !selection.descendants {
+        unneeded.push("DESCENDANTS");
+    }
     let mut ebpf = read(&object, &globals, buffer, &unneeded, &[])?;
     fill_filters(&mut ebpf, selection, values)?;
     verify::all(&mut ebpf, &plan.attachments, &btf)?;
@@ -207,7 +209,8 @@ fn open(
     file.ok_or(LoadError::Lacks(iterator.program))
 }
 
-/// Large maps that are the hooks' alone: some 16 MB, which the kernel would fill with zeros for nothing.
+/// Large maps that are the hooks' alone: some 16 MB, which the kernel would fill with zeros for nothing. What the programs
+/// have as sections (`.bss`) is made whole in any case, and written once more by aya: nothing large belongs there.
 const NOT_OF_ITERATOR: &[&str] = &[
     "CALLS",
     "CLOSERS",
@@ -216,8 +219,6 @@ const NOT_OF_ITERATOR: &[&str] = &[
     "HELD",
     "INFLIGHT",
     "LEAVING",
-    "NOTES",
-    "STARTED",
     "TAKERS",
 ];
 

@@ -134,7 +134,7 @@ pub(crate) fn stream_returned<B: Backend>(
     if now_in == tcp::SYN_SENT || now_in == tcp::SYN_RECV {
         if now_in == tcp::SYN_RECV {
             // It went there before it waited.
-            remember(ever::MET);
+            remember::<{ ever::MET }>();
         }
         attempt::wait::<B>(sk, kind, returned.started, 0);
     } else {

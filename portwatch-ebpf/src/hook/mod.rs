@@ -140,7 +140,7 @@ pub(crate) fn state_changed<B: Backend>(sk: Ptr, old: u8, new: u8) {
         connect::meets(sk);
     } else if old == tcp::SYN_RECV {
         // Whatever comes then but the connection: also FIN_WAIT1, of a socket that is closed.
-        if happened(ever::MET) && connect::waits(sk) {
+        if happened::<{ ever::MET }>() && connect::waits(sk) {
             connect::ends::<B>(sk, new == tcp::ESTABLISHED);
         }
     } else if old == tcp::SYN_SENT {

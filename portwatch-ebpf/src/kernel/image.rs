@@ -16,7 +16,7 @@ use super::{
 use crate::{
     diagnose::{note, say},
     emit,
-    state::{ANNOUNCED, ANNOUNCED_SLOTS},
+    state::ANNOUNCED,
 };
 
 /// Sends the running process ahead of its first event. When the ring is full it is tried again with
@@ -25,10 +25,8 @@ use crate::{
 pub(crate) fn announce<G: Generation>(caller: &Caller<G>) {
     let key = caller.key;
     // A direct-mapped cache: a collision only means that a process is told twice.
-    let Some(slot) = ANNOUNCED.get_ptr_mut(caller.ids.tgid & (ANNOUNCED_SLOTS - 1)) else {
-        return;
-    };
-    // SAFETY: a slot of our map, one aligned word.
+    let slot = ANNOUNCED.slot(caller.ids.tgid.into());
+    // SAFETY: a slot of ours, one aligned word.
     if unsafe { *slot } == key {
         return;
     }

@@ -2,10 +2,11 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{HashMap, LruHashMap, PerCpuArray},
 };
 use portwatch_ebpf::abi::record::SocketRecord;
 
+use super::table::Table;
 use crate::kernel::generation::ROOMS;
 
 /// Connection attempts by socket: events, complete but for their outcome and local end, with their
@@ -53,18 +54,16 @@ pub(crate) mod outcome {
     pub(crate) const ESTABLISHED: u32 = 1;
 }
 
-#[map]
-static NOTES: Array<Note> = Array::with_max_entries(NOTE_SLOTS, 0);
-
-const NOTE_SLOTS: u32 = 1024;
+#[unsafe(link_section = ".bss.NOTES")]
+static NOTES: Table<Note, 1024> = Table::empty();
 
 /// The slot of a socket.
 #[inline(always)]
-pub(crate) fn note_of(sk: u64) -> Option<&'static mut Note> {
+pub(crate) fn note_of(sk: u64) -> &'static mut Note {
     // Sockets of a slab lie a few kB apart.
-    let slot = (sk >> 6 ^ sk >> 16) as u32 & (NOTE_SLOTS - 1);
-    // SAFETY: a slot of our map. Writers and readers say whose it is first and last: see `Note::sk`.
-    NOTES.get_ptr_mut(slot).map(|slot| unsafe { &mut *slot })
+    let slot = NOTES.slot(sk >> 6 ^ sk >> 16);
+    // SAFETY: a slot of ours. Writers and readers say whose it is first and last: see `Note::sk`.
+    unsafe { &mut *slot }
 }
 
 /// Room for a copy of the note that a program is telling from.
@@ -93,33 +92,30 @@ pub(crate) struct Told {
 pub(crate) static TOLD: LruHashMap<u64, Told> = LruHashMap::with_max_entries(4096, 0);
 
 /// What need not be looked for as long as it has never happened: one word for each [`ever`].
-#[map]
-static EVER: Array<u32> = Array::with_max_entries(ever::SLOTS, 0);
+#[unsafe(link_section = ".bss.EVER")]
+static EVER: Table<u32, { ever::SLOTS }> = Table::empty();
 
 /// Slots of [`EVER`].
 pub(crate) mod ever {
     /// An attempt waits in `CONNECTING`.
-    pub(crate) const WAITED: u32 = 0;
+    pub(crate) const WAITED: usize = 0;
     /// An open attempt went to SYN_RECV, where it may end.
-    pub(crate) const MET: u32 = 1;
+    pub(crate) const MET: usize = 1;
     /// A failure was put into `TOLD`.
-    pub(crate) const TOLD: u32 = 2;
-    pub(super) const SLOTS: u32 = 3;
+    pub(crate) const TOLD: usize = 2;
+    pub(super) const SLOTS: usize = 4;
 }
 
 /// From now on it has happened.
 #[inline(always)]
-pub(crate) fn remember(what: u32) {
-    if let Some(seen) = EVER.get_ptr_mut(what) {
-        // SAFETY: one aligned word of our map, only ever set.
-        unsafe { seen.write_volatile(1) };
-    }
+pub(crate) fn remember<const WHAT: usize>() {
+    // SAFETY: one aligned word of ours, only ever set.
+    unsafe { EVER.at::<WHAT>().write_volatile(1) };
 }
 
 /// Whether it may have happened: nothing needs to be looked for otherwise.
 #[inline(always)]
-pub(crate) fn happened(what: u32) -> bool {
-    EVER.get_ptr(what)
-        // SAFETY: as above.
-        .is_some_and(|seen| unsafe { seen.read_volatile() } != 0)
+pub(crate) fn happened<const WHAT: usize>() -> bool {
+    // SAFETY: as above.
+    unsafe { EVER.at::<WHAT>().read_volatile() != 0 }
 }

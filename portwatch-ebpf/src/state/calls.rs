@@ -9,6 +9,7 @@ use aya_ebpf::{
 };
 use portwatch_ebpf::abi::calls::{self, Function};
 
+use super::table::Table;
 use crate::kernel::{memory::add, task::Ids};
 
 /// What is kept of a call from its entry to its return.
@@ -166,21 +167,17 @@ struct Started {
     at: u64,
 }
 
-#[map]
-static STARTED: Array<Started> = Array::with_max_entries(STARTED_SLOTS, 0);
-
-const STARTED_SLOTS: u32 = 4096;
+#[unsafe(link_section = ".bss.STARTED")]
+static STARTED: Table<Started, 4096> = Table::empty();
 
 /// Remembers when the running task entered a function.
 #[inline(always)]
 pub(crate) fn start(ids: Ids, function: Function, at: u64) {
-    if let Some(slot) = STARTED.get_ptr_mut(ids.tid & (STARTED_SLOTS - 1)) {
-        // SAFETY: a slot of our map. A torn pair shows as another `who` or is one call's anyway.
-        unsafe {
-            *slot = Started {
-                who: key(ids, function),
-                at,
-            }
+    // SAFETY: a slot of ours. A torn pair shows as another `who` or is one call's anyway.
+    unsafe {
+        *STARTED.slot(ids.tid.into()) = Started {
+            who: key(ids, function),
+            at,
         };
     }
 }
@@ -189,10 +186,8 @@ pub(crate) fn start(ids: Ids, function: Function, at: u64) {
 /// next call must not have it if the kernel skips the program at that entry.
 #[inline(always)]
 pub(crate) fn take_start(ids: Ids, function: Function) -> u64 {
-    let Some(slot) = STARTED.get_ptr_mut(ids.tid & (STARTED_SLOTS - 1)) else {
-        return 0;
-    };
-    // SAFETY: a slot of our map.
+    let slot = STARTED.slot(ids.tid.into());
+    // SAFETY: a slot of ours.
     unsafe {
         let Started { who, at } = *slot;
         if who != key(ids, function) {

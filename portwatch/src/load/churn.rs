@@ -89,7 +89,7 @@ pub fn load(
     let unneeded: Vec<&str> = NOT_OF_ITERATOR
         .iter()
         .copied()
-        .filter(|name| !["CALLS", "DESCENDANTS", "INFLIGHT", "STARTED"].contains(name))
+        .filter(|name| !["CALLS", "DESCENDANTS", "INFLIGHT"].contains(name))
         .collect();
     let mut ebpf = read(
         &object,

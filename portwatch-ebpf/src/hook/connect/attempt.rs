@@ -25,7 +25,7 @@ pub(crate) fn begins<B: Backend>(sk: Ptr) {
     if !filter::op(op::CONNECT) {
         return;
     }
-    if happened(ever::WAITED) {
+    if happened::<{ ever::WAITED }>() {
         // What an earlier socket at this address has left, if its end was missed.
         let _ = CONNECTING.remove(sk as u64);
     }
@@ -82,7 +82,7 @@ pub(super) fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64, phase: u8) {
         record.phase = phase;
     }
     // Before it waits: whoever ends it looks only then.
-    remember(ever::WAITED);
+    remember::<{ ever::WAITED }>();
     #[expect(
         clippy::needless_borrows_for_generic_args,
         reason = "without it 200 bytes are copied to the stack"
@@ -96,7 +96,7 @@ pub(super) fn wait<B: Backend>(sk: Ptr, kind: Kind, began: u64, phase: u8) {
 /// The attempt of a socket that waits for its outcome.
 #[inline(always)]
 pub(super) fn attempt(sk: Ptr) -> Option<*mut SocketRecord> {
-    if happened(ever::WAITED) {
+    if happened::<{ ever::WAITED }>() {
         CONNECTING.get_ptr_mut(sk as u64)
     } else {
         None
@@ -115,7 +115,7 @@ pub(crate) fn waits(sk: Ptr) -> bool {
 #[inline(always)]
 pub(crate) fn meets(sk: Ptr) {
     if filter::op(op::CONNECT) && waits(sk) {
-        remember(ever::MET);
+        remember::<{ ever::MET }>();
     }
 }
 
@@ -190,9 +190,11 @@ fn inner_error<B: Backend>(sk: Ptr, began: u64) -> u32 {
         return 0;
     }
     let own = inner as u64;
-    match note_of(own) {
-        Some(note) if note.sk == own && note.at >= began => note.error,
-        _ => 0,
+    let note = note_of(own);
+    if note.sk == own && note.at >= began {
+        note.error
+    } else {
+        0
     }
 }
 

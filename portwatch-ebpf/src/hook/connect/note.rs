@@ -14,9 +14,7 @@ use crate::{
 #[inline(always)]
 pub(super) fn leave<B: Backend>(sk: Ptr, end: u32, error: u32, began: u64) {
     let own = number_in(B::ROOM, sk);
-    let Some(note) = note_of(own) else {
-        return;
-    };
+    let note = note_of(own);
     let whose = &raw mut note.sk;
     // SAFETY: a member of ours.
     unsafe { whose.write_volatile(0) };
@@ -38,7 +36,8 @@ pub(super) fn leave<B: Backend>(sk: Ptr, end: u32, error: u32, began: u64) {
 #[inline(always)]
 pub(super) fn about<B: Backend>(sk: Ptr) -> Option<&'static mut Note> {
     let own = number_in(B::ROOM, sk);
-    note_of(own).filter(|note| note.sk == own)
+    let note = note_of(own);
+    (note.sk == own).then_some(note)
 }
 
 /// The note of an attempt that has ended since its call began. Where attempts wait from SYN_SENT on a

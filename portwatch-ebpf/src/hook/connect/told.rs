@@ -17,7 +17,7 @@ pub(super) fn leave<B: Backend>(sk: Ptr, error: u32) {
     if inode == 0 {
         return;
     }
-    remember(ever::TOLD);
+    remember::<{ ever::TOLD }>();
     let told = Told {
         inode,
         error: u64::from(error),
@@ -28,7 +28,7 @@ pub(super) fn leave<B: Backend>(sk: Ptr, error: u32) {
 /// Forgets what was told of a socket; whether it was this failure.
 #[inline(always)]
 pub(super) fn take<B: Backend>(sk: Ptr, error: u32) -> bool {
-    if !happened(ever::TOLD) {
+    if !happened::<{ ever::TOLD }>() {
         return false;
     }
     let key = number_in(B::ROOM, sk);
