@@ -8,7 +8,7 @@ use portwatch_ebpf::abi::{calls::Function, config::detail, record::loss};
 use super::raw_tp::Raw;
 use crate::{
     emit,
-    hook::{Returned, accept, autobind, bind, closed, connect, listen},
+    hook::{Returned, accept, autobind, bind, closed, connect, is_refusal, listen},
     kernel::{
         generation::Generation,
         memory::{Memory, Probed, Ptr, config, detailed, offset},
@@ -238,7 +238,7 @@ pub(crate) fn connect_stream<G: Generation>(ctx: &RetProbeContext, function: Fun
 #[inline(always)]
 pub(crate) fn connect_gate<G: Generation>(ctx: &RetProbeContext) {
     if let Some(call) = returned(ctx, Function::PreConnect)
-        && call.returned.code != 0
+        && is_refusal(call.returned.code)
     {
         connect::stream_returned::<Raw<G>>(call.sk::<G>(First::Sock), call.returned, || {
             request::<G>(&call.entry)
@@ -283,7 +283,7 @@ pub(crate) fn connect_refused<G: Generation>(ctx: &RetProbeContext) {
 fn refused(ctx: &RetProbeContext, function: Function) -> Option<Kept> {
     let call = returned(ctx, function)?;
     let Kept { entry, returned } = call;
-    (returned.code != 0).then_some(Kept {
+    is_refusal(returned.code).then_some(Kept {
         entry,
         returned: Returned {
             refused_by_policy: true,

@@ -11,7 +11,9 @@ use portwatch_ebpf::abi::{calls::Function, config::detail, layout::ABSENT, recor
 
 use crate::{
     emit, filter,
-    hook::{self, Backend, Returned, accept, autobind, bind, closed, connect, listen, taken},
+    hook::{
+        self, Backend, Returned, accept, autobind, bind, closed, connect, is_refusal, listen, taken,
+    },
     kernel::{
         generation::Generation,
         memory::{Memory, Probed, Ptr, Typed, config, detailed, offset},
@@ -248,7 +250,7 @@ pub(crate) fn state_changed<G: Generation>(ctx: &BtfTracePointContext) {
 #[inline(always)]
 pub(crate) fn bind_refused<G: Generation>(ctx: &FExitContext) {
     let code = ctx.arg::<i32>(3);
-    if code == 0 {
+    if !is_refusal(code) {
         return;
     }
     let sk = sk_of(ctx.arg(0));
@@ -261,7 +263,7 @@ pub(crate) fn bind_refused<G: Generation>(ctx: &FExitContext) {
 #[inline(always)]
 pub(crate) fn listen_refused<G: Generation>(ctx: &FExitContext) {
     let code = ctx.arg::<i32>(2);
-    if code == 0 {
+    if !is_refusal(code) {
         return;
     }
     let sk = sk_of(ctx.arg(0));
@@ -272,7 +274,7 @@ pub(crate) fn listen_refused<G: Generation>(ctx: &FExitContext) {
 #[inline(always)]
 pub(crate) fn connect_refused<G: Generation>(ctx: &FExitContext) {
     let code = ctx.arg::<i32>(3);
-    if code == 0 {
+    if !is_refusal(code) {
         return;
     }
     let sk = sk_of(ctx.arg(0));

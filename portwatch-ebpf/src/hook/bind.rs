@@ -34,6 +34,9 @@ pub(crate) fn returned<B: Backend>(
     returned: Returned,
     request: impl FnOnce() -> Option<&'static Request>,
 ) {
+    if returned.is_neither() {
+        return;
+    }
     let error = returned.error();
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
         return;

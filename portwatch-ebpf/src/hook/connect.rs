@@ -105,7 +105,7 @@ pub(crate) fn stream_returned<B: Backend>(
     returned: Returned,
     request: impl FnOnce() -> Option<&'static Request>,
 ) {
-    if !filter::op(op::CONNECT) {
+    if !filter::op(op::CONNECT) || returned.is_neither() {
         return;
     }
     let error = returned.error();
@@ -158,7 +158,7 @@ pub(crate) fn stream_returned_late<B: Backend>(
     returned: Returned,
     request: impl FnOnce() -> Option<&'static Request>,
 ) {
-    if !filter::op(op::CONNECT) {
+    if !filter::op(op::CONNECT) || returned.is_neither() {
         return;
     }
     let error = returned.error();
@@ -228,7 +228,7 @@ pub(crate) fn returned_at_once<B: Backend>(
     returned: Returned,
     request: impl FnOnce() -> Option<&'static Request>,
 ) {
-    if filter::op(op::CONNECT) {
+    if filter::op(op::CONNECT) && !returned.is_neither() {
         known::<B, false>(sk, returned, request);
     }
 }

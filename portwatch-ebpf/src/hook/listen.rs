@@ -33,6 +33,9 @@ pub(crate) fn in_use<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
 /// A listen() has returned. The socket keeps its address also when it was refused.
 #[inline(always)]
 pub(crate) fn returned<B: Backend>(sk: Ptr, backlog: u32, returned: Returned) {
+    if returned.is_neither() {
+        return;
+    }
     let error = returned.error();
     let Some(kind) = Kind::of::<B::Memory>(sk) else {
         return;

@@ -62,6 +62,13 @@ pub(crate) struct Returned {
 }
 
 impl Returned {
+    /// Whether the call has neither worked nor failed: a BPF program (in the place of a security hook, or on a cgroup) may
+    /// answer with a number above 0, which ends the call, but is no errno. The call returns that number, and its socket is
+    /// as it was.
+    pub(crate) const fn is_neither(&self) -> bool {
+        self.code > 0
+    }
+
     /// 0 or a positive errno. 5.10's port allocators return 1 for EADDRINUSE; the functions hooked
     /// here do not.
     pub(crate) fn error(&self) -> u32 {
@@ -71,6 +78,11 @@ impl Returned {
             0
         }
     }
+}
+
+/// Whether a security hook has refused a call.
+pub(crate) const fn is_refusal(code: i32) -> bool {
+    code < 0
 }
 
 /// Who asked; 0 where nobody wants to know.

@@ -1,9 +1,10 @@
 //! Refused by policy, before the socket layer decides: cgroup programs, Landlock, seccomp.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, os::fd::OwnedFd, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
+use portwatch::host::btf::{self, Btf};
 
 use super::{Scenario, scenarios};
 use crate::{
@@ -11,7 +12,10 @@ use crate::{
     expect::{Expect, Want},
     script::{Script, skip},
     sys::{
-        bpf::{Cgroup, Refuse},
+        bpf::{
+            Cgroup, Refuse,
+            program::{self, Program},
+        },
         landlock,
         sock::Kind,
         task,
@@ -25,6 +29,8 @@ pub(super) const ALL: &[Scenario] = scenarios![
     policy_landlock,
     policy_landlock_mptcp: [45],
     policy_seccomp,
+    policy_security_module,
+    policy_security_module_without_errno,
 ];
 
 const LO4: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -168,6 +174,75 @@ fn policy_landlock_mptcp(s: &mut Script) -> Result<()> {
         };
         Ok(())
     })?;
+    Ok(())
+}
+
+/// Has bind() of this process return that, without doing anything, as a security module may; as long as the value lives.
+fn instead_of_bind(result: i32) -> Result<[OwnedFd; 2]> {
+    const HOOK: &str = "security_socket_bind";
+    let types = Btf::read(Path::new(btf::VMLINUX), &[HOOK])?;
+    let own = std::process::id();
+    let jump_unless = |number: u32, by: u64| u64::from(number) << 32 | by << 16 | 0x55;
+    let program = Program {
+        kind: program::kind::TRACING,
+        at: program::at::INSTEAD,
+        target: types.function_id(HOOK).context(HOOK)?,
+        code: &[
+            14 << 32 | 0x85, // bpf_get_current_pid_tgid
+            32 << 32 | 0x77, // r0 >>= 32
+            jump_unless(own, 2),
+            u64::from(result.cast_unsigned()) << 32 | 0xb7,
+            0x95,
+            0xb7, // r0 = 0
+            0x95,
+        ],
+        ..Program::default()
+    };
+    let program = match program.load() {
+        Ok(program) => program,
+        Err(error) => {
+            return skip(format!(
+                "no program in the place of a security hook: {error}"
+            ));
+        }
+    };
+    let link = program::attach(&program, None).context("cannot attach to a security hook")?;
+    Ok([program, link])
+}
+
+/// A security module may refuse with any errno, also with one that means a socket in the way elsewhere.
+fn policy_security_module(s: &mut Script) -> Result<()> {
+    let module = instead_of_bind(-(Errno::EADDRINUSE as i32))?;
+    let kind = match s.ctx.backend {
+        // The system call's result does not say who refused, and nobody has the port.
+        Backend::RawTp => "gone",
+        Backend::Tracing | Backend::Kprobe => "policy",
+    };
+    let sock = s.socket(Kind::Tcp4)?;
+    s.bind(&sock, (LO4, 8080))
+        .fails(Errno::EADDRINUSE)?
+        .judged_alone(kind)
+        .set("event.duration", Want::Present.maybe());
+    drop(module);
+    Ok(())
+}
+
+/// One that returns what is no errno ends the call, which has then neither worked nor failed: nothing is told of it.
+fn policy_security_module_without_errno(s: &mut Script) -> Result<()> {
+    let module = instead_of_bind(1)?;
+    let sock = s.socket(Kind::Tcp4)?;
+    let address = nix::sys::socket::SockaddrIn::new(127, 0, 0, 1, 8080);
+    // SAFETY: a valid address of that length.
+    let returned = unsafe {
+        libc::bind(
+            sock.fd(),
+            std::ptr::from_ref(&address).cast(),
+            size_of::<libc::sockaddr_in>() as u32,
+        )
+    };
+    ensure!(returned == 1, "bind() returned {returned}");
+    drop(module);
+    s.bind(&sock, (LO4, 8080)).ok()?;
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! bpf(2): a cgroup program that refuses, and what is loaded.
 
+pub(crate) mod program;
+
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
@@ -12,6 +14,7 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 
 use super::{check_long, proc};
+use program::Program;
 
 const PROG_LOAD: i32 = 5;
 const PROG_ATTACH: i32 = 8;
@@ -88,52 +91,20 @@ fn bpf<T>(command: i32, attr: &mut T) -> Result<i64, Errno> {
 /// Loads `return 0`, which means "refuse", for one kind of call; with this errno instead of EPERM, which
 /// kernels know how to since 5.18 (`bpf_set_retval`).
 fn load(refuse: Refuse, errno: Option<Errno>) -> Result<OwnedFd, Errno> {
-    #[repr(C)]
-    #[derive(Default)]
-    struct Attr {
-        prog_type: u32,
-        insn_cnt: u32,
-        insns: u64,
-        license: u64,
-        log_level: u32,
-        log_size: u32,
-        log_buf: u64,
-        kern_version: u32,
-        prog_flags: u32,
-        prog_name: [u8; 16],
-        prog_ifindex: u32,
-        expected_attach_type: u32,
-    }
     // r1 = -errno; call bpf_set_retval
-    let mut program = errno.map_or_else(Vec::new, |errno| {
+    let mut code = errno.map_or_else(Vec::new, |errno| {
         let number = (-(errno as i32)).cast_unsigned();
         vec![u64::from(number) << 32 | 0x01b7, 187 << 32 | 0x85]
     });
-    // r0 = 0; exit
-    program.extend([0xb7, 0x95_u64]);
-    let mut attr = Attr {
-        prog_type: refuse.program_type(),
-        insn_cnt: program.len() as u32,
-        insns: program.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        expected_attach_type: refuse as u32,
-        prog_name: *PROGRAM_NAME,
-        ..Attr::default()
-    };
-    let fd = match bpf(PROG_LOAD, &mut attr) {
-        // Before 5.11 programs count as locked memory.
-        Err(Errno::EPERM) => {
-            nix::sys::resource::setrlimit(
-                nix::sys::resource::Resource::RLIMIT_MEMLOCK,
-                libc::RLIM_INFINITY,
-                libc::RLIM_INFINITY,
-            )?;
-            bpf(PROG_LOAD, &mut attr)?
-        }
-        loaded => loaded?,
-    };
-    // SAFETY: the kernel has just returned this descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    code.extend(program::NOTHING);
+    Program {
+        kind: refuse.program_type(),
+        at: refuse as u32,
+        code: &code,
+        name: *PROGRAM_NAME,
+        ..Program::default()
+    }
+    .load()
 }
 
 /// A cgroup below the calling process's own.
