@@ -18,6 +18,7 @@ use nix::{
 };
 
 use super::{clock, work::Mode};
+use crate::degraded::Backend;
 
 /// Where a tracer's stderr goes.
 const NOTES: &str = "/tmp/notes";
@@ -76,6 +77,15 @@ impl Contender {
         self.words
             .first()
             .is_some_and(|program| program.ends_with("portwatch"))
+    }
+
+    /// The backend that it is told to use, where it is told nothing else.
+    pub(super) fn backend(&self) -> Option<Backend> {
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        let [_, "trace", "--attach", backend] = words[..] else {
+            return None;
+        };
+        Backend::from_str(backend, false).ok()
     }
 
     /// Starts it; it need not be attached yet.

@@ -25,6 +25,7 @@ use serde_json::Value;
 use super::{
     clock,
     contender::{Contender, Output, Running},
+    hooks,
     memory::{self, Resident},
     older,
     work::{self, Mode, NAME, Times},
@@ -220,6 +221,11 @@ fn start(contender: &Contender) -> Result<()> {
     if contender.is_portwatch() {
         value(contender, "start-elapsed", elapsed[elapsed.len() / 2]);
         value(contender, "start-kernel", kernel);
+        if let Some(backend) = contender.backend() {
+            let (ran, count) = hooks::alone(backend)?;
+            value(contender, "start-hooks", ran);
+            value(contender, "hooks", count);
+        }
     }
     Ok(())
 }

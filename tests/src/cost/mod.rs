@@ -9,6 +9,7 @@ mod churn;
 mod clock;
 mod contender;
 mod drive;
+mod hooks;
 mod looking;
 pub(crate) mod memory;
 mod naming;

@@ -223,6 +223,9 @@ pub(crate) const OPS: &[Row] = &[
     row("raw_tp", "fork+exec+exit", Total("exec"), None),
 ];
 
+/// What no start goes below: nothing but the hooks.
+const EMPTY: &str = "its hooks, with programs that do nothing";
+
 /// What is measured in the same boot, but is not about operations.
 pub(crate) const START: &[Row] = &[
     value("tracing", "exec to `start`", "start-run", 120.0, 1e6, " M"),
@@ -233,10 +236,13 @@ pub(crate) const START: &[Row] = &[
         1e6,
         " M",
     ),
+    shown("tracing", EMPTY, "start-hooks", 1e6, " M"),
     value("kprobe", "exec to `start`", "start-run", 120.0, 1e6, " M"),
     shown("kprobe", "of that in the kernel", "start-kernel", 1e6, " M"),
+    shown("kprobe", EMPTY, "start-hooks", 1e6, " M"),
     value("raw_tp", "exec to `start`", "start-run", 120.0, 1e6, " M"),
     shown("raw_tp", "of that in the kernel", "start-kernel", 1e6, " M"),
+    shown("raw_tp", EMPTY, "start-hooks", 1e6, " M"),
     value(
         "tracing",
         "run when idle, per second",
