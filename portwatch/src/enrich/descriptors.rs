@@ -289,11 +289,10 @@ impl Descriptors {
     /// its own).
     #[must_use]
     pub fn still(&self, pid: u32, inode: u64) -> Option<bool> {
-        let proc = open(&self.proc)?;
         let mut seen = None;
         for entry in self.memory.of(inode) {
             if entry.pid == pid {
-                let has_it = table::inode(proc.as_fd(), pid, entry.fd) == Some(inode);
+                let has_it = table::inode_at(&self.proc, pid, entry.fd) == Some(inode);
                 seen = Some(seen.unwrap_or_default() || has_it);
             }
         }

@@ -3,13 +3,15 @@
 use std::{
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd},
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use rustix::{
-    fs::{Mode, OFlags, RawDir, RawDirEntry, openat, readlinkat_raw},
+    fs::{CWD, Mode, OFlags, RawDir, RawDirEntry, openat, readlinkat_raw},
     io::Errno,
+    path::Arg,
 };
 
 use super::link;
@@ -160,8 +162,17 @@ pub(super) fn sockets(
 
 /// The inode of the socket behind a descriptor; `None` where it is something else, or gone.
 pub(super) fn inode(proc: BorrowedFd<'_>, pid: u32, fd: u32) -> Option<u64> {
+    behind(proc, format!("{pid}/fd/{fd}"))
+}
+
+/// The same by the path of the link, for one alone.
+pub(super) fn inode_at(proc: &Path, pid: u32, fd: u32) -> Option<u64> {
+    behind(CWD, proc.join(format!("{pid}/fd/{fd}")))
+}
+
+fn behind(directory: BorrowedFd<'_>, link: impl Arg) -> Option<u64> {
     let mut room = [MaybeUninit::uninit(); link::ROOM];
-    let (link, _) = readlinkat_raw(proc, format!("{pid}/fd/{fd}"), &mut room).ok()?;
+    let (link, _) = readlinkat_raw(directory, link, &mut room).ok()?;
     link::inode(link)
 }
 
