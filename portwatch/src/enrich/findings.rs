@@ -74,7 +74,7 @@ impl Enricher {
                     asker,
                     question,
                     |_| true,
-                    |question| explain(question.answer(event, process)),
+                    |question| explain(question.answer(process.cgroup.as_deref())),
                 )
             });
         kept.unwrap_or_else(|| explain(policy::unasked(event)))

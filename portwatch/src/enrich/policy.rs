@@ -9,8 +9,7 @@ use crate::{
 
 /// The programs that the kernel asks for such a call (net/ipv4/af_inet.c, net/ipv6/af_inet6.c): by the family
 /// of the socket, not of the address.
-#[must_use]
-pub const fn asked(event: &Event) -> &'static [Attach] {
+const fn asked(event: &Event) -> &'static [Attach] {
     match (event.op, event.family) {
         (Op::Bind, Family::Ipv4) => &[Attach::Bind4, Attach::PostBind4],
         (Op::Bind, Family::Ipv6) => &[Attach::Bind6, Attach::PostBind6],
@@ -22,8 +21,7 @@ pub const fn asked(event: &Event) -> &'static [Attach] {
 
 /// Whether it was a program: where a refusal by a security module would have been seen, and with an errno
 /// that no other part of bind() and connect() chooses.
-#[must_use]
-pub fn is_program(event: &Event, backend: Backend) -> bool {
+fn is_program(event: &Event, backend: Backend) -> bool {
     let refused = Outcome::Failure(Errno(libc::EPERM.unsigned_abs()));
     backend != Backend::RawTp && event.outcome == refused && !asked(event).is_empty()
 }
@@ -71,15 +69,15 @@ impl Question {
         })
     }
 
-    /// The answer, found out now.
+    /// The answer, found out now. `cgroup`: the path of that which it is about.
     #[must_use]
-    pub fn answer(&self, event: &Event, process: &Process) -> Policy {
-        let path = process.cgroup.as_deref();
-        match path.filter(|_| !self.kinds.is_empty()) {
-            None => unasked(event),
-            Some(path) => programs(path, self.kinds).map_or(Policy::Unread, |found| {
-                Policy::Programs(found, self.by_program)
-            }),
+    pub fn answer(&self, cgroup: Option<&str>) -> Policy {
+        let found = cgroup
+            .filter(|_| !self.kinds.is_empty())
+            .and_then(|path| programs(path, self.kinds).ok());
+        match found {
+            Some(found) => Policy::Programs(found, self.by_program),
+            None => without_programs(self.by_module, self.kinds),
         }
     }
 }
@@ -87,9 +85,13 @@ impl Question {
 /// What can be told without asking for programs.
 #[must_use]
 pub const fn unasked(event: &Event) -> Policy {
-    if event.refused_by_policy {
+    without_programs(event.refused_by_policy, asked(event))
+}
+
+const fn without_programs(by_module: bool, kinds: &[Attach]) -> Policy {
+    if by_module {
         Policy::Module
-    } else if asked(event).is_empty() {
+    } else if kinds.is_empty() {
         Policy::Programs(Vec::new(), false)
     } else {
         Policy::Unread
@@ -180,16 +182,9 @@ mod tests {
             nowhere(event, process);
             event.op = Op::Listen;
         });
-        let mut call = failed(sighting(Op::Listen, "[::]:80"), libc::EPERM);
-        let told = |question: Option<Question>, event: &Event| {
-            question.unwrap().answer(event, &Process::default())
-        };
-        assert_eq!(
-            told(listen, &call.event),
-            Policy::Programs(Vec::new(), false)
-        );
-        call.event.refused_by_policy = true;
-        assert_eq!(told(by_module, &call.event), Policy::Module);
+        let told = |question: Option<Question>| question.unwrap().answer(None);
+        assert_eq!(told(listen), Policy::Programs(Vec::new(), false));
+        assert_eq!(told(by_module), Policy::Module);
     }
 
     #[test]
