@@ -85,10 +85,12 @@ pub(super) fn hint(case: &Case<'_>) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests panic")]
 
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
-        event::Kind,
-        sample::{by_policy, programs, refused, sighting},
+        event::{Kind, Process, Transport},
+        sample::{by_policy, process, programs, refused, sighting},
     };
 
     fn said(policy: Policy) -> String {
@@ -105,14 +107,25 @@ mod tests {
 
     #[test]
     fn nothing_else_is_told() {
-        let said = |local: &str| {
-            let mut call = sighting(Op::Bind, local);
-            call.event.task.comm = Some(local.to_owned());
-            call.event.task.pid += 1;
-            let refused = refused(call, Kind::Policy, libc::EPERM);
+        let said = |errno, call| {
+            let refused = refused(call, Kind::Policy, errno);
             by_policy(refused, Policy::Programs(programs(&[None]), false)).explanation
         };
-        assert_eq!(said("0.0.0.0:80"), said("[::1]:443"));
+        let mut other = sighting(Op::Bind, "[::1]:443");
+        other.event.transport = Transport::Udp;
+        let task = &mut other.event.task;
+        task.pid += 1;
+        task.uid += 1000;
+        task.comm = Some("other".to_owned());
+        other.process = Arc::new(Process {
+            systemd_unit: Some("other.service".to_owned()),
+            user_name: Some("other".into()),
+            cgroup: Some("/other".to_owned()),
+            ..process("/bin/other", &["other", "--port=443"])
+        });
+        let call = sighting(Op::Bind, "0.0.0.0:80");
+        assert_ne!(call.event.family, other.event.family);
+        assert_eq!(said(libc::EPERM, call), said(libc::EACCES, other));
     }
 
     #[test]
