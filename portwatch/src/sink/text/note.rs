@@ -171,3 +171,35 @@ impl Lines<'_> {
         self.column = INDENT;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests panic")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn printed(note: &[u8], word: &str, paint: &Paint) -> String {
+        let mut out = Vec::new();
+        let accent = Some(Accent::name(word, paint));
+        print(&mut out, note, None, accent, paint);
+        String::from_utf8(out).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn without_colours_a_note_is_the_same(
+            words in proptest::collection::vec("[a-zé日\u{301}]{0,4}('s)?|nginx('s)?", 0..8),
+            bytes in proptest::collection::vec(any::<u8>(), 0..4),
+        ) {
+            let mut note = words.join(" ").into_bytes();
+            // What a stranger wrote has been escaped.
+            note.extend(bytes.into_iter().filter(|&byte| byte != b'\x1b'));
+            let paint = Paint::new(true);
+            let painted = printed(&note, "nginx", &paint);
+            let bare = painted.replace(&paint.name, "").replace(&paint.end, "");
+            prop_assert_eq!(printed(&note, "nginx", &Paint::default()), bare);
+        }
+    }
+}
