@@ -11,6 +11,9 @@ pub trait Weigh {
     fn weight(&self) -> usize;
 }
 
+/// What an entry takes besides, bytes, roughly: list links, hash table, allocations.
+pub const OVERHEAD: usize = 128;
+
 /// The most recently used entries, as many as fit.
 #[derive(Debug)]
 pub struct Cache<K: Hash + Eq, V> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    cache::{Cache, Weigh},
+    cache::{Cache, OVERHEAD, Weigh},
     task,
 };
 use crate::event::{Occupant, Task};
@@ -34,7 +34,9 @@ struct Met {
 
 impl Weigh for Met {
     fn weight(&self) -> usize {
-        size_of::<Self>() + self.occupant.process.weight()
+        let Occupant { task, process } = &self.occupant;
+        let comm = task.comm.as_ref().map_or(0, String::len);
+        OVERHEAD + size_of::<Self>() + comm + process.weight()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use super::{
-    cache::{Cache, Weigh},
+    cache::{Cache, OVERHEAD, Weigh},
     cgroup::Cgroups,
     clock::Clock,
     live::{Live, without_deleted},
@@ -133,6 +133,7 @@ impl Weigh for Process {
     fn weight(&self) -> usize {
         size_of::<Self>()
             + strings(self.executable_path.as_ref(), self.args.as_ref())
+            + self.user_name.as_ref().map_or(0, |name| name.len())
             + self.cgroup.as_ref().map_or(0, String::len)
             + self.systemd_unit.as_ref().map_or(0, String::len)
             + self.container.as_ref().map_or(0, |c| c.id.len())
@@ -141,13 +142,14 @@ impl Weigh for Process {
 
 impl Weigh for Slot {
     fn weight(&self) -> usize {
-        // Slot, list links and hash table.
-        128 + match self {
-            Self::Announced(identity) => {
-                strings(identity.executable_path.as_ref(), identity.args.as_ref())
+        // The slot itself is small.
+        OVERHEAD
+            + match self {
+                Self::Announced(identity) => {
+                    strings(identity.executable_path.as_ref(), identity.args.as_ref())
+                }
+                Self::Known(known) => known.process.weight(),
             }
-            Self::Known(known) => known.process.weight(),
-        }
     }
 }
 
