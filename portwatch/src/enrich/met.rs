@@ -64,11 +64,6 @@ pub struct Present {
 }
 
 impl Acquaintances {
-    /// What has been read of a process with this pid in the second before `now`; it may be gone.
-    pub fn latest(&mut self, now: Instant, pid: u32) -> Option<&Task> {
-        Some(&self.fresh(now, pid)?.occupant.task)
-    }
-
     fn fresh(&mut self, now: Instant, pid: u32) -> Option<&Met> {
         let met = self.known.get(&pid)?;
         (now.saturating_duration_since(met.at) < VALIDITY).then_some(met)
@@ -213,8 +208,6 @@ mod tests {
         let (mut met, now) = met(pid);
         end(child);
         assert!(met.of(now, pid, named).is_none());
-        assert_eq!(met.latest(now, pid).map(|task| task.pid), Some(pid));
-        assert_eq!(met.latest(now + VALIDITY, pid), None);
     }
 
     #[test]

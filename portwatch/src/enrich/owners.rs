@@ -46,7 +46,7 @@ pub struct Possession {
 #[derive(Debug)]
 pub struct Owners {
     descriptors: Descriptors,
-    /// Who was found to have some.
+    /// Who was found to have some, and their parents.
     met: Acquaintances,
     /// The pids of the kernel's programs are those of this `/proc`.
     same_pids: bool,
@@ -170,12 +170,6 @@ impl Owners {
         let pid = child
             .parent_pid
             .filter(|&pid| self.same_pids && pid > INIT)?;
-        // Of most it is not even to be known whether they are there still.
-        if let Some(parent) = self.met.latest(began, pid)
-            && !is_supervisor(parent)
-        {
-            return None;
-        }
         let named = |task| name(task, u64::MAX);
         let parent = self.met.of(began, pid, named)?.occupant;
         // Else the pid has become another's.
@@ -274,8 +268,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests panic")]
 
     use std::{
-        io::{BufRead as _, BufReader},
-        process::{Child, Command, Stdio},
+        io::{BufRead as _, BufReader, Write as _},
+        process::{Child, ChildStdout, Command, Stdio},
     };
 
     use super::*;
@@ -283,24 +277,39 @@ mod tests {
     /// A process with this name, and a child of it.
     struct Family {
         parent: Child,
+        lines: BufReader<ChildStdout>,
         child: Occupant,
     }
 
     impl Family {
         fn of(name: &str) -> Self {
-            let script = format!("printf {name} >/proc/$$/comm; sleep 60 & echo $!; wait");
+            let script = format!(
+                "printf {name} >/proc/$$/comm; sleep 60 & echo $!;
+                read name; printf $name >/proc/$$/comm; echo; wait"
+            );
             let mut parent = Command::new("sh")
                 .args(["-c", &script])
+                .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
+            let mut lines = BufReader::new(parent.stdout.take().unwrap());
             let mut line = String::new();
-            BufReader::new(parent.stdout.take().unwrap())
-                .read_line(&mut line)
-                .unwrap();
+            lines.read_line(&mut line).unwrap();
             let child = named(task::of(line.trim().parse().unwrap()).unwrap(), 0);
             assert_eq!(child.task.parent_pid, Some(parent.id()));
-            Self { parent, child }
+            Self {
+                parent,
+                lines,
+                child,
+            }
+        }
+
+        /// Gives the parent another name.
+        fn rename(&mut self, name: &str) {
+            let stdin = self.parent.stdin.as_mut().unwrap();
+            writeln!(stdin, "{name}").unwrap();
+            self.lines.read_line(&mut String::new()).unwrap();
         }
 
         fn bereave(&mut self) {
@@ -379,6 +388,16 @@ mod tests {
             assert_eq!(parent, None);
         }
         assert_eq!(reads, 1);
+    }
+
+    #[test]
+    fn a_parent_that_has_become_a_supervisor_is_found_at_once() {
+        let mut owners = owners();
+        let mut family = Family::of("bash");
+        assert_eq!(found(&mut owners, &family.child), None);
+        family.rename("supervisord");
+        let found = found(&mut owners, &family.child);
+        assert_eq!(found.as_deref(), Some("supervisord"));
     }
 
     #[test]
