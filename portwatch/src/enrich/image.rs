@@ -14,28 +14,35 @@ pub struct Image {
 /// Longer than any `/proc/PID/stat`: 52 numbers of up to 20 digits, and a name.
 const ROOM: usize = 2048;
 
+/// Reads `/proc/PID/stat` once, for what `parse` finds in it; `None` where the process is gone.
+pub fn stat<T>(pid: u32, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    let mut room = [0; ROOM];
+    let mut file = fs::File::open(format!("/proc/{pid}/stat")).ok()?;
+    // The kernel hands it over whole (fs/proc/array.c, by seq_file).
+    let length = file.read(&mut room).ok()?;
+    parse(&String::from_utf8_lossy(room.get(..length)?))
+}
+
 impl Image {
-    /// That of a process now; `None` where it is gone, is a kernel thread, or may not be read.
+    /// That of a process now; `None` where it is gone, is a kernel thread, may not be read, or is in the
+    /// middle of exec.
     #[must_use]
     pub fn of(pid: u32) -> Option<Self> {
-        let mut room = [0; ROOM];
-        let mut file = fs::File::open(format!("/proc/{pid}/stat")).ok()?;
-        // The kernel hands it over whole (fs/proc/array.c, by seq_file).
-        let length = file.read(&mut room).ok()?;
-        Self::parse(&String::from_utf8_lossy(room.get(..length)?))
+        stat(pid, Self::parse)
     }
 
     /// From the text of `/proc/PID/stat` (proc_pid_stat(5)). The name may hold anything, and ends at the
     /// last parenthesis.
-    fn parse(text: &str) -> Option<Self> {
-        // From field 3 on.
-        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-        let field = |number: usize| fields.get(number.checked_sub(3)?)?.parse::<u64>().ok();
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+        let mut after = |skipped: usize| fields.nth(skipped)?.parse::<u64>().ok();
+        // From field 3 on: 22, 26 to 28, 51.
         let image = Self {
-            start: field(22)?,
-            places: [field(26)?, field(27)?, field(28)?, field(51)?],
+            start: after(19)?,
+            places: [after(3)?, after(0)?, after(0)?, after(22)?],
         };
-        // Without the rights of ptrace, and of kernel threads, they are 0 or 1.
+        // Without the rights of ptrace, of kernel threads and of what has ended, they are 0 or 1. exec notes
+        // the stack last, after the arguments (fs/binfmt_elf.c, `load_elf_binary`).
         let [.., stack, environment] = image.places;
         (stack > 1 && environment > 1).then_some(image)
     }

@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     cache::{Cache, OVERHEAD, Weigh},
+    image::Image,
     task,
 };
 use crate::event::{Occupant, Task};
@@ -21,14 +22,16 @@ const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 /// Bytes that they may take.
 const BYTES: usize = 1 << 20;
 
-/// How long a reading holds. Another start, which is another process, and another name, as exec gives one,
-/// show at once. What else a process may change in that time is seen late: its user, its cgroup, and what it
-/// executes under the same name.
+/// How long a reading holds. Another process, exec, and another name show at once; exec unless addresses are not
+/// randomized and arguments and environment of the same program are as long as before. What else a process
+/// may change in that time is seen late: its user, its cgroup, and arguments that it writes over.
 const VALIDITY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Met {
     at: Instant,
+    /// Looked up before the rest.
+    image: Image,
     occupant: Occupant,
 }
 
@@ -54,48 +57,38 @@ impl Default for Acquaintances {
     }
 }
 
-/// A process that is there.
-#[derive(Debug)]
-pub struct Present {
-    /// It, with the parent that it has now.
-    pub occupant: Occupant,
-    /// It was met before `now`, and has had the pid all the time since.
-    pub again: bool,
-}
-
 impl Acquaintances {
     fn fresh(&mut self, now: Instant, pid: u32) -> Option<&Met> {
         let met = self.known.get(&pid)?;
         (now.saturating_duration_since(met.at) < VALIDITY).then_some(met)
     }
 
-    /// The process that has a pid of `/proc`; `None` where there is none, or it is hidden. `now`: when that
-    /// was asked, or before. `name` finds the names of a task.
+    /// The process that has a pid of `/proc`, with the parent that it has now; `None` where there is none, or
+    /// it is hidden. `name` finds the names of a task. One of which it could not be told whether it executes
+    /// something else is not remembered: a process in the middle of exec has no arguments yet.
     pub fn of(
         &mut self,
         now: Instant,
         pid: u32,
         name: impl FnOnce(Task) -> Occupant,
-    ) -> Option<Present> {
-        if let Some(Met { at, occupant }) = self.fresh(now, pid)
-            && let Some(task) = task::again(&occupant.task)
+    ) -> Option<Occupant> {
+        if let Some(met) = self.fresh(now, pid)
+            && let Some(task) = task::again(&met.occupant.task, met.image)
         {
-            let process = Arc::clone(&occupant.process);
-            return Some(Present {
-                occupant: Occupant { task, process },
-                again: *at < now,
-            });
+            let process = Arc::clone(&met.occupant.process);
+            return Some(Occupant { task, process });
         }
-        let occupant = name(task::of(pid)?);
-        let met = Met {
-            at: now,
-            occupant: occupant.clone(),
-        };
-        self.known.put(pid, met);
-        Some(Present {
-            occupant,
-            again: false,
-        })
+        let (task, image) = task::with_image(pid)?;
+        let occupant = name(task);
+        if let Some(image) = image {
+            let met = Met {
+                at: now,
+                image,
+                occupant: occupant.clone(),
+            };
+            self.known.put(pid, met);
+        }
+        Some(occupant)
     }
 }
 
@@ -103,7 +96,10 @@ impl Acquaintances {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests panic")]
 
-    use std::process::{Child, Command, Stdio};
+    use std::{
+        io::{BufRead as _, BufReader},
+        process::{Child, ChildStdout, Command, Stdio},
+    };
 
     use super::*;
     use crate::event::Process;
@@ -117,97 +113,148 @@ mod tests {
         }
     }
 
+    impl Acquaintances {
+        /// The process with a pid, and whether it had to be read for that.
+        fn asked(&mut self, now: Instant, pid: u32) -> Option<(Task, bool)> {
+            let mut is_read = false;
+            let occupant = self.of(now, pid, |task| {
+                is_read = true;
+                named(task)
+            });
+            Some((occupant?.task, is_read))
+        }
+    }
+
     /// A process that was met a moment before the time that is returned.
     fn met(pid: u32) -> (Acquaintances, Instant) {
         let mut met = Acquaintances::default();
         let now = Instant::now();
-        assert!(!met.of(now, pid, named).unwrap().again);
+        assert!(met.asked(now, pid).unwrap().1);
         (met, now + MOMENT)
     }
 
     /// Makes a difference to what is remembered of it.
-    fn change(met: &mut Acquaintances, pid: u32, with: impl FnOnce(&mut Task)) {
+    fn change(met: &mut Acquaintances, pid: u32, with: impl FnOnce(&mut Met)) {
         let mut known = met.known.take(&pid).unwrap();
-        with(&mut known.occupant.task);
+        with(&mut known);
         met.known.put(pid, known);
     }
 
-    /// A child that becomes `sleep` when its stdin ends.
-    fn child() -> Child {
-        let child = Command::new("sh")
-            .args(["-c", "read go; exec sleep 60"])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // posix_spawn returns from the middle of exec, before the name is there.
-        while task::of(child.id()).unwrap().comm.as_deref() != Some("sh") {
-            std::thread::yield_now();
-        }
-        child
+    /// A child that runs a script, and prints a line as it begins to.
+    struct Script {
+        child: Child,
+        lines: BufReader<ChildStdout>,
     }
 
-    fn end(mut child: Child) {
-        child.kill().unwrap();
-        child.wait().unwrap();
+    impl Script {
+        fn of(script: &str) -> Self {
+            let mut child = Command::new("sh")
+                .args(["-c", &format!("echo; {script}")])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let lines = BufReader::new(child.stdout.take().unwrap());
+            let mut script = Self { child, lines };
+            script.wait();
+            script
+        }
+
+        fn pid(&self) -> u32 {
+            self.child.id()
+        }
+
+        /// Until it prints the next line, or has ended.
+        fn wait(&mut self) {
+            self.lines.read_line(&mut String::new()).unwrap();
+        }
+
+        /// Ends what it reads.
+        fn go(&mut self) {
+            drop(self.child.stdin.take());
+            self.wait();
+        }
+    }
+
+    impl Drop for Script {
+        fn drop(&mut self) {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
     }
 
     #[test]
     fn a_process_is_read_once_a_second() {
         let own = std::process::id();
         let (mut met, now) = met(own);
-        let unread = |_| panic!("it is known");
-        let again = met.of(now, own, unread).unwrap();
-        assert!(again.again);
-        assert_eq!(again.occupant, named(task::of(own).unwrap()));
-        let mut is_again = |now| met.of(now, own, named).unwrap().again;
-        assert!(is_again(now + VALIDITY - 2 * MOMENT));
-        assert!(!is_again(now + VALIDITY));
-        assert!(is_again(now + VALIDITY + MOMENT));
-    }
-
-    #[test]
-    fn who_was_first_met_after_a_search_began_may_not_be_whom_it_found() {
-        let own = std::process::id();
-        let (mut met, now) = met(own);
-        assert!(!met.of(now - MOMENT, own, named).unwrap().again);
-        assert!(met.of(now, own, named).unwrap().again);
+        let task = task::of(own).unwrap();
+        assert_eq!(met.asked(now, own), Some((task, false)));
+        let mut is_read = |now| met.asked(now, own).unwrap().1;
+        assert!(!is_read(now + VALIDITY - 2 * MOMENT));
+        assert!(is_read(now + VALIDITY));
+        assert!(!is_read(now + VALIDITY + MOMENT));
     }
 
     #[test]
     fn who_has_the_pid_of_another_is_not_taken_for_it() {
         let own = std::process::id();
         let (mut met, now) = met(own);
-        change(&mut met, own, |task| {
-            *task.start_boot.as_mut().unwrap() -= 1_000_000_000;
-        });
-        let present = met.of(now, own, named).unwrap();
-        assert!(!present.again);
-        assert_eq!(present.occupant.task, task::of(own).unwrap());
+        let others = Image::of(std::os::unix::process::parent_id()).unwrap();
+        change(&mut met, own, |met| met.image = others);
+        let task = task::of(own).unwrap();
+        assert_eq!(met.asked(now, own), Some((task, true)));
     }
 
     #[test]
-    fn exec_shows_at_once() {
-        let mut child = child();
-        let pid = child.id();
+    fn exec_shows_at_once_under_the_same_name_too() {
+        for program in ["sh -c 'echo; kill -STOP $$'", "sleep 60"] {
+            let mut script = Script::of(&format!("read go; exec {program}"));
+            let pid = script.pid();
+            let (mut met, now) = met(pid);
+            assert!(!met.asked(now, pid).unwrap().1);
+            let name = program.split(' ').next();
+            drop(script.child.stdin.take());
+            if name == Some("sh") {
+                script.wait();
+            }
+            while task::of(pid).unwrap().comm.as_deref() != name {
+                std::thread::yield_now();
+            }
+            let (task, is_read) = met.asked(now, pid).unwrap();
+            assert_eq!((task.comm.as_deref(), is_read), (name, true));
+        }
+    }
+
+    #[test]
+    fn another_name_shows_at_once() {
+        let mut script = Script::of("read go; printf other >/proc/$$/comm; echo; kill -STOP $$");
+        let pid = script.pid();
         let (mut met, now) = met(pid);
-        assert!(met.of(now, pid, named).unwrap().again);
-        drop(child.stdin.take());
-        while task::of(pid).unwrap().comm.as_deref() != Some("sleep") {
+        script.go();
+        let (task, is_read) = met.asked(now, pid).unwrap();
+        assert_eq!((task.comm.as_deref(), is_read), (Some("other"), true));
+    }
+
+    /// As in the middle of exec, and without the rights of ptrace.
+    #[test]
+    fn of_whom_it_is_not_known_what_it_runs_nothing_is_remembered() {
+        let mut script = Script::of("exit");
+        let pid = script.pid();
+        script.wait();
+        while Image::of(pid).is_some() {
             std::thread::yield_now();
         }
-        let present = met.of(now, pid, named).unwrap();
-        assert!(!present.again);
-        assert_eq!(present.occupant.task.comm.as_deref(), Some("sleep"));
-        end(child);
+        let (mut met, now) = met(pid);
+        assert!(met.asked(now, pid).unwrap().1);
     }
 
     #[test]
     fn who_is_gone_is_not_there_though_it_was_a_moment_ago() {
-        let child = child();
-        let pid = child.id();
+        let script = Script::of("read end");
+        let pid = script.pid();
         let (mut met, now) = met(pid);
-        end(child);
-        assert!(met.of(now, pid, named).is_none());
+        drop(script);
+        assert_eq!(met.asked(now, pid), None);
     }
 
     #[test]
@@ -215,26 +262,31 @@ mod tests {
         let own = std::process::id();
         let (mut met, now) = met(own);
         let parent = task::of(own).unwrap().parent_pid;
-        change(&mut met, own, |task| task.parent_pid = Some(0));
-        let present = met.of(now, own, named).unwrap();
-        assert!(present.again);
-        assert_eq!(present.occupant.task.parent_pid, parent);
+        change(&mut met, own, |met| met.occupant.task.parent_pid = Some(0));
+        let (task, is_read) = met.asked(now, own).unwrap();
+        assert_eq!((task.parent_pid, is_read), (parent, false));
     }
 
     #[test]
     fn the_memory_is_bounded() {
         let mut met = Acquaintances::default();
-        let long = Arc::new(Process {
+        let process = Arc::new(Process {
             args: Some(vec!["x".repeat(BYTES / 3)]),
             ..Process::default()
         });
+        let image = Image::of(std::process::id()).unwrap();
         let at = Instant::now();
         for pid in 1..=4 {
             let occupant = Occupant {
                 task: Task::default(),
-                process: Arc::clone(&long),
+                process: Arc::clone(&process),
             };
-            met.known.put(pid, Met { at, occupant });
+            let entry = Met {
+                at,
+                image,
+                occupant,
+            };
+            met.known.put(pid, entry);
         }
         let kept = (1..=4).filter(|pid| met.known.get(pid).is_some());
         assert_eq!(kept.count(), 2);

@@ -12,7 +12,7 @@ use super::{
     copied::Lender,
     descriptors::{Descriptors, Entry, Found, Wanted},
     live::Live,
-    met::{Acquaintances, Present},
+    met::Acquaintances,
     process::Processes,
     task,
     usage::Count,
@@ -171,7 +171,7 @@ impl Owners {
             .parent_pid
             .filter(|&pid| self.same_pids && pid > INIT)?;
         let named = |task| name(task, u64::MAX);
-        let parent = self.met.of(began, pid, named)?.occupant;
+        let parent = self.met.of(began, pid, named)?;
         // Else the pid has become another's.
         let starts = parent.task.start_boot.zip(child.start_boot);
         (is_supervisor(&parent.task) && starts.is_some_and(|(parent, child)| parent <= child))
@@ -220,12 +220,11 @@ impl Owners {
                 continue;
             }
             let named = |task| name(task, u64::MAX);
-            let Some(Present { occupant, again }) = self.met.of(began, pid, named) else {
+            let Some(occupant) = self.met.of(began, pid, named) else {
                 continue;
             };
-            // The pid may have become another's, or exec closed the descriptor. One that was met before the
-            // search is the one in which it found the descriptor.
-            if again || self.descriptors.still(pid, inode) != Some(false) {
+            // The pid may have become another's, or exec or the process itself closed the descriptor.
+            if self.descriptors.still(pid, inode) != Some(false) {
                 present.push(occupant);
             }
         }
@@ -269,10 +268,13 @@ mod tests {
 
     use std::{
         io::{BufRead as _, BufReader, Write as _},
+        net::TcpListener,
+        os::{fd::OwnedFd, unix::fs::MetadataExt as _},
         process::{Child, ChildStdout, Command, Stdio},
     };
 
     use super::*;
+    use crate::sample::held;
 
     /// A process with this name, and a child of it.
     struct Family {
@@ -398,6 +400,86 @@ mod tests {
         family.rename("supervisord");
         let found = found(&mut owners, &family.child);
         assert_eq!(found.as_deref(), Some("supervisord"));
+    }
+
+    /// A child that has a listener as its stdout, and does `then` when it is told to.
+    struct Server {
+        child: Child,
+        inode: u64,
+        lines: BufReader<std::process::ChildStderr>,
+    }
+
+    impl Server {
+        fn of(then: &str) -> Self {
+            let listener = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+            let file = std::fs::File::from(listener);
+            let inode = file.metadata().unwrap().ino();
+            // Without the parentheses the shell would move its stdout to another descriptor and back.
+            let mut child = Command::new("sh")
+                .args(["-c", &format!("(echo >&2); read go; {then}")])
+                .stdin(Stdio::piped())
+                .stdout(file)
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let lines = BufReader::new(child.stderr.take().unwrap());
+            let mut server = Self {
+                child,
+                inode,
+                lines,
+            };
+            server.wait();
+            server
+        }
+
+        /// Until it prints a line.
+        fn wait(&mut self) {
+            self.lines.read_line(&mut String::new()).unwrap();
+        }
+
+        fn go(&mut self) {
+            writeln!(self.child.stdin.as_mut().unwrap()).unwrap();
+            self.wait();
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn who_was_met_a_moment_ago_and_has_the_socket_no_more_is_not_named() {
+        for then in [
+            "exec >&2; echo; read end",
+            // Under the same name, as one that is upgraded in place.
+            "exec sh -c 'echo; read end' >&2",
+        ] {
+            let mut owners = owners();
+            let mut server = Server::of(then);
+            let pid = server.child.id();
+            let wanted = Wanted {
+                inode: server.inode,
+                references: Some(1),
+                likely: [Some(pid), None],
+            };
+            assert_eq!(owners.descriptors.of(&[wanted])[0].pids, [pid]);
+            let culprit = held(Kind::Listener, "127.0.0.1:1")
+                .holder(|holder| holder.socket.inode = Some(server.inode))
+                .culprit;
+            // The search has found it.
+            let mut named_now = |began: Instant| -> Vec<u32> {
+                let (caller, pids) = (Task::default(), [pid]);
+                let present = owners.present(began, &culprit, None, (&caller, &pids), &mut named);
+                present.iter().map(|one| one.task.pid).collect()
+            };
+            assert_eq!(named_now(Instant::now()), [pid]);
+            assert_eq!(named_now(Instant::now()), [pid]);
+            server.go();
+            assert_eq!(named_now(Instant::now()), [0; 0], "{then}");
+        }
     }
 
     #[test]

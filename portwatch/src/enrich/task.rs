@@ -3,12 +3,11 @@
 use std::io::Read as _;
 
 use procfs::process::Process;
-use rustix::{
-    fs::{CWD, Mode, OFlags, openat},
-    io::read,
-};
 
-use super::clock;
+use super::{
+    clock,
+    image::{self, Image},
+};
 use crate::event::Task;
 
 /// The first thread of a process by its pid in this `/proc`, as it is now; `None` where it is gone or
@@ -18,6 +17,13 @@ use crate::event::Task;
 /// It has no key and no cgroup id, by which [`super::process::Processes`] knows that it is of `/proc`.
 #[must_use]
 pub fn of(pid: u32) -> Option<Task> {
+    Some(with_image(pid)?.0)
+}
+
+/// The same, and what it ran when that was looked up, by which [`again`] knows it; `None` where that cannot
+/// be told.
+#[must_use]
+pub fn with_image(pid: u32) -> Option<(Task, Option<Image>)> {
     // The directory stays that of one process, so that both files tell of the same.
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     let read = |name: &str| {
@@ -29,10 +35,11 @@ pub fn of(pid: u32) -> Option<Task> {
             .ok()?;
         Some(String::from_utf8_lossy(&text).into_owned())
     };
-    let stat = Stat::parse(&read("stat")?)?;
+    let text = read("stat")?;
+    let stat = Stat::parse(&text)?;
     let start_boot = stat.start_boot();
     let status = read("status")?;
-    Some(Task {
+    let task = Task {
         pid,
         tid: pid,
         parent_pid: Some(stat.parent),
@@ -43,24 +50,22 @@ pub fn of(pid: u32) -> Option<Task> {
         start_boot,
         key: None,
         cgroup: None,
-    })
+    };
+    Some((task, Image::parse(&text)))
 }
 
-/// A task that [`of`] has found, with the parent that it has now; `None` where another process has its pid by
-/// now, or none, or where it has got another name, as from exec. Reads one file, once.
+/// A task that [`with_image`] has found, with the parent that it has now; `None` where another process has its
+/// pid by now, or none, where it has executed something, or given itself another name. Reads one file, once.
 #[must_use]
-pub fn again(task: &Task) -> Option<Task> {
-    let path = format!("/proc/{}/stat", task.pid);
-    let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    // The kernel hands over what it has at once, 52 numbers and a name.
-    let mut text = [0; 2048];
-    let length = read(file, &mut text).ok()?;
-    let stat = Stat::parse(&String::from_utf8_lossy(text.get(..length)?))?;
-    let is_it = stat.start_boot() == task.start_boot
-        && stat.comm == task.comm.as_deref().unwrap_or_default();
-    is_it.then(|| Task {
-        parent_pid: Some(stat.parent),
-        ..task.clone()
+pub fn again(task: &Task, image: Image) -> Option<Task> {
+    image::stat(task.pid, |text| {
+        let stat = Stat::parse(text)?;
+        let is_it = Image::parse(text) == Some(image)
+            && stat.comm == task.comm.as_deref().unwrap_or_default();
+        is_it.then(|| Task {
+            parent_pid: Some(stat.parent),
+            ..task.clone()
+        })
     })
 }
 
@@ -153,27 +158,23 @@ mod tests {
     fn a_process_that_is_not_there() {
         assert_eq!(of(0x7000_0000), None);
         assert_eq!(of(u32::MAX), None);
-        let pid = 0x7000_0000;
-        assert_eq!(
-            again(&Task {
-                pid,
-                ..Task::default()
-            }),
-            None
-        );
+        let image = Image::of(std::process::id()).unwrap();
+        let gone = Task {
+            pid: 0x7000_0000,
+            ..Task::default()
+        };
+        assert_eq!(again(&gone, image), None);
     }
 
     #[test]
-    fn a_process_is_the_same_by_start_and_name() {
-        let task = of(std::process::id()).unwrap();
-        assert_eq!(again(&task).as_ref(), Some(&task));
-        let older = Task {
-            start_boot: task.start_boot.map(|start| start - 1_000_000_000),
-            ..task.clone()
-        };
-        assert_eq!(again(&older), None);
+    fn a_process_is_the_same_by_image_and_name() {
+        let (task, image) = with_image(std::process::id()).unwrap();
+        let image = image.unwrap();
+        assert_eq!(again(&task, image).as_ref(), Some(&task));
+        let others = Image::of(std::os::unix::process::parent_id()).unwrap();
+        assert_eq!(again(&task, others), None);
         let nameless = Task { comm: None, ..task };
-        assert_eq!(again(&nameless), None);
+        assert_eq!(again(&nameless, image), None);
     }
 
     #[test]
