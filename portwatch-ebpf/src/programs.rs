@@ -30,8 +30,7 @@ pub(crate) enum Room {
     ConnectStream,
     Connect4,
     Connect6,
-    PreConnect4,
-    PreConnect6,
+    PreConnect,
     ConnectDatagram,
     ConnectRefused,
     Autobind,
@@ -226,21 +225,12 @@ program!(tp_btf, free_tracing, BtfTracePointContext, |ctx| {
     tracing::freed(&ctx)
 });
 
-program!(kprobe, bind4_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::Bind)
-});
-program!(kprobe, bind6_enter_kprobe, ProbeContext, |ctx| {
+program!(kprobe, bind_enter_kprobe, ProbeContext, |ctx| {
     kprobe::entered(&ctx, Function::Bind)
 });
 program!(
     kretprobe,
-    bind4_kprobe in Bind4,
-    RetProbeContext,
-    |ctx, G| kprobe::bind::<G>(&ctx)
-);
-program!(
-    kretprobe,
-    bind6_kprobe in Bind6,
+    bind_kprobe in Bind4,
     RetProbeContext,
     |ctx, G| kprobe::bind::<G>(&ctx)
 );
@@ -298,21 +288,12 @@ program!(
     RetProbeContext,
     |ctx, G| kprobe::connect_stream::<G>(&ctx, Function::Connect6)
 );
-program!(kprobe, pre_connect4_enter_kprobe, ProbeContext, |ctx| {
+program!(kprobe, pre_connect_enter_kprobe, ProbeContext, |ctx| {
     kprobe::entered(&ctx, Function::PreConnect)
 });
 program!(
     kretprobe,
-    pre_connect4_kprobe in PreConnect4,
-    RetProbeContext,
-    |ctx, G| kprobe::connect_gate::<G>(&ctx)
-);
-program!(kprobe, pre_connect6_enter_kprobe, ProbeContext, |ctx| {
-    kprobe::entered(&ctx, Function::PreConnect)
-});
-program!(
-    kretprobe,
-    pre_connect6_kprobe in PreConnect6,
+    pre_connect_kprobe in PreConnect,
     RetProbeContext,
     |ctx, G| kprobe::connect_gate::<G>(&ctx)
 );

@@ -107,21 +107,12 @@ program!(
     RetProbeContext,
     |ctx, G| kprobe::listens::<G>(&ctx)
 );
-program!(kprobe, churn_bind4_enter_kprobe, ProbeContext, |ctx| {
-    trace_kprobe::entered(&ctx, Function::Bind)
-});
-program!(kprobe, churn_bind6_enter_kprobe, ProbeContext, |ctx| {
+program!(kprobe, churn_bind_enter_kprobe, ProbeContext, |ctx| {
     trace_kprobe::entered(&ctx, Function::Bind)
 });
 program!(
     kretprobe,
-    churn_bind4_kprobe in Bind4,
-    RetProbeContext,
-    |ctx, G| kprobe::bound::<G>(&ctx)
-);
-program!(
-    kretprobe,
-    churn_bind6_kprobe in Bind6,
+    churn_bind_kprobe in Bind4,
     RetProbeContext,
     |ctx, G| kprobe::bound::<G>(&ctx)
 );

@@ -451,7 +451,7 @@ mod tests {
         };
         let by = |way| LoadError::Program {
             verb: "attach",
-            program: "bind4_kprobe",
+            program: "bind_kprobe",
             way,
             target: "inet_bind",
             source: Box::new(aya::programs::ProgramError::SyscallError(

@@ -1,7 +1,7 @@
 //! Hands programs to the kernel's verifier.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     num::NonZero,
     panic,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -88,24 +88,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The programs of a plan, each with its attachment.
+/// The programs of a plan, each once, with the first of its attachments.
 fn programs<'a>(
     ebpf: &'a mut Ebpf,
     attachments: &[Attachment],
 ) -> Result<Vec<(Attachment, &'a mut Program)>, LoadError> {
-    let names: Vec<_> = attachments
-        .iter()
+    let mut met = HashSet::new();
+    let first = attachments.iter().filter(|one| met.insert(one.program));
+    let named: Vec<_> = first
         .map(|one| {
             let exists = |name: &str| ebpf.program(name).is_some();
-            version_name(one.program, one.generation, exists).into_owned()
+            let name = version_name(one.program, one.generation, exists);
+            (*one, name.into_owned())
         })
         .collect();
     let mut programs: HashMap<&str, &mut Program> = ebpf.programs_mut().collect();
-    let each = attachments.iter().zip(names);
+    let each = named.into_iter();
     each.map(|(attachment, name)| {
         let program = programs.remove(name.as_str());
         let program = program.ok_or(LoadError::Lacks(attachment.program))?;
-        Ok((*attachment, program))
+        Ok((attachment, program))
     })
     .collect()
 }

@@ -95,8 +95,8 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         tracing: &[Program("churn_bind4_tracing", FExit)],
         kprobe: &[
-            Program("churn_bind4_enter_kprobe", KProbe),
-            Program("churn_bind4_kprobe", KRetProbe),
+            Program("churn_bind_enter_kprobe", KProbe),
+            Program("churn_bind_kprobe", KRetProbe),
         ],
         ..hook(
             "ports taken by bind, IPv4",
@@ -116,8 +116,8 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         tracing: &[Program("churn_bind6_tracing", FExit)],
         kprobe: &[
-            Program("churn_bind6_enter_kprobe", KProbe),
-            Program("churn_bind6_kprobe", KRetProbe),
+            Program("churn_bind_enter_kprobe", KProbe),
+            Program("churn_bind_kprobe", KRetProbe),
         ],
         ..hook(
             "ports taken by bind, IPv6",

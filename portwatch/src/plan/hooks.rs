@@ -83,7 +83,8 @@ pub struct Hook {
     pub noting: &'static [Program],
     /// Programs of the tracing backend.
     pub tracing: &'static [Program],
-    /// Programs of the kprobe backend.
+    /// Programs of the kprobe backend. One may be of several hooks: it is loaded once, and attached to the function of
+    /// each. (A program of the tracing backend is loaded for one function.)
     pub kprobe: &'static [Program],
     /// Programs of the raw tracepoint backend.
     pub raw_tp: &'static [Program],
@@ -142,8 +143,8 @@ pub const HOOKS: &[Hook] = &[
         noting: &[Program("taken4_tracing", FExit)],
         tracing: &[Program("bind4_tracing", FExit)],
         kprobe: &[
-            Program("bind4_enter_kprobe", KProbe),
-            Program("bind4_kprobe", KRetProbe),
+            Program("bind_enter_kprobe", KProbe),
+            Program("bind_kprobe", KRetProbe),
         ],
         raw_tp: &[],
     },
@@ -165,8 +166,8 @@ pub const HOOKS: &[Hook] = &[
         noting: &[Program("taken6_tracing", FExit)],
         tracing: &[Program("bind6_tracing", FExit)],
         kprobe: &[
-            Program("bind6_enter_kprobe", KProbe),
-            Program("bind6_kprobe", KRetProbe),
+            Program("bind_enter_kprobe", KProbe),
+            Program("bind_kprobe", KRetProbe),
         ],
         raw_tp: &[],
     },
@@ -329,8 +330,8 @@ pub const HOOKS: &[Hook] = &[
         noting: &[],
         tracing: &[],
         kprobe: &[
-            Program("pre_connect4_enter_kprobe", KProbe),
-            Program("pre_connect4_kprobe", KRetProbe),
+            Program("pre_connect_enter_kprobe", KProbe),
+            Program("pre_connect_kprobe", KRetProbe),
         ],
         raw_tp: &[],
     },
@@ -346,8 +347,8 @@ pub const HOOKS: &[Hook] = &[
         noting: &[],
         tracing: &[],
         kprobe: &[
-            Program("pre_connect6_enter_kprobe", KProbe),
-            Program("pre_connect6_kprobe", KRetProbe),
+            Program("pre_connect_enter_kprobe", KProbe),
+            Program("pre_connect_kprobe", KRetProbe),
         ],
         raw_tp: &[],
     },
