@@ -639,6 +639,8 @@ impl Script {
                 None if matches!(result, Err(Errno::EACCES | Errno::EPERM | Errno::EINVAL)) => {
                     duration.known()
                 }
+                // The kernel may have skipped the program that sees the call begin.
+                None if degraded::preempts(self.ctx.backend) => duration.known(),
                 None => duration,
             },
         );
