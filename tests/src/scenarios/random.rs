@@ -401,8 +401,12 @@ fn round(bench: &Bench, tracer: &mut Tracer, random: &mut Rng, sum: &mut Sum) ->
                 line.optional("events may be lost");
             }
         }
-        let (of_it, rest) = own.into_iter().partition(|line| is_of(&expected, line));
+        let (mut of_it, rest): (Vec<Value>, _) =
+            own.into_iter().partition(|line| is_of(&expected, line));
         own = rest;
+        if degraded::preempts(bench.backend) {
+            of_it.retain(|line| !is_told_twice(&expected, line));
+        }
         expect::compare(&expected, &of_it)?;
         sum.calls += expected.lines.len();
         sum.lines += of_it.len();
@@ -411,6 +415,20 @@ fn round(bench: &Bench, tracer: &mut Tracer, random: &mut Rng, sum: &mut Sum) ->
     // By a process that made no such call.
     ensure!(own.is_empty(), "invented: {}", own[0]);
     Ok(())
+}
+
+/// Whether a line tells by itself of the port that a connect() has taken. Where the kernel has skipped the program that sees
+/// a datagram socket's connect() begin, because another task is preempted inside it, nobody knows that it goes on.
+fn is_told_twice(expected: &Expected, line: &Value) -> bool {
+    let told = |name: &str, port: &Value| {
+        expected.lines.iter().any(|one| {
+            one.wanted("event.name") == Some(&Want::is(name))
+                && one.wanted("network.local.port") == Some(&Want::is(port.clone()))
+        })
+    };
+    let is_autobind = lookup(line, "event.name").and_then(Value::as_str) == Some("autobind");
+    lookup(line, "network.local.port")
+        .is_some_and(|port| is_autobind && told("connect", port) && !told("autobind", port))
 }
 
 /// Whether one of these processes made the call.
